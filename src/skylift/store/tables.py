@@ -1,0 +1,369 @@
+"""The tables, the same on SQLite and PostgreSQL.
+
+The rules of the model (its correctness argument is in docs/decisions):
+
+- A device holds one open slot (`devices.deployment_id`, `attempt`): at most one open update.
+- Membership of a phase comes from the device's place (`core.bucket`): creating a deployment writes no
+  row per device. A row in `updates` appears when a device is first offered something, and is history.
+- `counters` change in the transaction of the move they count; `phases.waiting` counts the eligible
+  devices that have no row yet.
+- Instants are UTC microseconds in a BIGINT (`Instant` gives aware datetimes); documents are JSON text.
+"""
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+from sqlalchemy.engine import Dialect
+from sqlalchemy.types import TypeDecorator
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_US = timedelta(microseconds=1)
+
+
+class Instant(TypeDecorator[datetime]):
+    """An aware datetime as UTC microseconds: exact, sortable, equal on both databases."""
+
+    impl = BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
+        return None if value is None else (value - _EPOCH) // _US
+
+    def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:
+        return None if value is None else _EPOCH + value * _US
+
+
+class Document(TypeDecorator[Any]):
+    """A JSON document as text, compact and with sorted keys."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:
+        return None if value is None else json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> Any:
+        return None if value is None else json.loads(value)
+
+
+# SQLite gives its fast rowid only to INTEGER PRIMARY KEY; PostgreSQL wants 64 bits.
+PK = BigInteger().with_variant(Integer, "sqlite")
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+# --- the fleet -------------------------------------------------------------------------------------
+
+devices = Table(
+    "devices",
+    metadata,
+    Column("pk", PK, primary_key=True, autoincrement=True),
+    Column("device_id", String(64), nullable=False, unique=True),
+    Column("device_type", String(64), nullable=False),
+    Column("h", BigInteger, nullable=False),  # core.bucket.device_hash
+    Column("token_hash", String(64), nullable=False),  # SHA-256 of the device's token, hex
+    Column("current_version", String(64)),
+    Column("config_version", String(64)),
+    Column("image_sha256", String(64)),  # of the image the device says it runs
+    Column("labels", Document, nullable=False, default=dict),
+    Column("status", String(16), nullable=False, default="active"),  # active | decommissioned
+    Column("enrolled_at", Instant, nullable=False),
+    # The open slot: at most one open update per device.
+    Column("deployment_id", String(32)),
+    Column("attempt", Integer),
+    Index(None, "device_type", "h"),
+)
+
+seen = Table(  # last contact, written behind
+    "seen",
+    metadata,
+    Column("device_pk", PK, ForeignKey("devices.pk", ondelete="CASCADE"), primary_key=True, autoincrement=False),
+    Column("at", Instant, nullable=False),
+)
+
+groups = Table(
+    "groups",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("name", String(64), nullable=False, unique=True),
+    Column("kind", String(8), nullable=False),  # list | query
+    Column("query", Text),
+    Column("created_at", Instant, nullable=False),
+)
+
+group_members = Table(
+    "group_members",
+    metadata,
+    Column("group_id", String(32), ForeignKey("groups.id", ondelete="CASCADE"), primary_key=True),
+    Column("device_pk", PK, ForeignKey("devices.pk", ondelete="CASCADE"), primary_key=True, autoincrement=False),
+    Index(None, "device_pk"),
+)
+
+# --- releases --------------------------------------------------------------------------------------
+
+releases = Table(
+    "releases",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("product", String(64), nullable=False),
+    Column("version", String(64), nullable=False),
+    Column("kind", String(8), nullable=False),  # image | config
+    Column("notes", Text, nullable=False, default=""),
+    Column("security_version", Integer, nullable=False, default=0),
+    Column("status", String(16), nullable=False),  # draft | signing | published
+    Column("created_at", Instant, nullable=False),
+    Column("created_by", String(64), nullable=False),
+    Column("published_at", Instant),
+    UniqueConstraint("product", "version"),
+)
+
+artifacts = Table(
+    "artifacts",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("release_id", String(32), ForeignKey("releases.id", ondelete="CASCADE"), nullable=False),
+    Column("device_type", String(64), nullable=False),
+    Column("kind", String(8), nullable=False),  # full | delta
+    Column("base_sha256", String(64), nullable=False, default=""),  # deltas: the exact image they start from
+    Column("base_version", String(64), nullable=False, default=""),
+    Column("sha256", String(64), nullable=False),  # of this file; its bytes are in the blob store
+    Column("size", BigInteger, nullable=False),
+    Column("facts", Document, nullable=False, default=dict),
+    Column("created_at", Instant, nullable=False),
+    UniqueConstraint("release_id", "device_type", "kind", "base_sha256"),
+    Index(None, "sha256"),
+)
+
+# --- trust -----------------------------------------------------------------------------------------
+
+trust_files = Table(  # every metadata file ever published; bytes exactly as signed
+    "trust_files",
+    metadata,
+    Column("repo", String(16), primary_key=True),  # image | director
+    Column("role", String(64), primary_key=True),
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("published_at", Instant, nullable=False),
+    Column("expires_at", Instant, nullable=False),
+)
+
+trust_pending = Table(  # half-signed files of the image repo, one per role
+    "trust_pending",
+    metadata,
+    Column("role", String(64), primary_key=True),
+    Column("version", Integer, nullable=False),
+    Column("body", LargeBinary, nullable=False),  # TUF metadata with the signatures gathered so far
+    Column("release_ids", Document, nullable=False, default=list),
+    Column("created_at", Instant, nullable=False),
+)
+
+director_orders = Table(  # what each device's order says; its files are signed again on demand
+    "director_orders",
+    metadata,
+    Column("device_pk", PK, ForeignKey("devices.pk", ondelete="CASCADE"), primary_key=True, autoincrement=False),
+    Column("version", Integer, nullable=False),
+    Column("timestamp_version", Integer, nullable=False),
+    Column("order", Document, nullable=False),
+    Column("issued_at", Instant, nullable=False),
+    Column("timestamp_at", Instant, nullable=False),
+)
+
+# --- deployments -----------------------------------------------------------------------------------
+
+deployments = Table(
+    "deployments",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("release_id", String(32), ForeignKey("releases.id"), nullable=False),
+    Column("product", String(64), nullable=False),
+    Column("version", String(64), nullable=False),
+    Column("kind", String(8), nullable=False),  # of the release: image | config
+    Column("config", Document, nullable=False),  # as the operator gave it
+    Column("selector", Document, nullable=False),  # {"all": true} | {"devices": n} | {"groups": [..]} | {"updated_by": id}
+    Column("salt", BigInteger, nullable=False),
+    Column("mandatory", Boolean, nullable=False),
+    Column("priority", Integer, nullable=False, default=0),
+    Column("max_parallel", Integer),
+    Column("window", Document),
+    Column("threshold_percent", Float, nullable=False),
+    Column("min_devices", Integer),
+    Column("failure_action", String(8), nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("status_reason", Text, nullable=False, default=""),
+    Column("paused_by", String(20)),
+    Column("generation", Integer, nullable=False),
+    Column("notes", Document, nullable=False, default=list),  # what the planner waits for, in its words
+    Column("wake_at", Instant),
+    Column("starts_at", Instant),
+    Column("ends_at", Instant),
+    Column("running_since", Instant),  # start or latest resume: offers' deadlines do not run while paused
+    Column("created_at", Instant, nullable=False),
+    Column("created_by", String(64), nullable=False),
+    Column("started_at", Instant),
+    Column("finished_at", Instant),
+    Column("rollback_of", String(32)),
+    Index(None, "status"),
+)
+
+deployment_devices = Table(  # the operator's own list, where ids were given
+    "deployment_devices",
+    metadata,
+    Column("deployment_id", String(32), ForeignKey("deployments.id", ondelete="CASCADE"), primary_key=True),
+    Column("device_pk", PK, ForeignKey("devices.pk", ondelete="CASCADE"), primary_key=True, autoincrement=False),
+    Index(None, "device_pk"),
+)
+
+phases = Table(
+    "phases",
+    metadata,
+    Column("deployment_id", String(32), ForeignKey("deployments.id", ondelete="CASCADE"), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("name", String(64), nullable=False),
+    Column("percent", Float),
+    Column("count", Integer),
+    Column("upto", BigInteger, nullable=False),  # last place, inclusive; a phase holds (previous upto, upto]
+    Column("soak_s", Float, nullable=False),
+    Column("wait_s", Float, nullable=False),
+    Column("gate", String(8), nullable=False),
+    Column("state", String(8), nullable=False),
+    Column("promoted", Boolean, nullable=False, default=False),
+    Column("opened_at", Instant),
+    Column("finished_at", Instant),
+    Column("waiting", Integer, nullable=False),  # eligible devices without a row
+)
+
+updates = Table(
+    "updates",
+    metadata,
+    Column("deployment_id", String(32), ForeignKey("deployments.id", ondelete="CASCADE"), primary_key=True),
+    Column("device_pk", PK, ForeignKey("devices.pk", ondelete="CASCADE"), primary_key=True, autoincrement=False),
+    Column("phase", Integer, nullable=False),
+    Column("state", String(12), nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("reason", String(24), nullable=False, default=""),
+    Column("message", Text, nullable=False, default=""),
+    Column("progress", Integer, nullable=False, default=0),
+    Column("from_version", String(64)),
+    Column("from_sha256", String(64)),
+    Column("offered_at", Instant, nullable=False),
+    Column("started_at", Instant),
+    Column("completed_at", Instant),
+    Column("updated_at", Instant, nullable=False),
+    Column("deadline_at", Instant),  # open states only
+    Index(None, "device_pk"),
+    Index(None, "deadline_at"),
+)
+
+counters = Table(
+    "counters",
+    metadata,
+    Column("deployment_id", String(32), ForeignKey("deployments.id", ondelete="CASCADE"), primary_key=True),
+    Column("phase", Integer, primary_key=True, autoincrement=False),
+    Column("state", String(12), primary_key=True),
+    Column("n", Integer, nullable=False),
+)
+
+# --- people, side effects, memory ------------------------------------------------------------------
+
+operator_tokens = Table(
+    "operator_tokens",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("token_hash", String(64), nullable=False, unique=True),
+    Column("name", String(64), nullable=False),
+    Column("role", String(8), nullable=False),  # viewer | operator | admin
+    Column("created_at", Instant, nullable=False),
+    Column("expires_at", Instant),
+    Column("revoked_at", Instant),
+)
+
+claims = Table(  # enrollment: a claim token lets a device in
+    "claims",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("token_hash", String(64), nullable=False, unique=True),
+    Column("device_type", String(64)),  # null: any
+    Column("uses_left", Integer, nullable=False),
+    Column("expires_at", Instant, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Column("created_by", String(64), nullable=False),
+)
+
+idempotency = Table(
+    "idempotency",
+    metadata,
+    Column("actor", String(64), primary_key=True),
+    Column("key", String(128), primary_key=True),
+    Column("request_sha256", String(64), nullable=False),
+    Column("status", Integer, nullable=False),
+    Column("body", Document, nullable=False),
+    Column("created_at", Instant, nullable=False),
+)
+
+outbox = Table(  # side effects leave through here, at least once
+    "outbox",
+    metadata,
+    Column("pk", PK, primary_key=True, autoincrement=True),
+    Column("kind", String(24), nullable=False),
+    Column("payload", Document, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Column("due_at", Instant, nullable=False),
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("lease", String(32)),  # the fencing token of who works on it
+    Column("done_at", Instant),
+    Column("error", Text),
+    Index(None, "done_at", "due_at"),
+)
+
+events = Table(  # what happened, for SSE and the time lines
+    "events",
+    metadata,
+    Column("pk", PK, primary_key=True, autoincrement=True),
+    Column("at", Instant, nullable=False),
+    Column("deployment_id", String(32)),
+    Column("device_pk", PK),
+    Column("kind", String(32), nullable=False),
+    Column("data", Document, nullable=False),
+    Index(None, "deployment_id", "pk"),
+    Index(None, "device_pk", "pk"),
+)
+
+audit = Table(  # every change an operator made
+    "audit",
+    metadata,
+    Column("pk", PK, primary_key=True, autoincrement=True),
+    Column("at", Instant, nullable=False),
+    Column("actor", String(64), nullable=False),
+    Column("action", String(48), nullable=False),
+    Column("subject", String(64), nullable=False),
+    Column("data", Document, nullable=False),
+)
+
+settings_kv = Table(  # small facts of this server: its salt, its generation of secrets
+    "settings_kv",
+    metadata,
+    Column("key", String(64), primary_key=True),
+    Column("value", Document, nullable=False),
+)
