@@ -83,7 +83,7 @@ devices = Table(
     Column("device_id", String(64), nullable=False, unique=True),
     Column("device_type", String(64), nullable=False),
     Column("h", BigInteger, nullable=False),  # core.bucket.device_hash
-    Column("token_hash", String(64), nullable=False),  # SHA-256 of the device's token, hex
+    Column("token_hash", String(64), nullable=False, unique=True),  # SHA-256 of the device's token, hex
     Column("current_version", String(64)),
     Column("config_version", String(64)),
     Column("image_sha256", String(64)),  # of the image the device says it runs
@@ -99,7 +99,9 @@ devices = Table(
 seen = Table(  # last contact, written behind
     "seen",
     metadata,
-    Column("device_pk", PK, ForeignKey("devices.pk", ondelete="CASCADE"), primary_key=True, autoincrement=False),
+    Column(
+        "device_pk", PK, ForeignKey("devices.pk", ondelete="CASCADE"), primary_key=True, autoincrement=False
+    ),
     Column("at", Instant, nullable=False),
 )
 
@@ -117,7 +119,9 @@ group_members = Table(
     "group_members",
     metadata,
     Column("group_id", String(32), ForeignKey("groups.id", ondelete="CASCADE"), primary_key=True),
-    Column("device_pk", PK, ForeignKey("devices.pk", ondelete="CASCADE"), primary_key=True, autoincrement=False),
+    Column(
+        "device_pk", PK, ForeignKey("devices.pk", ondelete="CASCADE"), primary_key=True, autoincrement=False
+    ),
     Index(None, "device_pk"),
 )
 
@@ -182,7 +186,9 @@ trust_pending = Table(  # half-signed files of the image repo, one per role
 director_orders = Table(  # what each device's order says; its files are signed again on demand
     "director_orders",
     metadata,
-    Column("device_pk", PK, ForeignKey("devices.pk", ondelete="CASCADE"), primary_key=True, autoincrement=False),
+    Column(
+        "device_pk", PK, ForeignKey("devices.pk", ondelete="CASCADE"), primary_key=True, autoincrement=False
+    ),
     Column("version", Integer, nullable=False),
     Column("timestamp_version", Integer, nullable=False),
     Column("order", Document, nullable=False),
@@ -201,7 +207,9 @@ deployments = Table(
     Column("version", String(64), nullable=False),
     Column("kind", String(8), nullable=False),  # of the release: image | config
     Column("config", Document, nullable=False),  # as the operator gave it
-    Column("selector", Document, nullable=False),  # {"all": true} | {"devices": n} | {"groups": [..]} | {"updated_by": id}
+    Column(
+        "selector", Document, nullable=False
+    ),  # {"all": true} | {"devices": n} | {"groups": [..]} | {"updated_by": id}
     Column("salt", BigInteger, nullable=False),
     Column("mandatory", Boolean, nullable=False),
     Column("priority", Integer, nullable=False, default=0),
@@ -231,7 +239,9 @@ deployment_devices = Table(  # the operator's own list, where ids were given
     "deployment_devices",
     metadata,
     Column("deployment_id", String(32), ForeignKey("deployments.id", ondelete="CASCADE"), primary_key=True),
-    Column("device_pk", PK, ForeignKey("devices.pk", ondelete="CASCADE"), primary_key=True, autoincrement=False),
+    Column(
+        "device_pk", PK, ForeignKey("devices.pk", ondelete="CASCADE"), primary_key=True, autoincrement=False
+    ),
     Index(None, "device_pk"),
 )
 
@@ -258,7 +268,9 @@ updates = Table(
     "updates",
     metadata,
     Column("deployment_id", String(32), ForeignKey("deployments.id", ondelete="CASCADE"), primary_key=True),
-    Column("device_pk", PK, ForeignKey("devices.pk", ondelete="CASCADE"), primary_key=True, autoincrement=False),
+    Column(
+        "device_pk", PK, ForeignKey("devices.pk", ondelete="CASCADE"), primary_key=True, autoincrement=False
+    ),
     Column("phase", Integer, nullable=False),
     Column("state", String(12), nullable=False),
     Column("attempt", Integer, nullable=False),

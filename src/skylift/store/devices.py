@@ -1,0 +1,262 @@
+"""Devices: who they are, what they say they run, when they were last heard.
+
+No decision is made here; the engine's modules ask and tell. Tokens come in as SHA-256 hex, never in clear.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+from sqlalchemy.dialects import postgresql, sqlite
+
+from skylift.core.bucket import device_hash
+from skylift.store.tables import claims, devices, group_members, seen
+
+ACTIVE = "active"
+DECOMMISSIONED = "decommissioned"
+_CHUNK = 500  # bound parameters in one statement: SQLite's oldest limit is 999
+_STREAM = 2_000  # rows fetched at a time by `scan`
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """One row of `devices`. `deployment_id` and `attempt` are its open slot."""
+
+    pk: int
+    device_id: str
+    device_type: str
+    h: int
+    token_hash: str
+    current_version: str | None
+    config_version: str | None
+    image_sha256: str | None
+    labels: Mapping[str, str]
+    status: str
+    enrolled_at: datetime
+    deployment_id: str | None
+    attempt: int | None
+
+
+_COLUMNS = tuple(devices.c)
+
+
+def _device(row: Sequence[Any]) -> Device:
+    return Device(*row)
+
+
+_FIND = sa.select(*_COLUMNS).where(devices.c.device_id == sa.bindparam("device_id"))
+_BY_TOKEN = sa.select(*_COLUMNS).where(devices.c.token_hash == sa.bindparam("token_hash"))
+
+
+def find_device(conn: Connection, device_id: str) -> Device | None:
+    """The device of this name, decommissioned ones too."""
+    row = conn.execute(_FIND, {"device_id": device_id}).first()
+    return _device(row) if row else None
+
+
+def by_pk(conn: Connection, pk: int) -> Device | None:
+    row = conn.execute(sa.select(*_COLUMNS).where(devices.c.pk == pk)).first()
+    return _device(row) if row else None
+
+
+def by_token(conn: Connection, token_hash: str) -> Device | None:
+    """The device whose token has this SHA-256."""
+    row = conn.execute(_BY_TOKEN, {"token_hash": token_hash}).first()
+    return _device(row) if row else None
+
+
+def by_ids(conn: Connection, device_ids: Sequence[str]) -> dict[str, Device]:
+    """The devices of these names that exist."""
+    found: dict[str, Device] = {}
+    for at in range(0, len(device_ids), _CHUNK):
+        names = device_ids[at : at + _CHUNK]
+        for row in conn.execute(sa.select(*_COLUMNS).where(devices.c.device_id.in_(names))):
+            found[row.device_id] = _device(row)
+    return found
+
+
+def insert(
+    conn: Connection,
+    *,
+    device_id: str,
+    device_type: str,
+    token_hash: str,
+    labels: Mapping[str, str],
+    now: datetime,
+) -> Device:
+    """A new active device. The names' and the token's uniqueness is the table's: ask first."""
+    conn.execute(
+        devices.insert().values(
+            device_id=device_id,
+            device_type=device_type,
+            h=device_hash(device_id),
+            token_hash=token_hash,
+            labels=dict(labels),
+            status=ACTIVE,
+            enrolled_at=now,
+        )
+    )
+    made = find_device(conn, device_id)
+    if made is None:
+        raise AssertionError("inserted a line above, in this transaction")
+    return made
+
+
+def page(
+    conn: Connection,
+    *,
+    limit: int,
+    after: str = "",
+    device_type: str | None = None,
+    status: str | None = None,
+    current_version: str | None = None,
+    group_id: str | None = None,
+) -> list[Device]:
+    """Up to `limit` devices in the order of their names, beginning behind `after`."""
+    question = sa.select(*_COLUMNS).where(devices.c.device_id > after)
+    if device_type is not None:
+        question = question.where(devices.c.device_type == device_type)
+    if status is not None:
+        question = question.where(devices.c.status == status)
+    if current_version is not None:
+        question = question.where(devices.c.current_version == current_version)
+    if group_id is not None:
+        question = question.join(group_members, group_members.c.device_pk == devices.c.pk)
+        question = question.where(group_members.c.group_id == group_id)
+    return [_device(row) for row in conn.execute(question.order_by(devices.c.device_id).limit(limit))]
+
+
+def scan(conn: Connection, device_type: str | None = None) -> Iterator[Device]:
+    """Every active device (of one type), in no order, a few thousand rows in memory at a time."""
+    question = sa.select(*_COLUMNS).where(devices.c.status == ACTIVE)
+    if device_type is not None:
+        question = question.where(devices.c.device_type == device_type)
+    rows = conn.execution_options(yield_per=_STREAM).execute(question)
+    for row in rows:
+        yield _device(row)
+
+
+def count(conn: Connection, *, status: str | None = None) -> int:
+    """How many devices there are. Reads an index from end to end: for people, not for polls."""
+    question = sa.select(sa.func.count()).select_from(devices)
+    if status is not None:
+        question = question.where(devices.c.status == status)
+    return int(conn.execute(question).scalar_one())
+
+
+def set_facts(
+    conn: Connection,
+    device_pk: int,
+    current_version: str | None,
+    config_version: str | None,
+    image_sha256: str | None,
+) -> None:
+    """What the device says it runs."""
+    conn.execute(
+        devices.update()
+        .where(devices.c.pk == device_pk)
+        .values(current_version=current_version, config_version=config_version, image_sha256=image_sha256)
+    )
+
+
+def set_labels(conn: Connection, device_pk: int, labels: Mapping[str, str]) -> None:
+    conn.execute(devices.update().where(devices.c.pk == device_pk).values(labels=dict(labels)))
+
+
+def decommission(conn: Connection, device_pk: int) -> None:
+    """The device is out: it keeps its row, name and history, loses its slot and its place in groups."""
+    conn.execute(
+        devices.update()
+        .where(devices.c.pk == device_pk)
+        .values(status=DECOMMISSIONED, deployment_id=None, attempt=None)
+    )
+    conn.execute(group_members.delete().where(group_members.c.device_pk == device_pk))
+
+
+# --- last contact -----------------------------------------------------------------------------------
+
+
+def touch(conn: Connection, contacts: Mapping[int, datetime]) -> None:
+    """Records last contacts (device_pk -> instant) in one statement per few hundred; never backwards."""
+    insert_for = postgresql.insert if conn.dialect.name == "postgresql" else sqlite.insert
+    statement = insert_for(seen)
+    statement = statement.on_conflict_do_update(
+        index_elements=[seen.c.device_pk],
+        set_={"at": statement.excluded.at},
+        where=seen.c.at < statement.excluded.at,
+    )
+    rows = [{"device_pk": pk, "at": contacts[pk]} for pk in sorted(contacts)]
+    if rows:
+        conn.execute(statement, rows)
+
+
+def last_seen(conn: Connection, device_pks: Sequence[int]) -> dict[int, datetime]:
+    """When these devices were last heard, where they were."""
+    found: dict[int, datetime] = {}
+    for at in range(0, len(device_pks), _CHUNK):
+        pks = device_pks[at : at + _CHUNK]
+        question = sa.select(seen.c.device_pk, seen.c.at).where(seen.c.device_pk.in_(pks))
+        found.update((row.device_pk, row.at) for row in conn.execute(question))
+    return found
+
+
+# --- claims: how a device gets in -------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One row of `claims`, without its token. `device_type` None: any."""
+
+    id: str
+    device_type: str | None
+    uses_left: int
+    expires_at: datetime
+    created_at: datetime
+    created_by: str
+
+
+_CLAIM = (
+    claims.c.id,
+    claims.c.device_type,
+    claims.c.uses_left,
+    claims.c.expires_at,
+    claims.c.created_at,
+    claims.c.created_by,
+)
+
+
+def add_claim(conn: Connection, claim: Claim, token_hash: str) -> None:
+    conn.execute(
+        claims.insert().values(
+            id=claim.id,
+            token_hash=token_hash,
+            device_type=claim.device_type,
+            uses_left=claim.uses_left,
+            expires_at=claim.expires_at,
+            created_at=claim.created_at,
+            created_by=claim.created_by,
+        )
+    )
+
+
+def find_claim(conn: Connection, token_hash: str) -> Claim | None:
+    row = conn.execute(sa.select(*_CLAIM).where(claims.c.token_hash == token_hash)).first()
+    return Claim(*row) if row else None
+
+
+def use_claim(conn: Connection, claim_id: str) -> bool:
+    """Takes one use; False where none was left."""
+    taken = conn.execute(
+        claims.update()
+        .where(claims.c.id == claim_id, claims.c.uses_left > 0)
+        .values(uses_left=claims.c.uses_left - 1)
+    )
+    return taken.rowcount == 1
+
+
+def claims_page(conn: Connection, *, limit: int, after: str = "") -> list[Claim]:
+    question = sa.select(*_CLAIM).where(claims.c.id > after).order_by(claims.c.id).limit(limit)
+    return [Claim(*row) for row in conn.execute(question)]

@@ -1,0 +1,77 @@
+"""What happened: the one log behind SSE streams, time lines and the audit of operators' changes.
+
+An event is written in the transaction of what it tells, so it tells nothing that did not happen. `pk` is the
+event's number: streams resume behind it. On PostgreSQL two writers may commit out of the order of their
+numbers; a stream that must not miss one re-reads a short stretch (`api.events`).
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from skylift.store.tables import audit, events
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One row of `events`; `data` is the kind's own JSON object."""
+
+    pk: int
+    at: datetime
+    deployment_id: str | None
+    device_pk: int | None
+    kind: str
+    data: dict[str, Any]
+
+
+_COLUMNS = tuple(events.c)
+
+
+def say(
+    conn: Connection,
+    kind: str,
+    data: dict[str, Any],
+    now: datetime,
+    *,
+    deployment_id: str | None = None,
+    device_pk: int | None = None,
+) -> None:
+    """Writes one event into the running transaction."""
+    conn.execute(
+        events.insert().values(at=now, deployment_id=deployment_id, device_pk=device_pk, kind=kind, data=data)
+    )
+
+
+def of_deployment(conn: Connection, deployment_id: str, *, after: int, limit: int) -> list[Event]:
+    """The deployment's events behind number `after`, oldest first."""
+    question = (
+        sa.select(*_COLUMNS)
+        .where(events.c.deployment_id == deployment_id, events.c.pk > after)
+        .order_by(events.c.pk)
+        .limit(limit)
+    )
+    return [Event(*row) for row in conn.execute(question)]
+
+
+def of_device(conn: Connection, device_pk: int, *, before: int | None, limit: int) -> list[Event]:
+    """The device's events in front of number `before`, newest first."""
+    question = sa.select(*_COLUMNS).where(events.c.device_pk == device_pk)
+    if before is not None:
+        question = question.where(events.c.pk < before)
+    return [Event(*row) for row in conn.execute(question.order_by(events.c.pk.desc()).limit(limit))]
+
+
+def newest(conn: Connection, deployment_id: str) -> int:
+    """The number of the deployment's latest event; 0 where there is none."""
+    question = sa.select(sa.func.max(events.c.pk)).where(events.c.deployment_id == deployment_id)
+    return int(conn.execute(question).scalar() or 0)
+
+
+def record(
+    conn: Connection, actor: str, action: str, subject: str, data: dict[str, Any], now: datetime
+) -> None:
+    """Writes an operator's change into the audit log: who, what, on what, with which values."""
+    conn.execute(audit.insert().values(at=now, actor=actor, action=action, subject=subject, data=data))

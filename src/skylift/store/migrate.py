@@ -1,0 +1,38 @@
+"""Brings a database to today's tables: one Alembic tree, inside the package, for both dialects.
+
+The tree is run from here, never from a command line, so there is no alembic.ini. Two servers that start
+together do not trip over each other: the second waits (SQLite's write lock, PostgreSQL's advisory lock)
+and then finds nothing to do.
+"""
+
+from pathlib import Path
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection
+
+from skylift.store.connect import normal, writing_engine
+
+TREE = Path(__file__).parent / "migrations"
+_LOCK = 0x536B796C  # "Skyl": any number that is ours
+
+
+def migrate(url: str) -> None:
+    """Creates or upgrades the schema at `url`, in one transaction. Again: nothing changes."""
+    engine = writing_engine(normal(url))
+    try:
+        with engine.begin() as conn:
+            if engine.dialect.name == "postgresql":
+                conn.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+            command.upgrade(config(conn), "head")
+    finally:
+        engine.dispose()
+
+
+def config(conn: Connection) -> Config:
+    """Alembic's configuration over an open transaction."""
+    made = Config()
+    made.set_main_option("script_location", str(TREE).replace("%", "%%"))
+    made.attributes["connection"] = conn
+    return made

@@ -1,0 +1,1 @@
+"""The one migration tree, for both dialects. Expand, deploy, contract."""

@@ -1,0 +1,96 @@
+"""The outbox: side effects on their way out, at least once.
+
+A row is put in the transaction of the deed it follows from. Who works on a row holds its *lease*: a fencing
+token, with `due_at` moved to where the lease ends. A worker that outlived its lease finds the token changed
+and its `done` or `failed` without effect; whoever holds the row now decides.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from skylift.store.tables import outbox
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A leased row: `attempts` counts this one too."""
+
+    pk: int
+    kind: str
+    payload: dict[str, Any]
+    attempts: int
+    lease: str
+
+
+def put(
+    conn: Connection, kind: str, payload: dict[str, Any], now: datetime, due_at: datetime | None = None
+) -> None:
+    """Adds one side effect, to happen after the commit and not before `due_at`."""
+    conn.execute(
+        outbox.insert().values(kind=kind, payload=payload, created_at=now, due_at=due_at or now, attempts=0)
+    )
+
+
+def lease(conn: Connection, kinds: list[str], token: str, until: datetime, now: datetime) -> Job | None:
+    """Takes the row that is due the longest, until `until`; None where nothing is due."""
+    question = (
+        sa.select(outbox)
+        .where(outbox.c.done_at.is_(None), outbox.c.due_at <= now, outbox.c.kind.in_(kinds))
+        .order_by(outbox.c.due_at, outbox.c.pk)
+        .limit(1)
+    )
+    if conn.dialect.name == "postgresql":
+        question = question.with_for_update(skip_locked=True)
+    row = conn.execute(question).first()
+    if row is None:
+        return None
+    conn.execute(
+        outbox.update()
+        .where(outbox.c.pk == row.pk)
+        .values(lease=token, due_at=until, attempts=outbox.c.attempts + 1)
+    )
+    return Job(row.pk, row.kind, row.payload, row.attempts + 1, token)
+
+
+def extend(conn: Connection, job: Job, until: datetime) -> bool:
+    """Moves the end of a lease that is still held; False where it was lost."""
+    held = (outbox.c.pk == job.pk) & (outbox.c.lease == job.lease) & outbox.c.done_at.is_(None)
+    return conn.execute(outbox.update().where(held).values(due_at=until)).rowcount == 1
+
+
+def done(conn: Connection, job: Job, now: datetime) -> bool:
+    """The effect happened; False where the lease was lost meanwhile."""
+    held = (outbox.c.pk == job.pk) & (outbox.c.lease == job.lease) & outbox.c.done_at.is_(None)
+    values = {"done_at": now, "lease": None, "error": None}
+    return conn.execute(outbox.update().where(held).values(**values)).rowcount == 1
+
+
+def failed(conn: Connection, job: Job, error: str, again_at: datetime) -> bool:
+    """The effect did not happen: it is due again at `again_at`; False where the lease was lost."""
+    held = (outbox.c.pk == job.pk) & (outbox.c.lease == job.lease) & outbox.c.done_at.is_(None)
+    values = {"lease": None, "error": error[:500], "due_at": again_at}
+    return conn.execute(outbox.update().where(held).values(**values)).rowcount == 1
+
+
+def next_due(conn: Connection, kinds: list[str]) -> datetime | None:
+    """When the next open row is due (it may be long past); None where all is done."""
+    question = sa.select(sa.func.min(outbox.c.due_at)).where(
+        outbox.c.done_at.is_(None), outbox.c.kind.in_(kinds)
+    )
+    due: datetime | None = conn.execute(question).scalar()
+    return due
+
+
+def depth(conn: Connection) -> int:
+    """How many effects have not happened yet."""
+    question = sa.select(sa.func.count()).select_from(outbox).where(outbox.c.done_at.is_(None))
+    return int(conn.execute(question).scalar_one())
+
+
+def sweep(conn: Connection, before: datetime) -> int:
+    """Forgets effects that happened before `before`; how many."""
+    return conn.execute(outbox.delete().where(outbox.c.done_at < before)).rowcount
