@@ -293,7 +293,7 @@ counters = Table(
     metadata,
     Column("deployment_id", String(32), ForeignKey("deployments.id", ondelete="CASCADE"), primary_key=True),
     Column("phase", Integer, primary_key=True, autoincrement=False),
-    Column("state", String(12), primary_key=True),
+    Column("state", String(32), primary_key=True),
     Column("n", Integer, nullable=False),
 )
 

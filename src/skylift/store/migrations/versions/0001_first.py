@@ -256,7 +256,7 @@ def upgrade() -> None:
         "counters",
         sa.Column("deployment_id", sa.String(length=32), nullable=False),
         sa.Column("phase", sa.Integer(), autoincrement=False, nullable=False),
-        sa.Column("state", sa.String(length=12), nullable=False),
+        sa.Column("state", sa.String(length=32), nullable=False),
         sa.Column("n", sa.Integer(), nullable=False),
         sa.ForeignKeyConstraint(
             ["deployment_id"],

@@ -1,0 +1,308 @@
+"""A device asks: is there something for me?
+
+`look` reads (one transaction, a handful of indexed reads, none of them over the fleet) and answers at once
+where nothing changes; where something must be written (a first offer, a superseded update, new facts about
+the device) it returns the deed, and the edge answers when that is durable. The decision is `core.offer`'s.
+"""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from time import monotonic
+from typing import Any
+
+from skylift.core.deadlines import Deadlines
+from skylift.core.errors import Kind, Rejected
+from skylift.core.lifecycle import DeploymentStatus, UpdateState
+from skylift.core.offer import Again, Asking, Live, Nothing, Offer, OpenUpdate, Wait, decide, precedence
+from skylift.engine import director, moves, publish, select
+from skylift.store import counters, deployments, devices, events, offers, updates, world
+from skylift.store.db import Connection, Database
+from skylift.store.deployments import LiveRow
+from skylift.store.devices import Device
+
+Answer = dict[str, Any]
+CACHE_S = 1.0  # how old the list of live deployments may be; offers check again in their transaction
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What the device says of itself at a check."""
+
+    device_type: str
+    current_version: str
+    config_version: str | None = None
+    image_sha256: str | None = None
+    nonce: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """Seconds until the next check: when idle, when a deployment wants the device soon, when it is at it."""
+
+    idle_s: int = 300
+    waiting_s: int = 60
+    busy_s: int = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """Nothing to write: the answer."""
+
+    answer: Answer
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """The answer is the deed's result."""
+
+    deed: Callable[[Connection], Answer]
+
+
+class LiveCache:
+    """The live deployments, read again when they changed here, or after a second: others may change them."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._rows: dict[str, LiveRow] = {}
+        self._order: list[Live] = []
+        self._read_at = -CACHE_S
+        self._lock = threading.Lock()
+
+    def invalidate(self) -> None:
+        """Something changed: read again at the next look."""
+        self._read_at = -CACHE_S
+
+    def get(self) -> tuple[dict[str, LiveRow], list[Live]]:
+        """Rows by id, and the order of precedence."""
+        with self._lock:
+            if monotonic() - self._read_at >= CACHE_S:
+                with self._database.read() as conn:
+                    rows = deployments.live_deployments(conn)
+                self._rows = {row.live.id: row for row in rows}
+                self._order = precedence([row.live for row in rows])
+                self._read_at = monotonic()
+            return self._rows, self._order
+
+
+@dataclass(frozen=True, slots=True)
+class Checkin:
+    """What every check needs; built once."""
+
+    lives: LiveCache
+    deadlines: Deadlines
+    pace: Pace = Pace()
+
+    def look(self, conn: Connection, device: Device, ask: Ask, now: datetime) -> Ready | Needs:
+        """Answer, or say which deed gives the answer."""
+        if ask.device_type != device.device_type:
+            raise Rejected(
+                "wrong_device_type",
+                f"device_type is {ask.device_type!r}: {device.device_id} is enrolled as {device.device_type}",
+                kind=Kind.CONFLICT,
+                field="device_type",
+                value=ask.device_type,
+                rule=f"is {device.device_type}",
+            )
+        outcome = self._decide(conn, device, ask, now)
+        if _same_facts(device, ask) and isinstance(outcome, Ready):
+            return outcome
+        return Needs(lambda conn: self._write(conn, device.pk, ask, outcome, now))
+
+    def _decide(self, conn: Connection, device: Device, ask: Ask, now: datetime) -> Ready | Needs:
+        rows, order = self.lives.get()
+        current, stored = _open_update(conn, device, rows)
+        if stored is not None and stored.state is UpdateState.PENDING and self._there(conn, device, ask):
+            return Needs(lambda conn: self._skip(conn, device.pk, ask, now))
+        asking = Asking(device.h, device.device_type, ask.current_version, ask.config_version)
+        decision = decide(
+            asking,
+            order,
+            current,
+            lambda live: select.selects(conn, live.id, rows[live.id].selector, device),
+            lambda live: updates.exists(conn, live.id, device.pk),
+            now,
+        )
+        match decision:
+            case Nothing():
+                return Ready(self._none(self.pace.idle_s))
+            case Wait():
+                return Ready(self._none(self.pace.waiting_s))
+            case Again():
+                return self._again(conn, device, ask, current, now)
+            case Offer() as offer:
+                return Needs(lambda conn: self._offer(conn, device.pk, ask, offer, now))
+
+    def _none(self, seconds: int) -> Answer:
+        return {"update_available": False, "retry_after": seconds}
+
+    def _there(self, conn: Connection, device: Device, ask: Ask) -> bool:
+        """Whether the device already runs what its open update is to."""
+        row = deployments.find(conn, device.deployment_id or "")
+        if row is None:
+            return False
+        have = ask.config_version if row.kind == "config" else ask.current_version
+        return bool(have == row.version)
+
+    def _again(
+        self, conn: Connection, device: Device, ask: Ask, current: OpenUpdate | None, now: datetime
+    ) -> Ready | Needs:
+        """The open update once more; canceled if its deployment ended before the device had written."""
+        if current is None:
+            return Ready(self._none(self.pace.idle_s))
+        if current.live is None and current.state in (UpdateState.PENDING, UpdateState.DOWNLOADING):
+            return Needs(lambda conn: self._cancel(conn, device.pk, now))
+        return Ready(self._answer(conn, device, ask, current.deployment))
+
+    # --- deeds ------------------------------------------------------------------------------------
+
+    def _write(
+        self, conn: Connection, device_pk: int, ask: Ask, outcome: Ready | Needs, now: datetime
+    ) -> Answer:
+        """New facts about the device first, then whatever else was to be done."""
+        devices.set_facts(conn, device_pk, ask.current_version, ask.config_version, ask.image_sha256)
+        data = {"current_version": ask.current_version, "config_version": ask.config_version}
+        events.say(conn, "facts", data, now, device_pk=device_pk)
+        return outcome.answer if isinstance(outcome, Ready) else outcome.deed(conn)
+
+    def _offer(self, conn: Connection, device_pk: int, ask: Ask, offer: Offer, now: datetime) -> Answer:
+        """The first offer: row, counters, slot and order in one transaction, or nothing at all."""
+        device = devices.by_pk(conn, device_pk)
+        row = self.lives.get()[0].get(offer.live.id)
+        if device is None or row is None:
+            return self._none(self.pace.waiting_s)
+        if updates.exists(conn, offer.live.id, device_pk):  # the same check came twice
+            return self._answer(conn, device, ask, offer.live.id)
+        if not offers.admit(conn, offer.live.id, offer.phase, row.max_parallel):
+            return self._none(self.pace.waiting_s)
+        if offer.instead_of is not None and device.deployment_id == offer.instead_of:
+            self._supersede(conn, device, offer, now)
+        if not updates.take_slot(conn, device_pk, offer.live.id, 1, None):
+            return self._none(self.pace.busy_s)
+        offers.take(conn, offer.live.id, offer.phase)
+        updates.insert(
+            conn,
+            offer.live.id,
+            device_pk,
+            offer.phase,
+            from_version=ask.config_version if offer.live.kind == "config" else ask.current_version,
+            from_sha256=ask.image_sha256,
+            deadline_at=self.deadlines.at(UpdateState.PENDING, now),
+            now=now,
+        )
+        counters.move(conn, offer.live.id, offer.phase, None, (UpdateState.PENDING, ""))
+        data = {"from": "", "state": "pending", "attempt": 1, "phase": offer.phase}
+        events.say(conn, "update", data, now, deployment_id=offer.live.id, device_pk=device_pk)
+        self._order(conn, device, row, 1, now)
+        return self._answer(conn, device, ask, offer.live.id, row=row, attempt=1)
+
+    def _supersede(self, conn: Connection, device: Device, offer: Offer, now: datetime) -> None:
+        old = updates.find(conn, offer.instead_of or "", device.pk)
+        if old is not None and old.state is UpdateState.PENDING:
+            why = moves.Why(message=f"superseded by {offer.live.id}")
+            moves.move(conn, old, UpdateState.CANCELED, now, self.deadlines, why=why)
+
+    def _cancel(self, conn: Connection, device_pk: int, now: datetime) -> Answer:
+        device = devices.by_pk(conn, device_pk)
+        old = updates.find(conn, device.deployment_id or "", device_pk) if device else None
+        if old is not None and old.state in (UpdateState.PENDING, UpdateState.DOWNLOADING):
+            why = moves.Why(message="the deployment has ended")
+            moves.move(conn, old, UpdateState.CANCELED, now, self.deadlines, why=why)
+            director.withdraw(conn, device_pk, now)
+        return self._none(self.pace.busy_s)
+
+    def _skip(self, conn: Connection, device_pk: int, ask: Ask, now: datetime) -> Answer:
+        device = devices.by_pk(conn, device_pk)
+        old = updates.find(conn, device.deployment_id or "", device_pk) if device else None
+        if old is not None and old.state is UpdateState.PENDING:
+            why = moves.Why(message=f"already runs {ask.current_version}")
+            moves.move(conn, old, UpdateState.SKIPPED, now, self.deadlines, why=why)
+            director.withdraw(conn, device_pk, now)
+        return self._none(self.pace.busy_s)
+
+    def _order(self, conn: Connection, device: Device, row: LiveRow, attempt: int, now: datetime) -> None:
+        offered = publish.offerable(conn, row.release_id, device.device_type, None)
+        if offered is None:
+            raise AssertionError(f"{row.live.id} offers nothing for {device.device_type}")
+        target = director.OrderTarget(
+            **offered.target, deployment=row.live.id, attempt=attempt, mandatory=row.mandatory
+        )
+        director.assign(conn, device.pk, target, now)
+
+    # --- the answer -------------------------------------------------------------------------------
+
+    def _answer(
+        self,
+        conn: Connection,
+        device: Device,
+        ask: Ask,
+        deployment_id: str,
+        *,
+        row: LiveRow | None = None,
+        attempt: int | None = None,
+    ) -> Answer:
+        stored = deployments.find(conn, deployment_id)
+        if stored is None:
+            raise AssertionError("an update without its deployment")
+        release_id = row.release_id if row else stored.release_id
+        offered = publish.offerable(conn, release_id, device.device_type, ask.image_sha256)
+        if offered is None:
+            return self._none(self.pace.busy_s)
+        answer: Answer = {
+            "update_available": True,
+            "version": stored.version,
+            "url": f"/api/blobs/{offered.full.sha256}",
+            "sha256": offered.full.sha256,
+            "size": offered.full.size,
+            "mandatory": stored.mandatory,
+            "kind": stored.kind,
+            "deployment": deployment_id,
+            "attempt": attempt or device.attempt or 1,
+            "retry_after": self.pace.busy_s,
+            "trust": director.facts(conn, device.pk, stored.product),
+        }
+        if offered.delta is not None:
+            answer["delta"] = {
+                "url": f"/api/blobs/{offered.delta.sha256}",
+                "sha256": offered.delta.sha256,
+                "size": offered.delta.size,
+                "base_sha256": offered.delta.base_sha256,
+            }
+        return answer
+
+
+def _same_facts(device: Device, ask: Ask) -> bool:
+    return (device.current_version, device.config_version, device.image_sha256) == (
+        ask.current_version,
+        ask.config_version,
+        ask.image_sha256,
+    )
+
+
+def _open_update(
+    conn: Connection, device: Device, rows: dict[str, LiveRow]
+) -> tuple[OpenUpdate | None, updates.Update | None]:
+    if device.deployment_id is None:
+        return None, None
+    stored = updates.find(conn, device.deployment_id, device.pk)
+    if stored is None:
+        return None, None
+    row = rows.get(device.deployment_id)
+    live = row.live if row else None
+    if live is None:  # not in the cache: ended, or begun by another server a moment ago
+        found = deployments.find(conn, device.deployment_id)
+        if found is not None and DeploymentStatus(found.status) in deployments.LIVE:
+            live = deployments.live_row(conn, found).live
+    return OpenUpdate(live, stored.deployment_id, stored.state), stored
+
+
+def recount(conn: Connection, deployment_id: str) -> dict[str, Any]:
+    """Counters against a full count, for the auditor: what differs, by phase; {} when they are equal."""
+    world.lock(conn, deployment_id)
+    counted, full = counters.of_deployment(conn, deployment_id), counters.recount(conn, deployment_id)
+    return {
+        str(phase): {"counters": counted.get(phase, {}), "rows": full.get(phase, {})}
+        for phase in sorted(counted.keys() | full.keys())
+        if counted.get(phase, {}) != full.get(phase, {})
+    }

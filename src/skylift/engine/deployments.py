@@ -1,0 +1,416 @@
+"""Create a deployment, and the operator's verbs: pause, resume, promote, abort, retry.
+
+Creating resolves the targets in one streaming scan that counts, and writes O(phases) rows. Every verb is a
+conditional change of the generation it was decided on, leaves an audit row, and says in one sentence why it
+cannot be done when it cannot. A verb that finds its work done answers as if it had done it.
+"""
+
+from bisect import bisect_right
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from secrets import randbits, token_bytes
+from typing import Any
+
+from skylift.core.bucket import SPAN, place, upto
+from skylift.core.deadlines import Deadlines
+from skylift.core.errors import Kind, Rejected, invalid
+from skylift.core.failure import breach
+from skylift.core.ids import mint
+from skylift.core.lifecycle import ENDED, DeploymentStatus, PausedBy, UpdateState
+from skylift.core.rollout import DeploymentConfig, PhaseConfig, expand, parse
+from skylift.core.world import FailureRule, PhaseState, World
+from skylift.engine import moves, select
+from skylift.store import apply, deployments, devices, events, groups, outbox, releases, updates, world
+from skylift.store.db import Connection
+from skylift.store.deployments import NewPhase
+from skylift.store.devices import Device
+
+# Up to here percentages are exact shares of the fleet as it is (3 of 24, not "about 2.4"); above, a share of
+# the places is exact enough and needs no list in memory.
+EXACT_UP_TO = 100_000
+BULK = 1000  # rows moved per transaction by abort and retry
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """Who a deployment would touch. `skipped`: selected, but already there or nothing for their type."""
+
+    total: int
+    skipped: int
+    phases: tuple[NewPhase, ...]
+
+    def view(self) -> dict[str, Any]:
+        return {
+            "devices": self.total,
+            "skipped": self.skipped,
+            "phases": [
+                {
+                    "name": phase.config.name or f"phase {number + 1}",
+                    "percent": phase.config.percent,
+                    "count": phase.config.count,
+                    "devices": phase.waiting,
+                    "min_minutes": phase.config.min_minutes,
+                    "gate": phase.config.gate.value,
+                }
+                for number, phase in enumerate(self.phases)
+            ],
+        }
+
+
+def preview(conn: Connection, body: Mapping[str, Any]) -> dict[str, Any]:
+    """What `create` would do: device counts per phase; writes nothing."""
+    config = parse(body)
+    release = find_release(conn, config)
+    selector, listed = _selector(conn, config)
+    return _count(conn, release, selector, listed, expand(config), randbits(63)).view()
+
+
+def create(
+    conn: Connection,
+    body: Mapping[str, Any],
+    actor: str,
+    now: datetime,
+    *,
+    selector: select.Selector | None = None,
+    rollback_of: str | None = None,
+) -> str:
+    """A new deployment, scheduled (or a draft); its id. `selector` overrides the targets (rollback)."""
+    config = parse(body)
+    release = find_release(conn, config)
+    listed: set[int] | None = None
+    if selector is None:
+        selector, listed = _selector(conn, config)
+    salt = randbits(63)
+    count = _count(conn, release, selector, listed, expand(config), salt)
+    if not count.total:
+        raise Rejected(
+            "no_devices",
+            f"target_devices selects nobody to update to {release.product} {release.version}: "
+            f"{count.skipped} selected devices already run it or have no image in it",
+            field="target_devices",
+            value=body.get("target_devices", body.get("target_groups")),
+            rule="selects at least one device that needs this release",
+        )
+    deployment_id = mint("dep", now, token_bytes(5))
+    status = DeploymentStatus.DRAFT if config.draft else DeploymentStatus.SCHEDULED
+    begins = max(now, config.starts_at or now)
+    deployments.insert(
+        conn,
+        deployment_id,
+        release,
+        config,
+        dict(body),
+        selector,
+        salt,
+        count.phases,
+        actor=actor,
+        status=status,
+        ends_at=begins + timedelta(minutes=config.lifetime_minutes),
+        rollback_of=rollback_of,
+        now=now,
+    )
+    if selector.get("devices"):
+        deployments.list_devices(conn, deployment_id, sorted(listed or ()))
+    said = {"status": status.value, "version": release.version, "devices": count.total}
+    events.say(conn, "deployment", said, now, deployment_id=deployment_id)
+    events.record(conn, actor, "deployment.create", deployment_id, dict(body), now)
+    return deployment_id
+
+
+def find_release(conn: Connection, config: DeploymentConfig) -> Any:
+    """The published release the config names, by id or by version (and product, where two have it)."""
+    if config.release:
+        found = releases.find(conn, config.release)
+        named = ("release", config.release)
+        matches = [found] if found else []
+    else:
+        named = ("firmware_version", config.firmware_version)
+        matches = releases.by_version(conn, config.firmware_version, config.product or None)
+    if not matches:
+        raise Rejected(
+            "unknown_release",
+            f"{named[0]} is {named[1]!r}: there is no such release",
+            kind=Kind.NOT_FOUND,
+            field=named[0],
+            value=named[1],
+            rule="names a release",
+        )
+    if len(matches) > 1:
+        products = ", ".join(sorted(row.product for row in matches))
+        raise invalid("product", config.product, f"needed: {config.firmware_version} exists for {products}")
+    if matches[0].status != "published":
+        raise Rejected(
+            "release_not_signed",
+            f"{named[0]} is {named[1]!r}: the release is {matches[0].status}, not yet signed by enough keys",
+            kind=Kind.CONFLICT,
+            field=named[0],
+            value=named[1],
+            rule="a published release: signed by the threshold of its release keys",
+        )
+    return matches[0]
+
+
+def _selector(conn: Connection, config: DeploymentConfig) -> tuple[select.Selector, set[int] | None]:
+    """The targets as stored, and the operator's list as primary keys."""
+    if config.target_devices == "all":
+        return {"all": True}, None
+    selector: select.Selector = {}
+    listed: set[int] | None = None
+    if config.target_devices:
+        found = devices.by_ids(conn, config.target_devices)
+        for number, device_id in enumerate(config.target_devices):
+            if device_id not in found or found[device_id].status != devices.ACTIVE:
+                raise Rejected(
+                    "unknown_device",
+                    f"target_devices[{number}] is {device_id!r}: there is no such active device",
+                    field=f"target_devices[{number}]",
+                    value=device_id,
+                    rule="names an enrolled device",
+                )
+        selector["devices"] = True
+        listed = {device.pk for device in found.values()}
+    if config.target_groups:
+        selector["groups"] = [_group(conn, n, name) for n, name in enumerate(config.target_groups)]
+    return selector, listed
+
+
+def _group(conn: Connection, number: int, name: str) -> str:
+    group = groups.find(conn, name) or groups.by_name(conn, name)
+    if group is None:
+        raise Rejected(
+            "unknown_group",
+            f"target_groups[{number}] is {name!r}: there is no such group",
+            field=f"target_groups[{number}]",
+            value=name,
+            rule="names a group",
+        )
+    return str(group.id)
+
+
+def _count(
+    conn: Connection,
+    release: Any,
+    selector: select.Selector,
+    listed: set[int] | None,
+    phases: tuple[PhaseConfig, ...],
+    salt: int,
+) -> Count:
+    """One scan over the selected devices: how many need it, and where each phase's places end."""
+    types = deployments.device_types(conn, release.id)
+    places: list[int] = []
+    skipped = 0
+    for device in select.candidates(conn, None, selector, listed):
+        if needs(device, release.kind, release.version, types):
+            places.append(place(device.h, salt))
+        else:
+            skipped += 1
+    places.sort()
+    return Count(len(places), skipped, _cut(places, phases))
+
+
+def needs(device: Device, kind: str, version: str, types: frozenset[str]) -> bool:
+    """Whether there is something in the release for this device."""
+    have = device.config_version if kind == "config" else device.current_version
+    return device.device_type in types and have != version
+
+
+def _cut(places: list[int], phases: tuple[PhaseConfig, ...]) -> tuple[NewPhase, ...]:
+    """Where each phase ends among the sorted places. The last phase holds every place that is left."""
+    made, taken = [], 0
+    for number, phase in enumerate(phases):
+        if number == len(phases) - 1:
+            end, last = len(places), SPAN - 1
+        elif phase.count is not None:
+            end, last = _at(places, taken + phase.count)
+        elif len(places) <= EXACT_UP_TO:
+            end, last = _at(places, -(-len(places) * (phase.percent or 0) // 100))
+        else:
+            last = upto(phase.percent or 0)
+            end = bisect_right(places, last)
+        end = max(end, taken)
+        made.append(NewPhase(phase, last, end - taken))
+        taken = end
+    return tuple(made)
+
+
+def _at(places: list[int], wanted: float) -> tuple[int, int]:
+    """The end after `wanted` devices, and the place of the last of them."""
+    end = min(len(places), int(wanted))
+    return end, places[end - 1] if end else -1
+
+
+def recount_waiting(conn: Connection, deployment_id: str) -> None:
+    """Count again who waits in each phase: after the fleet or a group changed. One scan, O(phases) writes."""
+    row = deployments.find(conn, deployment_id)
+    if row is None or DeploymentStatus(row.status) in ENDED:
+        return
+    types = deployments.device_types(conn, row.release_id)
+    ends = [phase.upto for phase in deployments.phases_of(conn, deployment_id)]
+    had = deployments.offered(conn, deployment_id)
+    waiting = dict.fromkeys(range(len(ends)), 0)
+    for device in select.candidates(conn, deployment_id, row.selector):
+        if device.pk not in had and needs(device, row.kind, row.version, types):
+            at = place(device.h, row.salt)
+            waiting[next(n for n, end in enumerate(ends) if at <= end)] += 1
+    world.lock(conn, deployment_id)
+    deployments.set_waiting(conn, deployment_id, waiting)
+    apply.wake(conn, deployment_id)
+
+
+# --- the operator's verbs --------------------------------------------------------------------------
+
+
+def _load(conn: Connection, deployment_id: str) -> World:
+    world.lock(conn, deployment_id)
+    found = world.load_world(conn, deployment_id)
+    if found is None:
+        raise unknown(deployment_id)
+    return found
+
+
+def unknown(deployment_id: str) -> Rejected:
+    return Rejected(
+        "unknown_deployment",
+        f"deployment is {deployment_id!r}: there is no such deployment",
+        kind=Kind.NOT_FOUND,
+        field="deployment",
+        value=deployment_id,
+        rule="names a deployment",
+    )
+
+
+def _conflict(code: str, found: World, sentence: str) -> Rejected:
+    return Rejected(
+        code, f"{found.deployment} is {found.status}: {sentence}", kind=Kind.CONFLICT,
+        field="status", value=found.status.value, rule=sentence,
+    )  # fmt: skip
+
+
+def _change(conn: Connection, found: World, actor: str, verb: str, now: datetime, **values: Any) -> None:
+    if not apply.change(conn, found, now, **values):
+        raise _conflict("changed_meanwhile", found, "it changed at the same moment; look again")
+    said = {"status": values.get("status", found.status.value), "by": actor, "verb": verb}
+    if values.get("status_reason"):
+        said["status_reason"] = values["status_reason"]
+    events.say(conn, "deployment", said, now, deployment_id=found.deployment)
+    events.record(conn, actor, f"deployment.{verb}", found.deployment, said, now)
+
+
+def pause(conn: Connection, deployment_id: str, actor: str, now: datetime, reason: str = "") -> None:
+    """No more offers from the next moment on; devices that have begun go on."""
+    found = _load(conn, deployment_id)
+    if found.status is DeploymentStatus.PAUSED:
+        return
+    if found.status not in (DeploymentStatus.RUNNING, DeploymentStatus.SCHEDULED):
+        raise _conflict("not_running", found, "only a scheduled or running deployment can be paused")
+    sentence = reason or f"paused by {actor}"
+    _change(conn, found, actor, "pause", now,
+            status="paused", paused_by=PausedBy.OPERATOR.value, status_reason=sentence)  # fmt: skip
+
+
+def resume(
+    conn: Connection,
+    deployment_id: str,
+    actor: str,
+    now: datetime,
+    threshold_percent: float | None = None,
+) -> None:
+    """Go on. While a phase is still above its threshold this needs a higher one (or a retry first)."""
+    found = _load(conn, deployment_id)
+    if found.status in (DeploymentStatus.RUNNING, DeploymentStatus.SCHEDULED) and threshold_percent is None:
+        return
+    if found.status is DeploymentStatus.DRAFT:
+        _change(conn, found, actor, "resume", now, status="scheduled", status_reason="")
+        return
+    if found.status is not DeploymentStatus.PAUSED:
+        raise _conflict("not_paused", found, "only a paused or draft deployment can be resumed")
+    rule = found.failure_rule
+    values: dict[str, Any] = {}
+    if threshold_percent is not None:
+        rule = replace(rule, threshold_percent=threshold_percent)
+        values["threshold_percent"] = threshold_percent
+    if sentence := _standing_breach(found, rule):
+        raise _conflict(
+            "breach_stands", found, f"{sentence}; retry its devices, or resume with a higher threshold"
+        )
+    begun = any(phase.state is not PhaseState.CLOSED for phase in found.phases)
+    status = "running" if begun else "scheduled"
+    _change(conn, found, actor, "resume", now, status=status, status_reason="", **values)
+
+
+def _standing_breach(found: World, rule: FailureRule) -> str:
+    opened = (phase for phase in found.phases if phase.state is not PhaseState.CLOSED)
+    return next((bad.sentence for phase in opened if (bad := breach(phase, rule))), "")
+
+
+def promote(conn: Connection, deployment_id: str, actor: str, now: datetime) -> None:
+    """Let the next phase open now: through its gate, without the rest of the soak."""
+    found = _load(conn, deployment_id)
+    if found.status is not DeploymentStatus.RUNNING:
+        raise _conflict("not_running", found, "only a running deployment can be promoted")
+    opened = [phase for phase in found.phases if phase.state is not PhaseState.CLOSED]
+    if not opened:
+        raise _conflict("not_begun", found, "its first phase has not opened yet")
+    if len(opened) == len(found.phases):
+        raise _conflict("last_phase", found, "its last phase is already open")
+    if opened[-1].promoted:
+        return
+    apply.promote(conn, deployment_id, opened[-1].number)
+    _change(conn, found, actor, "promote", now)
+
+
+def abort(
+    conn: Connection, deployment_id: str, actor: str, now: datetime, deadlines: Deadlines, reason: str = ""
+) -> None:
+    """Stop for good: devices that have not written yet are canceled, the rest run to their end."""
+    found = _load(conn, deployment_id)
+    if found.status is DeploymentStatus.ABORTED:
+        return
+    if found.status in ENDED:
+        raise _conflict("ended", found, "it has ended already")
+    _change(conn, found, actor, "abort", now,
+            status="aborted", status_reason=reason or f"aborted by {actor}")  # fmt: skip
+    cancel_unbegun(conn, deployment_id, now, deadlines)
+
+
+def cancel_unbegun(conn: Connection, deployment_id: str, now: datetime, deadlines: Deadlines) -> None:
+    """Cancel every pending and downloading update of a deployment that has ended."""
+    states = (UpdateState.PENDING, UpdateState.DOWNLOADING)
+    why = moves.Why(message="the deployment has ended")
+    while batch := updates.in_states(conn, deployment_id, states, BULK):
+        for update in batch:
+            moves.move(conn, update, UpdateState.CANCELED, now, deadlines, why=why)
+
+
+def retry(
+    conn: Connection,
+    deployment_id: str,
+    actor: str,
+    now: datetime,
+    deadlines: Deadlines,
+    order_again: Callable[[Connection, int, str, int], None],
+    device_ids: tuple[str, ...] | None = None,
+) -> int:
+    """Failed and rolled-back devices get another attempt; how many. A complete deployment runs again.
+
+    `order_again(conn, device_pk, deployment_id, attempt)` writes the device's signed order for the attempt.
+    """
+    found = _load(conn, deployment_id)
+    if found.status in (DeploymentStatus.ABORTED, DeploymentStatus.FAILED, DeploymentStatus.DRAFT):
+        raise _conflict(
+            "not_retryable", found, "only a running, paused or complete deployment can be retried"
+        )
+    again = 0
+    for update in updates.failed_of(conn, deployment_id, device_ids):
+        if not updates.take_slot(conn, update.device_pk, deployment_id, update.attempt + 1, None):
+            continue  # it is busy with another deployment
+        moved = moves.move(conn, update, UpdateState.PENDING, now, deadlines)
+        if moved is not None:
+            order_again(conn, update.device_pk, deployment_id, moved.attempt)
+            again += 1
+    values = {"status": "running", "status_reason": ""} if found.status is DeploymentStatus.COMPLETE else {}
+    if again:
+        _change(conn, found, actor, "retry", now, **values)
+        outbox.put(conn, "doorbell", {"deployment": deployment_id, "phase": None}, now)
+    return again

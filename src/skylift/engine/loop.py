@@ -1,0 +1,107 @@
+"""The loop: silence becomes failure, and every deployment takes its next step. Level-triggered, restartable.
+
+It keeps nothing of its own: killed at any moment and started again, it finds in the database what is due.
+Several servers may run it: plans are conditional on their generation, moves on their state.
+"""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+import structlog
+
+from skylift.core.deadlines import Deadlines
+from skylift.core.errors import SkyliftError
+from skylift.core.lifecycle import Reason, UpdateState
+from skylift.engine import moves
+from skylift.engine.checkin import LiveCache
+from skylift.store import deployments, updates
+from skylift.store.db import Connection, Database
+
+LOG = structlog.get_logger("skylift.loop")
+SWEEP = 500  # overdue updates per transaction
+LONGEST_SLEEP_S = 1.0  # another server's change is seen within this time
+
+
+@dataclass
+class Loop:
+    """One thread. `poke` makes it look at once; `stop` ends it after the step it is in."""
+
+    database: Database
+    clock: Callable[[], datetime]
+    deadlines: Deadlines
+    lives: LiveCache
+    chores: tuple[Callable[[datetime], None], ...] = ()
+
+    def __post_init__(self) -> None:
+        self._poked = threading.Event()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="skylift-loop", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopping = True
+        self._poked.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def poke(self) -> None:
+        """Something changed: look now."""
+        self.lives.invalidate()
+        self._poked.set()
+
+    def _run(self) -> None:
+        while not self._stopping:
+            self._poked.clear()
+            try:
+                self.tick(self.clock())
+            except SkyliftError as e:  # the database is gone for a while: it says so, we come again
+                LOG.warning("tick failed", error=str(e))
+            except Exception:  # our own bug must not stop every other deployment for ever
+                LOG.exception("tick failed")
+            self._poked.wait(LONGEST_SLEEP_S)
+
+    def tick(self, now: datetime) -> None:
+        """One look at everything that is due."""
+        self.sweep(now)
+        with self.database.read() as conn:
+            due = deployments.due(conn, now)
+        for deployment_id in due:
+            self.advance(deployment_id, now)
+        for chore in self.chores:
+            chore(now)
+
+    def advance(self, deployment_id: str, now: datetime) -> None:
+        """Step one deployment until its plan has nothing more to do right now."""
+        while True:
+            planned = self.database.write(lambda conn: moves.step(conn, deployment_id, now))
+            if planned is None or not planned.actions:
+                return
+            self.lives.invalidate()
+            LOG.info("step", deployment=deployment_id, actions=[str(a) for a in planned.actions])
+
+    def sweep(self, now: datetime) -> int:
+        """Devices past their deadline count as failed(timeout); how many there were."""
+        with self.database.read() as conn:
+            if not updates.overdue(conn, now, self._resumed_before(now), 1):
+                return 0
+        total = 0
+        while n := self.database.write(lambda conn: self._sweep_some(conn, now)):
+            total += n
+            self.lives.invalidate()
+        return total
+
+    def _sweep_some(self, conn: Connection, now: datetime) -> int:
+        swept = 0
+        for update in updates.overdue(conn, now, self._resumed_before(now), SWEEP):
+            why = moves.Why(Reason.TIMEOUT, f"no word while {update.state.value}")
+            if moves.move(conn, update, UpdateState.FAILED, now, self.deadlines, why=why):
+                swept += 1
+        return swept
+
+    def _resumed_before(self, now: datetime) -> datetime:
+        """Offers of deployments that run since then have had their whole time."""
+        return now - self.deadlines.stages[UpdateState.PENDING]

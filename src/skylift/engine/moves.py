@@ -1,0 +1,118 @@
+"""One move of one update: row, counters, slot, event and, where it can be a breach, the next plan.
+
+Every change of an update's state anywhere goes through `move`, inside the caller's transaction, so that
+counters equal rows at every commit and a breach stops the deployment in the very transaction that completes
+it: there is no moment in which the next phase could still open.
+"""
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from skylift.core.audit import audit
+from skylift.core.deadlines import Deadlines
+from skylift.core.lifecycle import FAILURES, FINAL, UPDATE_MOVES, Mover, Reason, UpdateState
+from skylift.core.planner import plan
+from skylift.core.world import Plan
+from skylift.store import apply, counters, events, updates, world
+from skylift.store.db import Connection
+from skylift.store.updates import Update
+
+MAX_MESSAGE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Why:
+    """What goes with a move: the reason of a failure, words for people, progress in percent."""
+
+    reason: Reason | None = None
+    message: str = ""
+    progress: int | None = None
+
+
+def move(
+    conn: Connection,
+    update: Update,
+    to: UpdateState,
+    now: datetime,
+    deadlines: Deadlines,
+    *,
+    mover: Mover = Mover.SERVER,
+    why: Why | None = None,
+) -> Update | None:
+    """The update after the move, or None when somebody else moved it first."""
+    if mover not in UPDATE_MOVES.get((update.state, to), frozenset()):
+        raise AssertionError(f"no such move for the {mover}: {update.state} -> {to}")
+    why = why or Why()
+    if to in FAILURES:
+        world.lock(conn, update.deployment_id)
+    reason = why.reason.value if why.reason and to in FAILURES else ""
+    attempt = update.attempt + 1 if to is UpdateState.PENDING else update.attempt
+    values = _values(update, to, now, deadlines, why) | {"reason": reason, "attempt": attempt}
+    if not updates.move(conn, update, to, **values):
+        return None
+    counters.move(conn, update.deployment_id, update.phase, (update.state, update.reason), (to, reason))
+    if to in FINAL:
+        updates.release_slot(conn, update.device_pk, update.deployment_id)
+    moved = replace(
+        update,
+        state=to,
+        reason=reason,
+        attempt=attempt,
+        progress=values["progress"],
+        deadline_at=values["deadline_at"],
+    )
+    _say(conn, update, moved, why, now)
+    if to in FAILURES:
+        step(conn, update.deployment_id, now)
+    elif to in FINAL:
+        apply.wake(conn, update.deployment_id)
+    return moved
+
+
+def _values(update: Update, to: UpdateState, now: datetime, deadlines: Deadlines, why: Why) -> dict[str, Any]:
+    again = to is UpdateState.PENDING
+    done = 100 if to is UpdateState.COMPLETE else update.progress
+    values: dict[str, Any] = {
+        "updated_at": now,
+        "deadline_at": deadlines.at(to, now),
+        "message": why.message[:MAX_MESSAGE],
+        "progress": 0 if again else (done if why.progress is None else why.progress),
+    }
+    if again:
+        values |= {"started_at": None, "completed_at": None, "offered_at": now}
+    elif update.state is UpdateState.PENDING:
+        values["started_at"] = now
+    if to in FINAL:
+        values["completed_at"] = now
+    return values
+
+
+def _say(conn: Connection, before: Update, after: Update, why: Why, now: datetime) -> None:
+    data: dict[str, Any] = {
+        "from": before.state.value,
+        "state": after.state.value,
+        "attempt": after.attempt,
+        "phase": after.phase,
+    }
+    if after.reason:
+        data["reason"] = after.reason
+    if why.message:
+        data["message"] = why.message[:MAX_MESSAGE]
+    events.say(conn, "update", data, now, deployment_id=before.deployment_id, device_pk=before.device_pk)
+
+
+def step(conn: Connection, deployment_id: str, now: datetime) -> Plan | None:
+    """Load, plan, audit, apply: one step of a deployment, in the caller's transaction.
+
+    The plan that was carried out, or None where the deployment is gone or its generation moved on. A plan
+    that the auditor objects to is our bug, and is raised, never applied.
+    """
+    world.lock(conn, deployment_id)
+    seen = world.load_world(conn, deployment_id)
+    if seen is None:
+        return None
+    planned = plan(seen, now)
+    if findings := audit(seen, planned, now):
+        raise AssertionError(f"plan for {deployment_id} refused by the auditor: {'; '.join(findings)}")
+    return planned if apply.apply_plan(conn, seen, planned, now) else None

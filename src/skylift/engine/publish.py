@@ -1,0 +1,211 @@
+"""Releases: made, filled with artifacts, offered. What is published is `engine.signing`'s.
+
+An artifact's bytes are checked before they are kept: what the client announced, what the format says, what
+the release already has. A refused or interrupted upload leaves nothing behind.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from secrets import token_bytes
+from typing import Any
+
+from skylift.core.errors import Kind, Rejected, invalid
+from skylift.core.ids import check_name, check_version, mint
+from skylift.engine import signing
+from skylift.engine.blobs import Intake
+from skylift.firmware.image import check_config, inspect
+from skylift.store import events, releases, trustfiles
+from skylift.store.db import Connection
+from skylift.trust.roles import TOP_LEVEL, target_path
+
+KINDS = ("image", "config")
+MAX_CONFIG = 64 << 10
+MAX_NOTES = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class NewRelease:
+    """What an operator says of a release."""
+
+    product: str
+    version: str
+    kind: str = "image"
+    notes: str = ""
+    security_version: int = 0
+
+
+def create(conn: Connection, new: NewRelease, actor: str, now: datetime) -> str:
+    """A draft release; its id."""
+    if check_name("product", new.product) in TOP_LEVEL:
+        raise invalid("product", new.product, "is the name of a TUF role")
+    check_version("version", new.version)
+    if new.kind not in KINDS:
+        raise invalid("kind", new.kind, f"one of {', '.join(KINDS)}")
+    if len(new.notes) > MAX_NOTES:
+        raise invalid("notes", f"{len(new.notes)} characters", f"at most {MAX_NOTES} characters")
+    if not 0 <= new.security_version < 1 << 31:
+        raise invalid("security_version", new.security_version, "between 0 and 2147483647")
+    signing.check_product(conn, new.product)
+    if releases.by_version(conn, new.version, new.product):
+        raise Rejected(
+            "duplicate_version",
+            f"version is {new.version!r}: {new.product} has a release of that version already",
+            kind=Kind.CONFLICT,
+            field="version",
+            value=new.version,
+            rule="a version the product does not have yet",
+        )
+    release_id = mint("rel", now, token_bytes(5))
+    releases.insert(
+        conn,
+        id=release_id,
+        product=new.product,
+        version=new.version,
+        kind=new.kind,
+        notes=new.notes,
+        security_version=new.security_version,
+        status=releases.DRAFT,
+        created_at=now,
+        created_by=actor,
+    )
+    said = {"product": new.product, "version": new.version, "kind": new.kind}
+    events.record(conn, actor, "release.create", release_id, said, now)
+    return release_id
+
+
+def check_open(conn: Connection, release_id: str, device_type: str) -> Any:
+    """The draft release, if it may still get an artifact for this device type."""
+    check_name("device_type", device_type)
+    release = releases.find(conn, release_id)
+    if release is None:
+        raise signing.unknown_release(release_id)
+    if release.status != releases.DRAFT:
+        raise Rejected(
+            "release_sealed",
+            f"release is {release.status}: it takes no more artifacts; make a new version",
+            kind=Kind.CONFLICT,
+            field="release",
+            value=release_id,
+            rule="a draft release",
+        )
+    if releases.full_artifact(conn, release_id, device_type) is not None:
+        raise Rejected(
+            "duplicate_artifact",
+            f"device_type is {device_type!r}: the release has an image for it already",
+            kind=Kind.CONFLICT,
+            field="device_type",
+            value=device_type,
+            rule="a device type the release does not have yet",
+        )
+    return release
+
+
+def check_bytes(kind: str, intake: Intake, announced: str | None, length: int | None) -> dict[str, Any]:
+    """Judge an upload before it is kept; the facts read from the image."""
+    found = intake.digest()
+    if not found.size:
+        raise invalid("body", "empty", "an image has at least one byte", code="empty_image")
+    if length is not None and found.size != length:
+        raise invalid("body", f"{found.size} bytes", f"{length} were announced", code="truncated")
+    if announced is not None and announced.lower() != found.sha256:
+        raise invalid("sha256", announced, f"the body's digest is {found.sha256}", code="hash_mismatch")
+    if kind == "config":
+        if found.size > MAX_CONFIG:
+            raise invalid("body", f"{found.size} bytes", f"a configuration has at most {MAX_CONFIG}")
+        return check_config(intake.path().read_bytes())
+    return inspect(intake.path())
+
+
+def add_artifact(
+    conn: Connection,
+    release_id: str,
+    device_type: str,
+    sha256: str,
+    size: int,
+    facts: dict[str, Any],
+    actor: str,
+    now: datetime,
+) -> str:
+    """Name stored bytes as the release's image for a device type; its id."""
+    check_open(conn, release_id, device_type)
+    artifact_id = mint("art", now, token_bytes(5))
+    releases.insert_artifact(
+        conn,
+        id=artifact_id,
+        release_id=release_id,
+        device_type=device_type,
+        kind="full",
+        sha256=sha256,
+        size=size,
+        facts=facts,
+        created_at=now,
+    )
+    said = {"artifact": artifact_id, "device_type": device_type, "sha256": sha256, "size": size}
+    events.record(conn, actor, "artifact.add", release_id, said, now)
+    return artifact_id
+
+
+@dataclass(frozen=True, slots=True)
+class Offerable:
+    """What a release has for a device: the full image, a delta from exactly what it runs, and how the image
+    repo describes the image (`OrderTarget`'s first four fields)."""
+
+    full: Any
+    delta: Any
+    target: dict[str, Any]
+
+
+def offerable(
+    conn: Connection, release_id: str, device_type: str, base_sha256: str | None
+) -> Offerable | None:
+    """None where the release is not published or has nothing for this type."""
+    release = releases.find(conn, release_id)
+    full = releases.full_artifact(conn, release_id, device_type)
+    if release is None or full is None or release.status != releases.PUBLISHED:
+        return None
+    delta = releases.delta_artifact(conn, release_id, device_type, base_sha256) if base_sha256 else None
+    target = {
+        "path": target_path(release.product, release.version, device_type),
+        "length": full.size,
+        "sha256": full.sha256,
+        "custom": signing.describe(release, full),
+    }
+    return Offerable(full, delta, target)
+
+
+def view(conn: Connection, release: Any) -> dict[str, Any]:
+    """A release as people see it."""
+    shown = {
+        "id": release.id,
+        "product": release.product,
+        "version": release.version,
+        "kind": release.kind,
+        "notes": release.notes,
+        "security_version": release.security_version,
+        "status": release.status,
+        "created_at": release.created_at.isoformat(),
+        "created_by": release.created_by,
+        "published_at": release.published_at.isoformat() if release.published_at else None,
+        "artifacts": [artifact_view(a) for a in releases.artifacts_of(conn, release.id)],
+    }
+    if release.status == releases.SIGNING:
+        waiting = trustfiles.pending(conn, release.product)
+        if waiting is not None:
+            shown["signing"] = signing.pending_view(conn, waiting)
+    return shown
+
+
+def artifact_view(artifact: Any) -> dict[str, Any]:
+    """An artifact as people see it."""
+    return {
+        "id": artifact.id,
+        "release": artifact.release_id,
+        "device_type": artifact.device_type,
+        "kind": artifact.kind,
+        "sha256": artifact.sha256,
+        "size": artifact.size,
+        "base_sha256": artifact.base_sha256 or None,
+        "base_version": artifact.base_version or None,
+        "facts": artifact.facts,
+        "url": f"/api/blobs/{artifact.sha256}",
+    }

@@ -1,0 +1,65 @@
+"""Roll back: the devices a deployment updated go back to the release they came from.
+
+It is a deployment like any other (signed, health-checked, counted), of the older release, in one phase by
+default: the devices ran that release before. Where they came from several releases, there is one deployment
+for each. Devices whose former version nobody can offer any more are named, not forgotten.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from skylift.core.deadlines import Deadlines
+from skylift.core.lifecycle import ENDED, DeploymentStatus
+from skylift.engine import deployments as deeds
+from skylift.store import deployments, releases
+from skylift.store.db import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class RolledBack:
+    """The deployments made; how many devices each former version without a usable release leaves behind."""
+
+    deployments: tuple[str, ...]
+    left: dict[str, int]
+
+
+def roll_back(
+    conn: Connection, deployment_id: str, actor: str, now: datetime, deadlines: Deadlines
+) -> RolledBack:
+    """Abort the deployment if it has not ended, then send its completed devices back."""
+    row = deployments.find(conn, deployment_id)
+    if row is None:
+        raise deeds.unknown(deployment_id)
+    if DeploymentStatus(row.status) not in ENDED:
+        deeds.abort(conn, deployment_id, actor, now, deadlines, reason=f"rolled back by {actor}")
+    made: list[str] = []
+    left: dict[str, int] = {}
+    for version, n in sorted(deployments.updated_from(conn, deployment_id).items(), key=str):
+        release = _former(conn, row, version)
+        if release is None:
+            left[version or "unknown"] = n
+            continue
+        made.append(_send_back(conn, row, release, version, actor, now))
+    return RolledBack(tuple(made), left)
+
+
+def _former(conn: Connection, row: Any, version: str | None) -> Any:
+    """The published release of that version, of the same product and kind."""
+    found = releases.by_version(conn, version, row.product) if version else []
+    return next((r for r in found if r.status == "published" and r.kind == row.kind), None)
+
+
+def _send_back(
+    conn: Connection, row: Any, release: Any, version: str | None, actor: str, now: datetime
+) -> str:
+    body = {
+        "release": release.id,
+        "target_devices": "all",  # of the selector below
+        "all_at_once": True,
+        "mandatory": True,
+        "failure_threshold_percent": row.threshold_percent,
+        "priority": row.priority,
+    }
+    selector = {"updated_by": row.id, "from": version}
+    return deeds.create(conn, body, actor, now, selector=selector, rollback_of=row.id)

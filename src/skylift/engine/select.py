@@ -1,0 +1,75 @@
+"""Who belongs to a deployment: a selector, evaluated for one device at a poll or for the fleet in a scan.
+
+Selectors as stored: `{"all": true}`, `{"devices": true}` (the operator's list is in its own table),
+`{"groups": [ids]}` (evaluated live: a device that joins later belongs), `{"updated_by": id, "from": version}`
+(the devices a deployment updated; what a rollback is made of).
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from skylift.core.query import Facts, Query, matches, parse
+from skylift.store import deployments, devices, groups
+from skylift.store.db import Connection
+from skylift.store.devices import Device
+
+Selector = dict[str, Any]
+
+
+def facts(device: Device) -> Facts:
+    """What a group query may look at."""
+    return Facts(
+        device.device_id, device.device_type, device.current_version, device.config_version, device.labels
+    )
+
+
+def selects(conn: Connection, deployment_id: str, selector: Selector, device: Device) -> bool:
+    """Whether this device belongs, by at most a few indexed reads."""
+    if selector.get("all"):
+        return True
+    if selector.get("devices") and deployments.is_listed(conn, deployment_id, device.pk):
+        return True
+    if "updated_by" in selector:
+        return deployments.was_updated_by(conn, selector["updated_by"], device.pk, selector["from"])
+    lists, queries = _split(conn, selector)
+    if any(matches(query, facts(device)) for query in queries):
+        return True
+    return bool(lists) and deployments.is_member(conn, lists, device.pk)
+
+
+def candidates(
+    conn: Connection, deployment_id: str | None, selector: Selector, listed: set[int] | None = None
+) -> Iterator[Device]:
+    """Every active device the selector names, streamed. `listed` stands in for the table before creation."""
+    belongs = _membership(conn, deployment_id, selector, listed)
+    return (device for device in devices.scan(conn) if belongs(device))
+
+
+def _membership(
+    conn: Connection, deployment_id: str | None, selector: Selector, listed: set[int] | None
+) -> Callable[[Device], bool]:
+    if selector.get("all"):
+        return lambda device: True
+    if "updated_by" in selector:
+        members = deployments.updated_by(conn, selector["updated_by"], selector["from"])
+        return lambda device: device.pk in members
+    lists, queries = _split(conn, selector)
+    members = deployments.members_of(conn, lists) if lists else set()
+    if selector.get("devices"):
+        stored = deployments.listed(conn, deployment_id) if deployment_id else set()
+        members = members | (stored if listed is None else listed)
+    return lambda device: device.pk in members or any(matches(query, facts(device)) for query in queries)
+
+
+def _split(conn: Connection, selector: Selector) -> tuple[list[str], list[Query]]:
+    """The selector's groups as ids of lists and parsed live queries."""
+    lists, queries = [], []
+    for group_id in selector.get("groups", ()):
+        group = groups.find(conn, group_id)
+        if group is None:
+            continue  # deleted since: selects nobody
+        if group.kind == "query":
+            queries.append(parse(group.query or ""))
+        else:
+            lists.append(group.id)
+    return lists, queries

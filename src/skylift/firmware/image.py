@@ -1,0 +1,159 @@
+"""What an image is, read from its own bytes. Known formats are checked for being whole; others pass as raw.
+
+An image that says of itself that it is longer than it is, or whose own checksum is wrong, is refused at
+upload with the reason: sooner and cheaper than on a thousand devices.
+"""
+
+import hashlib
+import json
+import struct
+import tomllib
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from skylift.core.errors import Rejected, invalid
+
+HEAD = 4096
+# ESP-IDF's esp_chip_id_t.
+ESP_CHIPS = {
+    0: "ESP32",
+    2: "ESP32-S2",
+    5: "ESP32-C3",
+    9: "ESP32-S3",
+    12: "ESP32-C2",
+    13: "ESP32-C6",
+    16: "ESP32-H2",
+}
+_ESP_MAX_SEGMENTS = 16
+
+
+def corrupt(sentence: str) -> Rejected:
+    return Rejected("corrupt_image", f"image is corrupt: {sentence}", field="body", rule="a whole image")
+
+
+def inspect(path: Path) -> dict[str, Any]:
+    """The facts of the image in this file: `format`, and what the format tells. Raises `Rejected` when the
+    image is of a known format and not whole."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(HEAD)
+        if not head.strip(b"\x00\xff"):
+            raise corrupt("it begins with nothing but erased flash")
+        for magic, reader in _FORMATS:
+            if head.startswith(magic):
+                return reader(file, head, size)
+    return {"format": "raw"}
+
+
+def _zip(file: BinaryIO, head: bytes, size: int) -> dict[str, Any]:
+    if head.startswith(b"#!") and b"PK\x03\x04" not in head:
+        return {"format": "script"}
+    try:
+        with zipfile.ZipFile(file) as archive:
+            bad = archive.testzip()
+    except (zipfile.BadZipFile, EOFError, OSError, ValueError, NotImplementedError) as e:
+        raise corrupt(f"its zip directory does not read ({e})") from e
+    if bad:
+        raise corrupt(f"{bad} inside does not match its checksum")
+    return {"format": "zip"}
+
+
+def _elf(file: BinaryIO, head: bytes, size: int) -> dict[str, Any]:
+    if len(head) < 52:
+        raise corrupt("an ELF header has 52 bytes at least")
+    wide, little = head[4] == 2, head[5] == 1
+    order = "<" if little else ">"
+    machine = struct.unpack_from(f"{order}H", head, 18)[0]
+    if wide and len(head) >= 64:
+        offset, entry, count = _sections(head, f"{order}Q", 40, f"{order}HH", 58)
+    else:
+        offset, entry, count = _sections(head, f"{order}I", 32, f"{order}HH", 46)
+    if offset + entry * count > size:
+        raise corrupt(f"its section table ends at {offset + entry * count}, the file at {size}")
+    return {"format": "elf", "machine": machine, "bits": 64 if wide else 32}
+
+
+def _sections(head: bytes, wide: str, at: int, pair: str, pair_at: int) -> tuple[int, int, int]:
+    (offset,) = struct.unpack_from(wide, head, at)
+    entry, count = struct.unpack_from(pair, head, pair_at)
+    return offset, entry, count
+
+
+def _squashfs(file: BinaryIO, head: bytes, size: int) -> dict[str, Any]:
+    if len(head) < 96:
+        raise corrupt("a squashfs superblock has 96 bytes")
+    (used,) = struct.unpack_from("<Q", head, 40)
+    if used > size:
+        raise corrupt(f"the squashfs needs {used} bytes, the file has {size}")
+    (compression,) = struct.unpack_from("<H", head, 20)
+    names = {1: "gzip", 2: "lzma", 3: "lzo", 4: "xz", 5: "lz4", 6: "zstd"}
+    return {"format": "squashfs", "compression": names.get(compression, str(compression))}
+
+
+def _esp(file: BinaryIO, head: bytes, size: int) -> dict[str, Any]:
+    """ESP-IDF application image: header, segments, one checksum byte, optionally SHA-256 over all of it."""
+    if len(head) < 24:
+        raise corrupt("an ESP image header has 24 bytes")
+    segments, chip, hashed = head[1], struct.unpack_from("<H", head, 12)[0], head[23] == 1
+    if chip not in ESP_CHIPS or not 1 <= segments <= _ESP_MAX_SEGMENTS:
+        return {"format": "raw"}  # the magic is one byte only: something else begins with it
+    at, checksum = 24, 0xEF
+    for number in range(segments):
+        file.seek(at)
+        header = file.read(8)
+        length = struct.unpack_from("<I", header, 4)[0] if len(header) == 8 else size
+        if at + 8 + length > size:
+            raise corrupt(f"segment {number} ends at {at + 8 + length}, the file at {size}")
+        checksum ^= _xor(file.read(length))
+        at += 8 + length
+    at = (at | 15) + 1  # padded so that the checksum is the last byte of a block of 16
+    file.seek(at - 1)
+    if file.read(1) != bytes([checksum]):
+        raise corrupt("its checksum byte is wrong")
+    if hashed:
+        file.seek(0)
+        body, told = file.read(at), file.read(32)
+        if hashlib.sha256(body).digest() != told:
+            raise corrupt("its appended SHA-256 is wrong")
+    return {"format": "esp", "chip": ESP_CHIPS[chip], "segments": segments}
+
+
+def _xor(data: bytes) -> int:
+    """All bytes xored, eight bytes at a time."""
+    whole = len(data) & ~7
+    total = 0
+    for (word,) in struct.iter_unpack("<Q", data[:whole]):
+        total ^= word
+    for byte in data[whole:]:
+        total ^= byte
+    for shift in (32, 16, 8):
+        total ^= total >> shift
+    return total & 0xFF
+
+
+_FORMATS: tuple[tuple[bytes, Callable[[BinaryIO, bytes, int], dict[str, Any]]], ...] = (
+    (b"PK\x03\x04", _zip),
+    (b"#!", _zip),
+    (b"\x7fELF", _elf),
+    (b"hsqs", _squashfs),
+    (b"\xe9", _esp),
+)
+
+
+def check_config(body: bytes) -> dict[str, Any]:
+    """A configuration document: JSON or TOML, an object at the top. Raises `Rejected` when it is neither."""
+    try:
+        text = body.decode()
+    except UnicodeDecodeError as e:
+        raise invalid("body", body[:20], "a configuration is UTF-8 text", code="bad_config") from e
+    for name, parse in (("json", json.loads), ("toml", tomllib.loads)):
+        try:
+            found = parse(text)
+        except (ValueError, RecursionError):
+            continue
+        if not isinstance(found, dict):
+            raise invalid("body", text[:40], "a configuration has an object at the top", code="bad_config")
+        return {"format": name, "keys": len(found)}
+    raise invalid("body", text[:40], "a configuration is JSON or TOML", code="bad_config")

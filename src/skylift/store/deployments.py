@@ -1,0 +1,285 @@
+"""Deployments and their phases as rows: questions about them, and the few writes creation needs.
+
+What happens to a deployment afterwards is in `store.apply`.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Connection, Row
+
+from skylift.core.ids import DeploymentId
+from skylift.core.lifecycle import DeploymentStatus, UpdateState
+from skylift.core.offer import Live, Step
+from skylift.core.rollout import DeploymentConfig, PhaseConfig
+from skylift.core.window import Window
+from skylift.core.world import PhaseState
+from skylift.store.tables import (
+    artifacts,
+    deployment_devices,
+    deployments,
+    devices,
+    group_members,
+    phases,
+    updates,
+)
+
+LIVE = (DeploymentStatus.SCHEDULED, DeploymentStatus.RUNNING, DeploymentStatus.PAUSED)
+
+
+@dataclass(frozen=True, slots=True)
+class NewPhase:
+    """A phase at creation: its configuration, the last place it holds, how many devices that is."""
+
+    config: PhaseConfig
+    upto: int
+    waiting: int
+
+
+def insert(
+    conn: Connection,
+    deployment_id: str,
+    release: "Row[Any]",
+    config: DeploymentConfig,
+    given: dict[str, Any],
+    selector: dict[str, Any],
+    salt: int,
+    new_phases: Sequence[NewPhase],
+    *,
+    actor: str,
+    status: DeploymentStatus,
+    ends_at: datetime | None,
+    rollback_of: str | None,
+    now: datetime,
+) -> None:
+    """The deployment and its phases: O(phases) rows, whatever the size of the fleet."""
+    rule = config.failure_rule
+    conn.execute(
+        sa.insert(deployments).values(
+            id=deployment_id,
+            release_id=release.id,
+            product=release.product,
+            version=release.version,
+            kind=release.kind,
+            config=given,
+            selector=selector,
+            salt=salt,
+            mandatory=config.mandatory,
+            priority=config.priority,
+            max_parallel=config.max_parallel,
+            window=config.window.dump() if config.window else None,
+            threshold_percent=rule.threshold_percent,
+            min_devices=rule.min_devices,
+            failure_action=rule.action.value,
+            status=status.value,
+            generation=1,
+            starts_at=config.starts_at,
+            ends_at=ends_at,
+            created_at=now,
+            created_by=actor,
+            rollback_of=rollback_of,
+        )
+    )
+    conn.execute(
+        sa.insert(phases),
+        [
+            {
+                "deployment_id": deployment_id,
+                "number": number,
+                "name": new.config.name or f"phase {number + 1}",
+                "percent": new.config.percent,
+                "count": new.config.count,
+                "upto": new.upto,
+                "soak_s": new.config.soak.total_seconds(),
+                "wait_s": new.config.wait.total_seconds(),
+                "gate": new.config.gate.value,
+                "state": PhaseState.CLOSED.value,
+                "promoted": False,
+                "waiting": new.waiting,
+            }
+            for number, new in enumerate(new_phases)
+        ],
+    )
+
+
+def list_devices(conn: Connection, deployment_id: str, device_pks: Iterable[int]) -> None:
+    """Keep the operator's own list of devices."""
+    rows = [{"deployment_id": deployment_id, "device_pk": pk} for pk in device_pks]
+    if rows:
+        conn.execute(sa.insert(deployment_devices), rows)
+
+
+def find(conn: Connection, deployment_id: str) -> "Row[Any] | None":
+    return conn.execute(sa.select(deployments).where(deployments.c.id == deployment_id)).first()
+
+
+def phases_of(conn: Connection, deployment_id: str) -> "list[Row[Any]]":
+    return list(
+        conn.execute(
+            sa.select(phases).where(phases.c.deployment_id == deployment_id).order_by(phases.c.number)
+        )
+    )
+
+
+def page(
+    conn: Connection, *, limit: int, before: str | None = None, status: str | None = None
+) -> "list[Row[Any]]":
+    """Newest first, older than `before` (ids sort by birth)."""
+    question = sa.select(deployments).order_by(deployments.c.id.desc()).limit(limit)
+    if before is not None:
+        question = question.where(deployments.c.id < before)
+    if status is not None:
+        question = question.where(deployments.c.status == status)
+    return list(conn.execute(question))
+
+
+def count_by_status(conn: Connection) -> dict[str, int]:
+    question = sa.select(deployments.c.status, sa.func.count()).group_by(deployments.c.status)
+    return {status: int(n) for status, n in conn.execute(question)}
+
+
+def due(conn: Connection, now: datetime) -> list[DeploymentId]:
+    """Deployments the loop must look at: scheduled or running, and woken by time or by a change."""
+    question = sa.select(deployments.c.id).where(
+        deployments.c.status.in_([DeploymentStatus.SCHEDULED.value, DeploymentStatus.RUNNING.value]),
+        sa.or_(deployments.c.wake_at.is_(None), deployments.c.wake_at <= now),
+    )
+    return [DeploymentId(row.id) for row in conn.execute(question)]
+
+
+def next_wake(conn: Connection) -> datetime | None:
+    """The next moment at which any deployment wants to be looked at."""
+    question = sa.select(sa.func.min(deployments.c.wake_at)).where(
+        deployments.c.status.in_([DeploymentStatus.SCHEDULED.value, DeploymentStatus.RUNNING.value])
+    )
+    at: datetime | None = conn.execute(question).scalar()
+    return at
+
+
+# --- what offers need ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class LiveRow:
+    """A live deployment for the poll path: what `core.offer` needs, and what the answer and selector need."""
+
+    live: Live
+    release_id: str
+    selector: dict[str, Any]
+    mandatory: bool
+    max_parallel: int | None
+
+
+def live_deployments(conn: Connection) -> list[LiveRow]:
+    """Every deployment that may still offer something."""
+    rows = list(conn.execute(sa.select(deployments).where(deployments.c.status.in_([s.value for s in LIVE]))))
+    return [live_row(conn, row) for row in rows]
+
+
+def live_row(conn: Connection, row: "Row[Any]") -> LiveRow:
+    steps = tuple(Step(p.number, p.upto, PhaseState(p.state)) for p in phases_of(conn, row.id))
+    live = Live(
+        id=DeploymentId(row.id),
+        version=row.version,
+        kind=row.kind,
+        status=DeploymentStatus(row.status),
+        salt=row.salt,
+        device_types=device_types(conn, row.release_id),
+        steps=steps,
+        priority=row.priority,
+        window=Window.parse("window", row.window) if row.window else None,
+    )
+    return LiveRow(live, row.release_id, row.selector, row.mandatory, row.max_parallel)
+
+
+def device_types(conn: Connection, release_id: str) -> frozenset[str]:
+    """The device types a release has a full image for."""
+    question = sa.select(artifacts.c.device_type).where(
+        artifacts.c.release_id == release_id, artifacts.c.kind == "full"
+    )
+    return frozenset(row.device_type for row in conn.execute(question))
+
+
+def is_listed(conn: Connection, deployment_id: str, device_pk: int) -> bool:
+    question = sa.select(sa.literal(1)).where(
+        deployment_devices.c.deployment_id == deployment_id, deployment_devices.c.device_pk == device_pk
+    )
+    return conn.execute(question).first() is not None
+
+
+def is_member(conn: Connection, group_ids: Sequence[str], device_pk: int) -> bool:
+    question = sa.select(sa.literal(1)).where(
+        group_members.c.device_pk == device_pk, group_members.c.group_id.in_(group_ids)
+    )
+    return conn.execute(question.limit(1)).first() is not None
+
+
+def was_updated_by(conn: Connection, deployment_id: str, device_pk: int, from_version: str | None) -> bool:
+    """Whether the device completed that deployment, coming from that version."""
+    question = sa.select(sa.literal(1)).where(
+        updates.c.deployment_id == deployment_id,
+        updates.c.device_pk == device_pk,
+        updates.c.state == UpdateState.COMPLETE.value,
+        updates.c.from_version == from_version,
+    )
+    return conn.execute(question).first() is not None
+
+
+def members_of(conn: Connection, group_ids: Sequence[str]) -> set[int]:
+    question = sa.select(group_members.c.device_pk).where(group_members.c.group_id.in_(group_ids))
+    return {row.device_pk for row in conn.execute(question)}
+
+
+def listed(conn: Connection, deployment_id: str) -> set[int]:
+    question = sa.select(deployment_devices.c.device_pk).where(
+        deployment_devices.c.deployment_id == deployment_id
+    )
+    return {row.device_pk for row in conn.execute(question)}
+
+
+def updated_by(conn: Connection, deployment_id: str, from_version: str | None) -> set[int]:
+    question = sa.select(updates.c.device_pk).where(
+        updates.c.deployment_id == deployment_id,
+        updates.c.state == UpdateState.COMPLETE.value,
+        updates.c.from_version == from_version,
+    )
+    return {row.device_pk for row in conn.execute(question)}
+
+
+def offered(conn: Connection, deployment_id: str) -> set[int]:
+    """The devices that have a row in this deployment."""
+    question = sa.select(updates.c.device_pk).where(updates.c.deployment_id == deployment_id)
+    return {row.device_pk for row in conn.execute(question)}
+
+
+def set_waiting(conn: Connection, deployment_id: str, waiting: dict[int, int]) -> None:
+    for number, n in waiting.items():
+        conn.execute(
+            sa.update(phases)
+            .where(phases.c.deployment_id == deployment_id, phases.c.number == number)
+            .values(waiting=n)
+        )
+
+
+def updated_from(conn: Connection, deployment_id: str) -> dict[str | None, int]:
+    """The versions its completed devices came from, with how many."""
+    question = (
+        sa.select(updates.c.from_version, sa.func.count())
+        .where(updates.c.deployment_id == deployment_id, updates.c.state == UpdateState.COMPLETE.value)
+        .group_by(updates.c.from_version)
+    )
+    return {version: int(n) for version, n in conn.execute(question)}
+
+
+def phase_devices(
+    conn: Connection, deployment_id: str, device_type: str | None = None
+) -> Iterator[tuple[int, str]]:
+    """(h, device_id) of every active device, streamed: the doorbell filters them by place."""
+    question = sa.select(devices.c.h, devices.c.device_id).where(devices.c.status == "active")
+    if device_type is not None:
+        question = question.where(devices.c.device_type == device_type)
+    for row in conn.execution_options(yield_per=2000).execute(question):
+        yield row.h, row.device_id

@@ -1,0 +1,111 @@
+"""Releases and their artifacts."""
+
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Connection, Row
+
+from skylift.store.tables import artifacts, releases
+
+DRAFT = "draft"  # artifacts may be added
+SIGNING = "signing"  # sealed: gathers signatures
+PUBLISHED = "published"
+
+
+def insert(conn: Connection, **values: Any) -> None:
+    conn.execute(sa.insert(releases).values(**values))
+
+
+def find(conn: Connection, release_id: str) -> "Row[Any] | None":
+    return conn.execute(sa.select(releases).where(releases.c.id == release_id)).first()
+
+
+def by_version(conn: Connection, version: str, product: str | None = None) -> "list[Row[Any]]":
+    """Releases of this version, of one product or of all."""
+    question = sa.select(releases).where(releases.c.version == version)
+    if product is not None:
+        question = question.where(releases.c.product == product)
+    return list(conn.execute(question))
+
+
+def page(
+    conn: Connection, *, limit: int, before: str | None = None, product: str | None = None
+) -> "list[Row[Any]]":
+    """Newest first (ids sort by birth)."""
+    question = sa.select(releases).order_by(releases.c.id.desc()).limit(limit)
+    if before is not None:
+        question = question.where(releases.c.id < before)
+    if product is not None:
+        question = question.where(releases.c.product == product)
+    return list(conn.execute(question))
+
+
+def recent_images(conn: Connection, product: str, limit: int) -> "list[Row[Any]]":
+    """The product's latest published image releases."""
+    question = (
+        sa.select(releases)
+        .where(releases.c.product == product, releases.c.kind == "image", releases.c.status == PUBLISHED)
+        .order_by(releases.c.published_at.desc(), releases.c.id.desc())
+        .limit(limit)
+    )
+    return list(conn.execute(question))
+
+
+def set_status(conn: Connection, release_id: str, status: str, published_at: datetime | None = None) -> None:
+    values: dict[str, Any] = {"status": status}
+    if published_at is not None:
+        values["published_at"] = published_at
+    conn.execute(sa.update(releases).where(releases.c.id == release_id).values(**values))
+
+
+# --- artifacts -------------------------------------------------------------------------------------
+
+
+def insert_artifact(conn: Connection, **values: Any) -> None:
+    conn.execute(sa.insert(artifacts).values(**values))
+
+
+def find_artifact(conn: Connection, artifact_id: str) -> "Row[Any] | None":
+    return conn.execute(sa.select(artifacts).where(artifacts.c.id == artifact_id)).first()
+
+
+def artifacts_of(conn: Connection, release_id: str) -> "list[Row[Any]]":
+    return list(
+        conn.execute(
+            sa.select(artifacts)
+            .where(artifacts.c.release_id == release_id)
+            .order_by(artifacts.c.kind.desc(), artifacts.c.device_type, artifacts.c.base_version)
+        )
+    )
+
+
+def full_artifact(conn: Connection, release_id: str, device_type: str) -> "Row[Any] | None":
+    """The release's full image for a device type."""
+    return conn.execute(
+        sa.select(artifacts).where(
+            artifacts.c.release_id == release_id,
+            artifacts.c.device_type == device_type,
+            artifacts.c.kind == "full",
+        )
+    ).first()
+
+
+def delta_artifact(
+    conn: Connection, release_id: str, device_type: str, base_sha256: str
+) -> "Row[Any] | None":
+    """The release's delta from exactly this image."""
+    return conn.execute(
+        sa.select(artifacts).where(
+            artifacts.c.release_id == release_id,
+            artifacts.c.device_type == device_type,
+            artifacts.c.kind == "delta",
+            artifacts.c.base_sha256 == base_sha256,
+        )
+    ).first()
+
+
+def blob_is_named(conn: Connection, sha256: str) -> bool:
+    """Whether any artifact has these bytes."""
+    question = sa.select(sa.literal(1)).where(artifacts.c.sha256 == sha256).limit(1)
+    return conn.execute(question).first() is not None

@@ -1,0 +1,235 @@
+"""Update rows: one device's run through one deployment. They exist from the first offer, and are history.
+
+Moves happen in `move`, conditional on the state and attempt that were read: of two writers one wins, and the
+loser is told.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Connection, Row
+
+from skylift.core.ids import DeploymentId
+from skylift.core.lifecycle import FAILURES, OPEN, DeploymentStatus, UpdateState
+from skylift.store.tables import deployments, devices, updates
+
+_OPEN = [state.value for state in OPEN]
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """One row of `updates`, as far as decisions need it."""
+
+    deployment_id: DeploymentId
+    device_pk: int
+    phase: int
+    state: UpdateState
+    attempt: int
+    reason: str
+    progress: int
+    from_version: str | None
+    deadline_at: datetime | None
+
+
+_DECIDING = (
+    updates.c.deployment_id,
+    updates.c.device_pk,
+    updates.c.phase,
+    updates.c.state,
+    updates.c.attempt,
+    updates.c.reason,
+    updates.c.progress,
+    updates.c.from_version,
+    updates.c.deadline_at,
+)
+
+
+def _update(row: Sequence[Any]) -> Update:
+    deployment_id, device_pk, phase, state, *rest = row
+    return Update(deployment_id, device_pk, phase, UpdateState(state), *rest)
+
+
+def find(conn: Connection, deployment_id: str, device_pk: int) -> Update | None:
+    question = sa.select(*_DECIDING).where(
+        updates.c.deployment_id == deployment_id, updates.c.device_pk == device_pk
+    )
+    row = conn.execute(question).first()
+    return None if row is None else _update(row)
+
+
+def exists(conn: Connection, deployment_id: str, device_pk: int) -> bool:
+    question = sa.select(sa.literal(1)).where(
+        updates.c.deployment_id == deployment_id, updates.c.device_pk == device_pk
+    )
+    return conn.execute(question).first() is not None
+
+
+def insert(
+    conn: Connection,
+    deployment_id: str,
+    device_pk: int,
+    phase: int,
+    *,
+    from_version: str | None,
+    from_sha256: str | None,
+    deadline_at: datetime | None,
+    now: datetime,
+) -> None:
+    """The row of a first offer: pending, attempt 1."""
+    conn.execute(
+        sa.insert(updates).values(
+            deployment_id=deployment_id,
+            device_pk=device_pk,
+            phase=phase,
+            state=UpdateState.PENDING.value,
+            attempt=1,
+            from_version=from_version,
+            from_sha256=from_sha256,
+            offered_at=now,
+            updated_at=now,
+            deadline_at=deadline_at,
+        )
+    )
+
+
+def take_slot(
+    conn: Connection, device_pk: int, deployment_id: str, attempt: int, instead_of: str | None
+) -> bool:
+    """Claim the device's one open slot; False when another deployment holds it."""
+    holder = devices.c.deployment_id
+    free = holder.is_(None) if instead_of is None else sa.or_(holder.is_(None), holder == instead_of)
+    taken = conn.execute(
+        sa.update(devices)
+        .where(devices.c.pk == device_pk, devices.c.status == "active", free)
+        .values(deployment_id=deployment_id, attempt=attempt)
+    )
+    return taken.rowcount == 1
+
+
+def release_slot(conn: Connection, device_pk: int, deployment_id: str) -> None:
+    """Free the slot, if this deployment holds it."""
+    conn.execute(
+        sa.update(devices)
+        .where(devices.c.pk == device_pk, devices.c.deployment_id == deployment_id)
+        .values(deployment_id=None, attempt=None)
+    )
+
+
+def move(conn: Connection, update: Update, to: UpdateState, **values: Any) -> bool:
+    """Conditional on what was read; False when somebody else was first."""
+    moved = conn.execute(
+        sa.update(updates)
+        .where(
+            updates.c.deployment_id == update.deployment_id,
+            updates.c.device_pk == update.device_pk,
+            updates.c.state == update.state.value,
+            updates.c.attempt == update.attempt,
+        )
+        .values(state=to.value, **values)
+    )
+    return moved.rowcount == 1
+
+
+def overdue(conn: Connection, now: datetime, resumed_before: datetime, limit: int) -> list[Update]:
+    """Updates past their deadline. A pending one counts only while its deployment has been running since
+    `resumed_before` at least: offers do not age during a pause."""
+    question = (
+        sa.select(*_DECIDING)
+        .join(deployments, deployments.c.id == updates.c.deployment_id)
+        .where(
+            updates.c.deadline_at < now,
+            updates.c.state.in_(_OPEN),
+            sa.or_(
+                updates.c.state != UpdateState.PENDING.value,
+                sa.and_(
+                    deployments.c.status == DeploymentStatus.RUNNING.value,
+                    deployments.c.running_since <= resumed_before,
+                ),
+                deployments.c.status.not_in([DeploymentStatus.RUNNING.value, DeploymentStatus.PAUSED.value]),
+            ),
+        )
+        .order_by(updates.c.deadline_at)
+        .limit(limit)
+    )
+    return [_update(row) for row in conn.execute(question)]
+
+
+def in_states(
+    conn: Connection, deployment_id: str, states: tuple[UpdateState, ...], limit: int = 1000
+) -> list[Update]:
+    """Some updates of the deployment in these states."""
+    question = (
+        sa.select(*_DECIDING)
+        .where(
+            updates.c.deployment_id == deployment_id, updates.c.state.in_([state.value for state in states])
+        )
+        .limit(limit)
+    )
+    return [_update(row) for row in conn.execute(question)]
+
+
+def failed_of(conn: Connection, deployment_id: str, device_ids: tuple[str, ...] | None) -> list[Update]:
+    """Failed and rolled-back updates, of all or of the named devices."""
+    question = (
+        sa.select(*_DECIDING)
+        .join(devices, devices.c.pk == updates.c.device_pk)
+        .where(
+            updates.c.deployment_id == deployment_id,
+            updates.c.state.in_([state.value for state in FAILURES]),
+            devices.c.status == "active",
+        )
+    )
+    if device_ids is not None:
+        question = question.where(devices.c.device_id.in_(device_ids))
+    return [_update(row) for row in conn.execute(question)]
+
+
+def page(
+    conn: Connection,
+    deployment_id: str,
+    *,
+    limit: int,
+    after: str | None = None,
+    state: str | None = None,
+) -> "list[Row[Any]]":
+    """Updates of a deployment with their devices' names, in the order of the names."""
+    question = (
+        sa.select(updates, devices.c.device_id)
+        .join(devices, devices.c.pk == updates.c.device_pk)
+        .where(updates.c.deployment_id == deployment_id)
+        .order_by(devices.c.device_id)
+        .limit(limit)
+    )
+    if after is not None:
+        question = question.where(devices.c.device_id > after)
+    if state is not None:
+        question = question.where(updates.c.state == state)
+    return list(conn.execute(question))
+
+
+def of_device(conn: Connection, device_pk: int, limit: int = 100) -> "list[Row[Any]]":
+    """The device's updates, newest first, with the version each was to."""
+    question = (
+        sa.select(updates, deployments.c.version)
+        .join(deployments, deployments.c.id == updates.c.deployment_id)
+        .where(updates.c.device_pk == device_pk)
+        .order_by(updates.c.offered_at.desc())
+        .limit(limit)
+    )
+    return list(conn.execute(question))
+
+
+def recent_failures(conn: Connection, deployment_id: str, limit: int = 10) -> "list[Row[Any]]":
+    question = (
+        sa.select(updates, devices.c.device_id)
+        .join(devices, devices.c.pk == updates.c.device_pk)
+        .where(
+            updates.c.deployment_id == deployment_id, updates.c.state.in_([state.value for state in FAILURES])
+        )
+        .order_by(updates.c.updated_at.desc())
+        .limit(limit)
+    )
+    return list(conn.execute(question))

@@ -1,0 +1,140 @@
+"""The key ceremony, at a desk, away from the server.
+
+`hold` makes what is missing in a directory of keys and public files: three root, three targets and three
+release keys per product, the first roots of both repositories, and the delegations. Run again with another
+product it adds that product; nothing that exists is changed, and no private key leaves the directory.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from securesystemslib.signer import Key
+from tuf.api.metadata import Root, Targets
+
+from skylift.core.errors import invalid
+from skylift.core.ids import check_name
+from skylift.trust import files, keys
+from skylift.trust.roles import DIRECTOR, IMAGE, PRODUCT, RULES, TOP_LEVEL
+
+
+@dataclass(frozen=True, slots=True)
+class Ceremony:
+    """What the server needs: the public files, by role."""
+
+    image_root: bytes
+    director_root: bytes
+    targets: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """A directory: `keys/*.pem` (private), `public/*.json` (what was signed)."""
+
+    path: Path
+    passphrase: bytes | None
+
+    def key_paths(self, name: str, count: int) -> list[Path]:
+        return [self.path / "keys" / f"{name}-{number}.pem" for number in range(1, count + 1)]
+
+    def signers(self, name: str, count: int) -> list[keys.KeySigner]:
+        """The keys of this name; made where they are missing."""
+        made = []
+        for path in self.key_paths(name, count):
+            if not path.exists():
+                keys.save(keys.generate(), path, self.passphrase)
+            made.append(keys.load(path, self.passphrase))
+        return made
+
+    def public(self, name: str) -> Path:
+        return self.path / "public" / f"{name}.json"
+
+    def keep(self, name: str, body: bytes) -> bytes:
+        path = self.public(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(body)
+        return body
+
+
+def hold(
+    desk: Desk,
+    products: Iterable[str],
+    online_image: Key,
+    online_director: Key,
+    now: datetime,
+    progress: Callable[[str], None] = lambda said: None,
+) -> Ceremony:
+    """Make what is missing and return the public files. Raises `Rejected` for an impossible product name,
+    and for a desk whose roots name other online keys than the server's."""
+    wanted = list(products)
+    for product in wanted:
+        if check_name("product", product) in TOP_LEVEL:
+            raise invalid("product", product, "is the name of a TUF role")
+    progress("root keys")
+    image_root = _root(desk, IMAGE, online_image, now)
+    director_root = _root(desk, DIRECTOR, online_director, now)
+    progress("release keys and delegations")
+    return Ceremony(image_root, director_root, _targets(desk, wanted, now))
+
+
+def _root(desk: Desk, repo: str, online: Key, now: datetime) -> bytes:
+    name = f"{repo}.root"
+    holders = desk.signers("root", RULES[repo, "root"].keys)
+    if desk.public(name).exists():
+        body = desk.public(name).read_bytes()
+        named = files.read(name, body, Root).signed.roles["timestamp"].keyids
+        if named != [online.keyid]:
+            raise invalid("server", online.keyid, f"the {repo} root of this desk names another online key")
+        return body
+    offline = desk.signers("targets", RULES[IMAGE, "targets"].keys) if repo == IMAGE else []
+    by_role: dict[str, Sequence[Key]] = {
+        "root": [signer.public_key for signer in holders],
+        "targets": [signer.public_key for signer in offline] or [online],
+        "snapshot": [online],
+        "timestamp": [online],
+    }
+    made = files.root(1, by_role, repo, now)
+    return desk.keep(name, files.sign(made, holders[: RULES[repo, "root"].threshold]))
+
+
+def _targets(desk: Desk, wanted: list[str], now: datetime) -> bytes:
+    path = desk.public("image.targets")
+    version, products = 0, dict[str, Sequence[Key]]()
+    if path.exists():
+        signed = files.read("targets", path.read_bytes(), Targets).signed
+        version = signed.version
+        products = product_keys(signed)
+        if not set(wanted) - products.keys():
+            return path.read_bytes()
+    for product in wanted:
+        if product not in products:
+            signers = desk.signers(f"release-{product}", PRODUCT.keys)
+            products[product] = [signer.public_key for signer in signers]
+    made = files.delegations(version + 1, products, now)
+    holders = desk.signers("targets", RULES[IMAGE, "targets"].keys)
+    return desk.keep("image.targets", files.sign(made, holders[: RULES[IMAGE, "targets"].threshold]))
+
+
+def product_keys(signed: Targets) -> dict[str, Sequence[Key]]:
+    """The release keys of every product these targets delegate to."""
+    if signed.delegations is None or signed.delegations.roles is None:
+        return {}
+    known = signed.delegations.keys
+    return {name: [known[keyid] for keyid in role.keyids] for name, role in signed.delegations.roles.items()}
+
+
+def export_linux(desk: Desk, to: Path) -> list[Path]:
+    """The two first roots, for the factory image of a Linux device."""
+    written = []
+    for repo in (IMAGE, DIRECTOR):
+        source = desk.public(f"{repo}.root")
+        if not source.exists():
+            raise invalid(
+                "keys", str(desk.path), "holds no roots yet; run `skylift trust init`", code="no_roots"
+            )
+        to.mkdir(parents=True, exist_ok=True)
+        path = to / f"{repo}.root.json"
+        path.write_bytes(source.read_bytes())
+        written.append(path)
+    return written
