@@ -1,0 +1,143 @@
+"""`agent.toml`, read once into a frozen value. Unknown names and wrong types are errors with their name."""
+
+import tomllib
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from skylift.core.errors import Rejected, invalid
+from skylift.core.ids import check_name, check_version
+
+
+@dataclass(frozen=True, slots=True)
+class HealthCheck:
+    """One check. `kind`: http (`url`, expects 200), command (`command`, expects exit 0), mqtt (the broker
+    answers), custom (`call`: `module:function` that returns true). `{port}` in a url is the image's port."""
+
+    kind: str
+    url: str = ""
+    command: tuple[str, ...] = ()
+    call: str = ""
+    timeout_seconds: float = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """One device. Times in seconds."""
+
+    server: str
+    device_id: str
+    device_type: str
+    state_dir: Path
+    roots: Path
+    claim: str = ""
+    ca_file: str = ""
+    mqtt: str = ""
+    port: int = 0
+    factory_image: str = ""
+    factory_version: str = ""
+    boot_attempts: int = 3
+    poll_seconds: float = 0.0  # 0: as the server says
+    health: tuple[HealthCheck, ...] = ()
+    health_passes: int = 2  # in a row, before an image counts as healthy
+    health_deadline_seconds: float = 60.0
+    health_interval_seconds: float = 0.5
+    download_deadline_seconds: float = 3600.0
+    min_bytes_per_second: float = 256.0  # below it for a minute, a download is given up and resumed later
+    delta_memory_bytes: int = 64 << 20  # images larger than this are not patched in memory
+    build_time: datetime = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+_HEALTH_KINDS = {"http": "url", "command": "command", "mqtt": "", "custom": "call"}
+
+
+def read(path: Path) -> Config:
+    """The configuration in this file; its relative paths are relative to it. `Rejected` names the field."""
+    try:
+        body = tomllib.loads(path.read_text())
+    except OSError as e:
+        raise invalid("config", str(path), f"cannot be read: {e.strerror}") from e
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+        raise invalid("config", path.name, f"is not TOML: {e}") from e
+    return parse(body, path.parent)
+
+
+def parse(body: dict[str, Any], base: Path) -> Config:
+    """The configuration in this table."""
+    types = {field.name: field.type for field in fields(Config)}
+    for name in body:
+        if name not in types:
+            raise invalid(name, body[name], "is not a field of agent.toml", code="unknown_field")
+    for name in ("server", "device_id", "device_type", "state_dir", "roots"):
+        if not isinstance(body.get(name), str) or not body[name]:
+            raise invalid(name, body.get(name), "is needed, as text")
+    check_name("device_id", body["device_id"])
+    check_name("device_type", body["device_type"])
+    if not body["server"].startswith(("http://", "https://")):
+        raise invalid("server", body["server"], "begins with https:// (or http:// in a lab)")
+    if body.get("factory_version"):
+        check_version("factory_version", body["factory_version"])
+    given = {name: _typed(name, value) for name, value in body.items()}
+    for name in ("state_dir", "roots"):
+        given[name] = (base / body[name]).resolve()
+    for name in ("factory_image", "ca_file"):
+        if body.get(name):
+            given[name] = str((base / body[name]).resolve())
+    return Config(**given)
+
+
+def _typed(name: str, value: Any) -> Any:
+    default = getattr(_DEFAULTS, name, "")
+    if name == "health":
+        return tuple(_health(number, item) for number, item in enumerate(value))
+    if name == "build_time":
+        if not isinstance(value, datetime) or value.tzinfo is None:
+            raise invalid(name, value, "a time with its offset")
+        return value
+    if isinstance(default, float | int) and not isinstance(default, bool):
+        if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+            raise invalid(name, value, "a number, not negative")
+        return type(default)(value)
+    if not isinstance(value, str):
+        raise invalid(name, value, "is not text")
+    return value
+
+
+_DEFAULTS = Config("", "", "", Path(), Path())
+
+
+def _health(number: int, item: Any) -> HealthCheck:
+    field = f"health[{number}]"
+    if not isinstance(item, dict) or item.get("kind") not in _HEALTH_KINDS:
+        raise invalid(f"{field}.kind", item, f"one of {', '.join(_HEALTH_KINDS)}")
+    needed = _HEALTH_KINDS[item["kind"]]
+    if needed and not item.get(needed):
+        raise invalid(f"{field}.{needed}", None, f"is needed for kind {item['kind']}")
+    allowed = {"kind", "timeout_seconds", needed}
+    for name in item:
+        if name not in allowed:
+            raise invalid(f"{field}.{name}", item[name], f"is not a field of kind {item['kind']}")
+    given = dict(item)
+    if "command" in given:
+        if not isinstance(given["command"], list) or not all(isinstance(w, str) for w in given["command"]):
+            raise invalid(f"{field}.command", given["command"], "a list of words")
+        given["command"] = tuple(given["command"])
+    return HealthCheck(**given)
+
+
+def roots(config: Config) -> tuple[bytes, bytes]:
+    """(image root, director root) as the factory put them. No roots, no installation."""
+    found = []
+    for name in ("image.root.json", "director.root.json"):
+        try:
+            found.append((config.roots / name).read_bytes())
+        except OSError as e:
+            raise Rejected(
+                "no_roots",
+                f"roots is {str(config.roots)!r}: {name} is not there; without it nothing can be verified",
+                field="roots",
+                value=str(config.roots),
+                rule="holds image.root.json and director.root.json (`skylift trust export --linux`)",
+            ) from e
+    return found[0], found[1]

@@ -1,0 +1,426 @@
+"""The agent's loop and the board's: look at the facts, do the step, look again.
+
+`Agent.run` ends when it wants a reboot; `main` is the board: boot, run, halt, boot again. Killing it at any
+moment is a power cut, and starting it again is power coming back.
+"""
+
+import random
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from skylift.agent import health
+from skylift.agent.boot import BootFacts, SlotFacts
+from skylift.agent.boot.file import KINDS, FileBoot
+from skylift.agent.config import Config, roots
+from skylift.agent.disk import Disk
+from skylift.agent.doorbell import Doorbell
+from skylift.agent.fetch import Fetcher
+from skylift.agent.journal import Journal, JournalFile, Order, Stage
+from skylift.agent.machine import Facts, Step, next_step
+from skylift.agent.transport import Refused, Transport, own_token
+from skylift.core.errors import TrustError, Unavailable
+from skylift.core.lifecycle import Reason, UpdateState
+
+S = UpdateState
+MAX_MESSAGE = 500
+LOOK_EVERY_S = 0.25  # how soon a dead image is noticed
+BACK_OFF_S = (1.0, 60.0)  # after an unexpected error: doubling between these
+
+
+class Outcome(StrEnum):
+    """Why the agent's loop ended."""
+
+    REBOOT = "reboot"
+    STOP = "stop"
+
+
+class Agent:
+    """One boot's worth of agent."""
+
+    def __init__(
+        self,
+        config: Config,
+        disk: Disk,
+        boot: FileBoot,
+        transport: Transport,
+        port: int,
+        log: Callable[[str], None],
+        verify: Callable[[Transport, int], Any] | None = None,
+    ) -> None:
+        self._config = config
+        self._disk = disk
+        self._boot = boot
+        self._transport = transport
+        self._port = port
+        self._log = log
+        self._verify = verify or self._verify_by_trust
+        self._file = JournalFile(disk, config.state_dir / "journal.json")
+        self._fetcher = Fetcher(config, disk, boot, self._file, transport)
+        self.wake = threading.Event()
+        self.stopping = False
+        self._known_healthy = False
+
+    def run(self) -> Outcome:
+        """Step after step, until a reboot is wanted or somebody stops us."""
+        pause = BACK_OFF_S[0]
+        while not self.stopping:
+            try:
+                rest = self.step()
+                pause = BACK_OFF_S[0]
+            except Unavailable as e:
+                self._log(f"waiting: {e}")
+                rest = e.retry_after
+            except Exception as e:  # noqa: BLE001 - an agent runs unattended for years: say it, and go on
+                self._log(f"unexpected: {type(e).__name__}: {e}")
+                rest, pause = pause, min(BACK_OFF_S[1], pause * 2)
+            if rest is None:
+                return Outcome.REBOOT
+            if not self._sleep(rest):
+                return Outcome.REBOOT
+        return Outcome.STOP
+
+    def step(self) -> float | None:
+        """Do what is next; seconds to rest after it, or None for a reboot."""
+        journal = self._file.load()
+        match next_step(self._facts(journal)):
+            case Step.REPORT_FALLBACK:
+                return self._report_fallback(journal)
+            case Step.POLL:
+                return self._poll(journal)
+            case Step.FETCH:
+                return self._fetch(journal)
+            case Step.ARM:
+                return self._arm(journal)
+            case Step.REBOOT:
+                self._deliver(journal)
+                return None
+            case Step.TRY:
+                return self._try(journal)
+            case Step.FINISH:
+                return self._finish(journal)
+
+    def _facts(self, journal: Journal) -> Facts:
+        kind = journal.order.kind if journal.order else "image"
+        fallen = any(self._boot.facts(each).fallen_tag for each in KINDS)
+        return Facts(journal, self._boot.facts(kind), fallen)
+
+    def _sleep(self, seconds: float) -> bool:
+        """Rest until the time is over or somebody rings; False when the image died meanwhile."""
+        until = time.monotonic() + seconds
+        while not self.stopping and not self.wake.is_set():
+            if not self._boot.alive():
+                self._log("the image's process has ended")
+                return False
+            left = until - time.monotonic()
+            if left <= 0:
+                break
+            self.wake.wait(min(left, LOOK_EVERY_S))
+        self.wake.clear()
+        return True
+
+    # --- steps -------------------------------------------------------------------------------------
+
+    def _poll(self, journal: Journal) -> float | None:
+        if not self._known_healthy:
+            if wrong := health.judge(self._config, self._port, self._boot.alive):
+                self._log(f"not healthy: {wrong}")
+                return None  # counted by the board; too often, and the former image comes back
+            self._boot.healthy()
+            self._known_healthy = True
+        self._deliver(journal)
+        version, config_version, sha256 = self._boot.versions()
+        try:
+            answer = self._transport.check(version, config_version, sha256)
+        except Refused as e:
+            raise Unavailable(str(e), 60) from e
+        rest = self._rest(answer)
+        if not answer["update_available"]:
+            return rest
+        tag = f"{answer.get('deployment')}/{answer.get('attempt')}"
+        if tag in journal.answered:
+            return rest
+        try:
+            order = self._accept(answer, journal)
+        except TrustError as e:
+            self._refuse(journal, answer, tag, e)
+            return rest
+        if order is None or order.tag in journal.answered:
+            return rest
+        self._log(f"ordered: {order.kind} {order.version}")
+        begun = replace(journal, stage=Stage.FETCHING, order=order, offset=0, notes=())
+        self._file.save(self._queue(begun, order, S.DOWNLOADING, progress=0))
+        return 0
+
+    def _rest(self, answer: dict[str, Any]) -> float:
+        told = answer.get("retry_after")
+        seconds = float(told) if isinstance(told, int | float) and 0 < told < 1e6 else 300.0
+        if self._config.poll_seconds:
+            seconds = min(seconds, self._config.poll_seconds)
+        return seconds * random.uniform(0.85, 1.15)  # noqa: S311 - spreads a herd, keeps no secret
+
+    def _accept(self, answer: dict[str, Any], journal: Journal) -> Order | None:
+        """The order, if both repositories vouch for it; the check's own words are hints only."""
+        found = self._verify(self._transport, journal.floor)
+        if found is None:
+            return None
+        if found.kind not in KINDS:
+            raise TrustError(Reason.INSTALL_ERROR, f"this agent cannot install a {found.kind!r}")
+        delta = answer.get("delta")
+        hinted = answer.get("sha256") == found.sha256 and isinstance(answer.get("url"), str)
+        return Order(
+            deployment=found.deployment,
+            attempt=found.attempt,
+            kind=found.kind,
+            version=found.version,
+            sha256=found.sha256,
+            length=found.length,
+            security_version=found.security_version,
+            slot=self._boot.idle_slot(found.kind),
+            url=answer["url"] if hinted else f"/api/blobs/{found.sha256}",
+            delta=delta if isinstance(delta, dict) else None,
+        )
+
+    def _verify_by_trust(self, transport: Transport, floor: int) -> Any:
+        from skylift.trust.verify import DeviceTrust  # tuf weighs a second of start-up: only with an order
+
+        image_root, director_root = roots(self._config)
+        trust = DeviceTrust(
+            self._config.state_dir / "trust",
+            image_root,
+            director_root,
+            self._config.device_id,
+            self._config.device_type,
+        )
+        return trust.verify(transport.metadata, datetime.now(UTC), floor, self._config.build_time)
+
+    def _refuse(self, journal: Journal, answer: dict[str, Any], tag: str, error: TrustError) -> None:
+        """An order that does not verify is reported as failed, once, and never begun."""
+        self._log(f"refused: {error}")
+        report = {
+            "deployment": str(answer.get("deployment")),
+            "attempt": answer.get("attempt"),
+            "state": S.FAILED.value,
+            "reason": error.code,
+            "error_message": str(error)[:MAX_MESSAGE],
+        }
+        self._file.save(journal.answer(tag).queue(report))
+        self._deliver(self._file.load())
+
+    def _fetch(self, journal: Journal) -> float | None:
+        order = _order(journal)
+        journal = self._deliver(journal)
+        if journal.stage is Stage.IDLE:
+            return 0  # the server has canceled it
+        try:
+            ready = self._fetcher.fill(journal, order, lambda percent: self._progress(order, percent))
+        except TrustError as e:
+            self._end(self._file.load(), order, S.FAILED, e.code, str(e))
+            return 0
+        except Refused as e:
+            self._end(self._file.load(), order, S.FAILED, Reason.DOWNLOAD_ERROR, str(e))
+            return 0
+        for note in ready.notes:
+            self._log(note)
+        self._file.save(self._queue(ready, order, S.INSTALLING, progress=100))
+        return 0
+
+    def _arm(self, journal: Journal) -> float | None:
+        order = _order(journal)
+        journal = self._deliver(journal)
+        if journal.stage is Stage.IDLE:
+            return 0
+        self._file.save(self._queue(journal, order, S.VALIDATING, progress=100))
+        holds = SlotFacts(order.sha256, order.version, order.length, order.tag)
+        self._boot.arm(order.kind, order.slot, holds)
+        return 0
+
+    def _try(self, journal: Journal) -> float | None:
+        order = _order(journal)
+        if wrong := health.judge(self._config, self._port, self._boot.alive):
+            self._log(f"trial failed: {wrong}")
+            self._boot.mark_bad(order.kind, f"{Reason.HEALTH_CHECK_FAILED}: {wrong}")
+            return None
+        self._boot.confirm(order.kind)
+        self._log(f"confirmed: {order.kind} {order.version}")
+        return 0
+
+    def _finish(self, journal: Journal) -> float | None:
+        """Confirmed. The floor rises only here, and in the same write as the report."""
+        order = _order(journal)
+        journal = replace(journal, floor=max(journal.floor, order.security_version))
+        proof = self._boot.versions()[2] if order.kind == "image" else order.sha256
+        self._end(journal, order, S.COMPLETE, None, "; ".join(journal.notes), image_sha256=proof)
+        self._known_healthy = True
+        return 0
+
+    def _report_fallback(self, journal: Journal) -> float | None:
+        for kind in KINDS:
+            facts: BootFacts = self._boot.facts(kind)
+            if not facts.fallen_tag:
+                continue
+            deployment, _, attempt = facts.fallen_tag.rpartition("/")
+            reason, _, words = facts.fallen_reason.partition(": ")
+            self._log(f"fell back: {facts.fallen_reason}")
+            if attempt.isdecimal():
+                report = {
+                    "deployment": deployment,
+                    "attempt": int(attempt),
+                    "state": S.ROLLED_BACK.value,
+                    "reason": reason,
+                    "error_message": (words or facts.fallen_reason)[:MAX_MESSAGE],
+                }
+                ended = replace(journal, stage=Stage.IDLE, order=None, offset=0)
+                self._file.save(ended.answer(facts.fallen_tag).queue(report))
+            self._boot.acknowledge(kind)
+            journal = self._file.load()
+        return 0
+
+    # --- reports -----------------------------------------------------------------------------------
+
+    def _queue(self, journal: Journal, order: Order, state: UpdateState, **more: Any) -> Journal:
+        report = {"deployment": order.deployment, "attempt": order.attempt, "state": state.value, **more}
+        return journal.queue(report)
+
+    def _end(
+        self, journal: Journal, order: Order, state: UpdateState, reason: str | None, words: str, **more: Any
+    ) -> None:
+        """The order's last report, and idle again, in one write."""
+        if reason is not None:
+            more["reason"] = str(reason)
+        if words:
+            more["error_message"] = words[:MAX_MESSAGE]
+        ended = replace(journal, stage=Stage.IDLE, order=None, offset=0).answer(order.tag)
+        self._file.save(self._queue(ended, order, state, **more))
+        self.wake.set()
+
+    def _deliver(self, journal: Journal) -> Journal:
+        """Hand over what waits, in order; what the server has taken is forgotten. Never blocks an update:
+        when the way is bad it is tried again later."""
+        while journal.reports:
+            try:
+                answer = self._transport.report(journal.reports[0])
+            except Refused as e:
+                self._log(f"report refused: {e}")
+                answer = {}
+            except Unavailable as e:
+                self._log(f"report waits: {e}")
+                return journal
+            journal = replace(journal, reports=journal.reports[1:])
+            if answer.get("state") == S.CANCELED.value and journal.order is not None:
+                self._log("canceled by the server")
+                journal = replace(journal, stage=Stage.IDLE, order=None, offset=0).answer(journal.order.tag)
+            self._file.save(journal)
+        return journal
+
+    def _progress(self, order: Order, percent: int) -> None:
+        """Told as it goes; nobody is sorry for one that gets lost."""
+        report = {
+            "deployment": order.deployment,
+            "attempt": order.attempt,
+            "state": S.DOWNLOADING.value,
+            "progress": percent,
+        }
+        try:
+            self._transport.report(report)
+        except (Unavailable, Refused) as e:
+            self._log(f"progress not told: {e}")
+
+
+def _order(journal: Journal) -> Order:
+    if journal.order is None:
+        raise AssertionError("the machine asks for this step only with an order in hand")
+    return journal.order
+
+
+# --- the board ---------------------------------------------------------------------------------------
+
+
+def prepare(config: Config, disk: Disk) -> tuple[FileBoot, Transport]:
+    """The device's folders, its first image, its token. `Rejected` when its roots or its image are missing."""
+    roots(config)
+    for name in ("shared", "trust"):
+        (config.state_dir / name).mkdir(parents=True, exist_ok=True)
+    boot = FileBoot(disk, config.state_dir / "slots", config.boot_attempts)
+    (config.state_dir / "slots").mkdir(exist_ok=True)
+    if config.factory_image:
+        boot.provision(Path(config.factory_image), config.factory_version or "0")
+    return boot, Transport(config, own_token(disk, config))
+
+
+def enroll(config: Config, disk: Disk, transport: Transport) -> None:
+    """Once, with the claim token of the configuration."""
+    done = config.state_dir / "shared" / "enrolled"
+    if config.claim and not done.exists():
+        transport.enroll(config.claim)
+        disk.replace(done, b"yes\n")
+
+
+def main(config: Config, log: Callable[[str], None]) -> int:
+    """Run the device until it is stopped; the exit code."""
+    disk = Disk()
+    boot, transport = prepare(config, disk)
+    stop = threading.Event()
+    current: list[Agent] = []
+
+    def leave(*_: object) -> None:
+        stop.set()
+        for agent in current:
+            agent.stopping = True
+            agent.wake.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, leave)
+    _enroll_until_done(config, disk, transport, stop, log)
+    bell = Doorbell(config, transport.token, lambda: _ring(current)) if config.mqtt else None
+    try:
+        while not stop.is_set():
+            port = config.port or _free_port()
+            boot.boot(port)
+            version, config_version, _ = boot.versions()
+            log(f"booted: image {version}, configuration {config_version or 'none'}, port {port}")
+            disk.replace(config.state_dir / "shared" / "port", str(port).encode())
+            agent = Agent(config, disk, boot, transport, port, log)
+            current[:] = [agent]
+            try:
+                outcome = agent.run()
+            finally:
+                boot.halt()
+            if outcome is Outcome.STOP:
+                break
+    finally:
+        if bell is not None:
+            bell.close()
+    return 0
+
+
+def _ring(current: list[Agent]) -> None:
+    for agent in current:
+        agent.wake.set()
+
+
+def _enroll_until_done(
+    config: Config, disk: Disk, transport: Transport, stop: threading.Event, log: Callable[[str], None]
+) -> None:
+    """A server that is away is waited for; a claim that is refused ends it."""
+    while not stop.is_set():
+        try:
+            enroll(config, disk, transport)
+            return
+        except Unavailable as e:
+            log(f"not enrolled yet: {e}")
+            stop.wait(min(e.retry_after, 10))
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

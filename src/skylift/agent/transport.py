@@ -1,0 +1,188 @@
+"""The device's way to its server: a few bounded requests over urllib3, and one download that resumes.
+
+Anything unexpected is `Unavailable` with a time to come again, or `Refused` where the server says that asking
+again is useless. Nothing here believes what it is told.
+"""
+
+import json
+import secrets
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, urlencode, urljoin
+
+import urllib3
+
+from skylift.agent.config import Config
+from skylift.agent.disk import Disk
+from skylift.core.errors import SkyliftError, TrustError, Unavailable
+from skylift.core.lifecycle import Reason
+
+MAX_ANSWER = 64 << 10
+CHUNK = 64 << 10
+CONNECT_S, READ_S = 10.0, 30.0
+SLOW_WINDOW_S = 60.0
+
+
+class Refused(SkyliftError):
+    """The server will not take this, however often it is said. `status` is HTTP's."""
+
+    code = "refused"
+
+    def __init__(self, status: int, sentence: str) -> None:
+        super().__init__(sentence)
+        self.status = status
+
+
+@dataclass
+class Transport:
+    """One server, one device. `token` is the device's own."""
+
+    config: Config
+    token: str
+
+    def __post_init__(self) -> None:
+        options: dict[str, Any] = {"cert_reqs": "CERT_REQUIRED"}
+        if self.config.ca_file:
+            options["ca_certs"] = self.config.ca_file
+        timeout = urllib3.Timeout(connect=CONNECT_S, read=READ_S)
+        self._pool = urllib3.PoolManager(retries=False, timeout=timeout, maxsize=2, **options)
+        self._headers = {"Authorization": f"Bearer {self.token}", "User-Agent": "skylift-agent"}
+
+    def check(self, version: str, config_version: str, sha256: str) -> dict[str, Any]:
+        """The check's answer; anything but a well-formed 200 is "no update now"."""
+        asked = {
+            "device_id": self.config.device_id,
+            "current_version": version,
+            "device_type": self.config.device_type,
+        }
+        extra = {"config_version": config_version, "image_sha256": sha256}
+        asked |= {name: value for name, value in extra.items() if value}
+        answer = self._json("GET", f"/api/updates/check?{urlencode(asked)}")
+        if not isinstance(answer.get("update_available"), bool):
+            raise Unavailable("the check's answer makes no sense", 60)
+        return answer
+
+    def report(self, report: dict[str, Any]) -> dict[str, Any]:
+        """Deliver a status report; the server's answer. `Refused` when it never will be taken."""
+        return self._json("POST", "/api/updates/status", {"device_id": self.config.device_id, **report})
+
+    def enroll(self, claim: str) -> None:
+        """Make this device's token known."""
+        body = {
+            "claim": claim,
+            "device_id": self.config.device_id,
+            "device_type": self.config.device_type,
+            "token": self.token,
+        }
+        self._json("POST", "/api/enroll", body)
+
+    def metadata(self, repo: str, filename: str, max_bytes: int) -> bytes:
+        """A TUF file, for `trust.verify`: `FileNotFoundError` for a 404, at most `max_bytes`."""
+        owner = f"/{self.config.device_id}" if repo == "director" else ""
+        url = self._url(f"/{repo}{owner}/{quote(filename)}")
+        try:
+            answer = self._pool.request("GET", url, headers=self._headers, preload_content=False)
+            try:
+                if answer.status == 404:
+                    raise FileNotFoundError(filename)
+                if answer.status != 200:
+                    raise _unavailable(answer)
+                body = answer.read(max_bytes + 1)
+            finally:
+                answer.release_conn()
+        except urllib3.exceptions.HTTPError as e:
+            raise Unavailable(f"{filename}: {e}", 10) from e
+        if len(body) > max_bytes:
+            raise TrustError(Reason.SIGNATURE_INVALID, f"{filename} is larger than {max_bytes} bytes")
+        return body
+
+    def download(self, url: str, sha256: str, offset: int, length: int) -> Iterator[bytes]:
+        """The file's bytes from `offset` to `length`, in chunks; never more than that.
+
+        `sha256` is the ETag a resumed download insists on. Gives up (`Unavailable`) on a line slower than the
+        configured rate over a minute, and past the deadline.
+        """
+        headers = dict(self._headers)
+        if offset:
+            headers |= {"Range": f"bytes={offset}-", "If-Range": f'"{sha256}"'}
+        try:
+            answer = self._pool.request("GET", self._url(url), headers=headers, preload_content=False)
+            try:
+                if offset and answer.status == 200:
+                    raise Unavailable("the server does not resume this file", 1)
+                if answer.status != (206 if offset else 200):
+                    raise _unavailable(answer)
+                yield from self._paced(answer, length - offset)
+            finally:
+                answer.close()
+        except urllib3.exceptions.HTTPError as e:
+            raise Unavailable(f"the download broke: {e}", 5) from e
+
+    def _paced(self, answer: urllib3.BaseHTTPResponse, remaining: int) -> Iterator[bytes]:
+        started = window = time.monotonic()
+        in_window = 0
+        while remaining > 0:
+            chunk = answer.read(min(CHUNK, remaining))
+            if not chunk:
+                raise Unavailable(f"the download ended {remaining} bytes early", 5)
+            remaining -= len(chunk)
+            in_window += len(chunk)
+            yield chunk
+            now = time.monotonic()
+            if now - started > self.config.download_deadline_seconds:
+                raise Unavailable("the download passed its deadline", 60)
+            if now - window > SLOW_WINDOW_S:
+                if in_window < self.config.min_bytes_per_second * (now - window):
+                    raise Unavailable("the download is too slow", 60)
+                window, in_window = now, 0
+
+    def _url(self, path: str) -> str:
+        return urljoin(self.config.server, path)
+
+    def _json(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        headers = dict(self._headers)
+        data = None
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+            data = json.dumps(body).encode()
+        try:
+            answer = self._pool.request(
+                method, self._url(path), headers=headers, body=data, preload_content=False, redirect=False
+            )
+            try:
+                raw = answer.read(MAX_ANSWER + 1)
+            finally:
+                answer.release_conn()
+        except urllib3.exceptions.HTTPError as e:
+            raise Unavailable(f"{path.partition('?')[0]}: {e}", 10) from e
+        if answer.status not in (200, 201):
+            raise _unavailable(answer, raw)
+        try:
+            found = json.loads(raw) if len(raw) <= MAX_ANSWER else None
+        except ValueError:
+            found = None
+        if not isinstance(found, dict):
+            raise Unavailable(f"{path.partition('?')[0]}: the answer is no JSON object", 60)
+        return found
+
+
+def _unavailable(answer: urllib3.BaseHTTPResponse, raw: bytes = b"") -> SkyliftError:
+    """`Refused` for what repeating does not mend, `Unavailable` with the server's own time otherwise."""
+    told = raw[:300].decode("utf-8", "replace")
+    if answer.status in (400, 403, 404, 409, 413, 422):
+        return Refused(answer.status, f"the server refuses ({answer.status}): {told}")
+    after = answer.headers.get("Retry-After", "")
+    return Unavailable(f"the server answers {answer.status}", float(after) if after.isdecimal() else 30.0)
+
+
+def own_token(disk: Disk, config: Config) -> str:
+    """The device's token: made here, kept before it is told to anybody."""
+    shared = config.state_dir / "shared"
+    path = shared / "token"
+    if path.exists() and (token := path.read_text().strip()):
+        return token
+    token = "dev_" + secrets.token_urlsafe(32)
+    disk.replace(path, token.encode())
+    return token
