@@ -344,7 +344,7 @@ def _order(journal: Journal) -> Order:
 
 
 def prepare(config: Config, disk: Disk) -> tuple[FileBoot, Transport]:
-    """The device's folders, its first image, its token. `Rejected` when its roots or its image are missing."""
+    """The device's folders, first image and token. `Rejected` when its roots or its image are missing."""
     roots(config)
     for name in ("shared", "trust"):
         (config.state_dir / name).mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,108 @@
+"""The CLI's way to the server: httpx2, problem documents as one line, uploads with progress."""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+
+from skylift.cli.exits import Exit, Leave
+
+SERVER_ENV, TOKEN_ENV = "SKYLIFT_SERVER", "SKYLIFT_TOKEN"
+CHUNK = 256 << 10
+
+
+class Client:
+    """One server, one operator."""
+
+    def __init__(self, server: str | None = None, token: str | None = None) -> None:
+        self.server = server or os.environ.get(SERVER_ENV, "http://127.0.0.1:8080")
+        self.token = token or os.environ.get(TOKEN_ENV, "")
+        if not self.server.startswith(("http://", "https://")):
+            raise Leave(Exit.USAGE, f"--server is {self.server!r}: begins with http:// or https://")
+        headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
+        self._http = httpx2.Client(base_url=self.server, headers=headers, timeout=30.0)
+
+    def get(self, path: str, **params: Any) -> Any:
+        """The JSON answer; `Leave` with the problem's sentence otherwise."""
+        given = {name: value for name, value in params.items() if value is not None}
+        return self._json("GET", path, params=given)
+
+    def raw(self, path: str) -> bytes:
+        return self._send("GET", path).content
+
+    def post(self, path: str, body: Any = None, **params: Any) -> Any:
+        given = {name: value for name, value in params.items() if value is not None}
+        return self._json("POST", path, json={} if body is None else body, params=given)
+
+    def put(self, path: str, body: Any) -> Any:
+        return self._json("PUT", path, json=body)
+
+    def patch(self, path: str, body: Any) -> Any:
+        return self._json("PATCH", path, json=body)
+
+    def delete(self, path: str) -> None:
+        self._send("DELETE", path)
+
+    def upload(self, path: str, file: Path, moved: Callable[[int], None], **params: Any) -> Any:
+        """Stream a file as the body; `moved` is told bytes as they go."""
+        headers = {
+            "Content-Type": "application/octet-stream",
+            "Content-Length": str(file.stat().st_size),
+        }
+        return self._json(
+            "POST", path, params=params, content=chunks(file, moved), headers=headers, timeout=300.0
+        )
+
+    def stream_events(self, path: str) -> Iterator[str]:
+        """The data lines of an SSE stream, until it ends."""
+        try:
+            with self._http.stream("GET", path, timeout=httpx2.Timeout(30.0, read=60.0)) as answer:
+                if answer.status_code != 200:
+                    return
+                for line in answer.iter_lines():
+                    if line.startswith("data:"):
+                        yield line[5:].strip()
+        except httpx2.HTTPError:
+            return  # the caller polls instead
+
+    def _json(self, method: str, path: str, **options: Any) -> Any:
+        answer = self._send(method, path, **options)
+        return answer.json() if answer.content else None
+
+    def _send(self, method: str, path: str, **options: Any) -> httpx2.Response:
+        try:
+            answer = self._http.request(method, path, **options)
+        except httpx2.HTTPError as e:
+            raise Leave(Exit.ERROR, f"server is {self.server!r}: does not answer ({e})") from e
+        if answer.is_success:
+            return answer
+        raise Leave(Exit.USAGE if answer.status_code == 422 else Exit.ERROR, problem(answer))
+
+
+def problem(answer: httpx2.Response) -> str:
+    """A problem document as one line."""
+    try:
+        body = answer.json()
+    except ValueError:
+        return f"the server answers {answer.status_code}"
+    if not isinstance(body, dict):
+        return f"the server answers {answer.status_code}"
+    return str(body.get("detail") or body.get("title") or f"the server answers {answer.status_code}")
+
+
+def chunks(file: Path, moved: Callable[[int], None]) -> Iterator[bytes]:
+    """The file in pieces."""
+    with file.open("rb") as handle:
+        while chunk := handle.read(CHUNK):
+            yield chunk
+            moved(len(chunk))
+
+
+def sha256_of(file: Path, moved: Callable[[int], None] = lambda n: None) -> str:
+    found = hashlib.sha256()
+    for chunk in chunks(file, moved):
+        found.update(chunk)
+    return found.hexdigest()

@@ -1,0 +1,279 @@
+"""`skylift deploy`: create, watch, status, pause, resume, promote, abort, retry, rollback, list."""
+
+import json
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from skylift.cli import wording
+from skylift.cli.context import (
+    FormatOption,
+    JsonOption,
+    ServerOption,
+    Session,
+    TokenOption,
+    YesOption,
+    must_confirm,
+    session,
+)
+from skylift.cli.exits import Exit, Leave
+from skylift.cli.output import Format
+
+app = typer.Typer(help="Deployments: a release to devices, in phases.", no_args_is_help=True)
+ENDED = ("complete", "aborted", "failed")
+Deployment = Annotated[str, typer.Argument(help="A deployment's id, dep_...")]
+
+
+@app.command()
+def create(
+    release: Annotated[str, typer.Argument(help="A release's id, or a version.")],
+    all_devices: Annotated[bool, typer.Option("--all", help="To every device the release fits.")] = False,
+    device: Annotated[list[str] | None, typer.Option("--device", help="To this device; repeatable.")] = None,
+    group: Annotated[list[str] | None, typer.Option("--group", help="To this group; repeatable.")] = None,
+    product: Annotated[str | None, typer.Option(help="Where two products have the version.")] = None,
+    phases: Annotated[str | None, typer.Option(help="Cumulative percentages, such as 10,40,100.")] = None,
+    rollout_percentage: Annotated[float | None, typer.Option(help="Size of each batch.")] = None,
+    interval: Annotated[float, typer.Option(help="Minutes each phase soaks before the next.")] = 60.0,
+    wait: Annotated[float, typer.Option(help="Minutes a phase waits for devices to ask.")] = 30.0,
+    threshold: Annotated[float, typer.Option(help="Failure rate in percent above which it stops.")] = 10.0,
+    min_devices: Annotated[int | None, typer.Option(help="Decided devices before the rate counts.")] = None,
+    failure_action: Annotated[str, typer.Option(help="pause, abort or rollback")] = "pause",
+    max_parallel: Annotated[int | None, typer.Option(help="Devices at it at the same time.")] = None,
+    starts_at: Annotated[str | None, typer.Option(help="An ISO 8601 time.")] = None,
+    manual: Annotated[bool, typer.Option("--manual", help="Every later phase waits for promote.")] = False,
+    mandatory: Annotated[bool, typer.Option("--mandatory")] = False,
+    all_at_once: Annotated[bool, typer.Option("--all-at-once", help="No canary. Say it aloud.")] = False,
+    config: Annotated[Path | None, typer.Option(help="The whole configuration as a JSON file.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Device counts per phase; changes nothing.")
+    ] = False,
+    server: ServerOption = None,
+    token: TokenOption = None,
+    output: FormatOption = Format.TABLE,
+    as_json: JsonOption = False,
+) -> None:
+    """Send a published release out in phases.
+
+    skylift deploy create 2.4.0 --all --phases 1,10,100 --interval 60 --threshold 5
+    """
+    body: dict[str, Any] = json.loads(config.read_text()) if config else {}
+    body |= {"release": release} if release.startswith("rel_") else {"firmware_version": release}
+    given = {
+        "product": product,
+        "target_devices": "all" if all_devices else (device or None),
+        "target_groups": group or None,
+        "rollout_percentage": rollout_percentage,
+        "rollout_interval_minutes": interval,
+        "wait_minutes": wait,
+        "failure_threshold_percent": threshold,
+        "failure_min_devices": min_devices,
+        "failure_action": failure_action,
+        "max_parallel": max_parallel,
+        "starts_at": starts_at,
+        "mandatory": mandatory or None,
+        "all_at_once": all_at_once or None,
+        "phases": _phases(phases, interval, wait, manual) if phases else None,
+    }
+    body |= {name: value for name, value in given.items() if value is not None}
+    this = session(server, token, output, as_json)
+    if dry_run:
+        counted = this.client.post("/api/deployments", body, dry_run="true")
+        wording.preview(this.output, counted)
+        return
+    if all_at_once:
+        this.output.say("[yellow]no canary: every device at once[/yellow]")
+    made = this.client.post("/api/deployments", body)
+    this.output.one(made, wording.summary(made))
+
+
+def _phases(text: str, interval: float, wait: float, manual: bool) -> list[dict[str, Any]]:
+    try:
+        ends = [float(part) for part in text.split(",")]
+    except ValueError as e:
+        raise Leave(Exit.USAGE, f"--phases is {text!r}: percentages with commas, such as 10,40,100") from e
+    return [
+        {
+            "percent": end,
+            "min_minutes": interval,
+            "wait_minutes": wait,
+            "gate": "manual" if manual and number else "auto",
+        }
+        for number, end in enumerate(ends)
+    ]
+
+
+@app.command()
+def status(
+    deployment: Deployment,
+    wait: Annotated[bool, typer.Option("--wait", help="Until it ends or is paused.")] = False,
+    timeout: Annotated[str, typer.Option(help="How long to wait: 90s, 30m, 2h.")] = "2h",
+    server: ServerOption = None,
+    token: TokenOption = None,
+    output: FormatOption = Format.TABLE,
+    as_json: JsonOption = False,
+) -> None:
+    """Where it stands.
+
+    With --wait it exits 0 complete, 3 failed or aborted, 4 paused by its threshold, 5 timeout.
+    """
+    this = session(server, token, output, as_json)
+    found = _find(this, deployment)
+    if wait:
+        until = time.monotonic() + seconds(timeout)
+        while found["status"] not in ENDED and not _stopped(found):
+            if time.monotonic() > until:
+                wording.status(this.output, found)
+                raise Leave(Exit.TIMEOUT, f"{deployment} is still {found['status']} after {timeout}")
+            time.sleep(1)
+            found = _find(this, deployment)
+    wording.status(this.output, found)
+    if wait:
+        raise Leave(_exit_code(found))
+
+
+def _find(this: Session, deployment: str) -> Any:
+    return this.client.get(f"/api/deployments/{deployment}")
+
+
+def _stopped(found: dict[str, Any]) -> bool:
+    return bool(found["status"] == "paused" and found["paused_by"] == "failure_threshold")
+
+
+def _exit_code(found: dict[str, Any]) -> Exit:
+    if found["status"] == "complete":
+        return Exit.OK
+    return Exit.PAUSED if _stopped(found) else Exit.FAILED
+
+
+def seconds(text: str) -> float:
+    """90, 90s, 30m, 2h."""
+    unit = {"s": 1, "m": 60, "h": 3600}.get(text[-1:], 0)
+    number = text[:-1] if unit else text
+    try:
+        return float(number) * (unit or 1)
+    except ValueError as e:
+        raise Leave(Exit.USAGE, f"--timeout is {text!r}: a time such as 90s, 30m, 2h") from e
+
+
+@app.command()
+def watch(
+    deployment: Deployment,
+    server: ServerOption = None,
+    token: TokenOption = None,
+) -> None:
+    """Live: phases, rate against threshold, recent failures, and what it waits for. Ctrl-C leaves."""
+    from rich.live import Live
+
+    this = session(server, token, Format.TABLE, False)
+    found = _find(this, deployment)
+    with Live(wording.picture(found), console=this.output.out, refresh_per_second=4) as live:
+        while found["status"] not in ENDED and not _stopped(found):
+            time.sleep(0.5)
+            found = _find(this, deployment)
+            live.update(wording.picture(found))
+    raise Leave(_exit_code(found))
+
+
+@app.command("list")
+def list_(
+    state: Annotated[str | None, typer.Option("--status", help="Only these.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=500)] = 50,
+    server: ServerOption = None,
+    token: TokenOption = None,
+    output: FormatOption = Format.TABLE,
+    as_json: JsonOption = False,
+) -> None:
+    """The latest deployments."""
+    this = session(server, token, output, as_json)
+    found = this.client.get("/api/deployments", limit=limit, status=state)
+    this.output.many(found["items"], ("id", "product", "version", "status", "status_reason", "created_at"))
+
+
+def _verb(verb: str, deployment: str, body: dict[str, Any], this: Session) -> Any:
+    answer = this.client.post(f"/api/deployments/{deployment}:{verb}", body)
+    this.output.one(answer, wording.summary(answer) if "status" in answer else None)
+    return answer
+
+
+@app.command()
+def pause(
+    deployment: Deployment,
+    reason: Annotated[str, typer.Option(help="For the record.")] = "",
+    server: ServerOption = None,
+    token: TokenOption = None,
+    output: FormatOption = Format.TABLE,
+    as_json: JsonOption = False,
+) -> None:
+    """No more offers; devices that have begun go on."""
+    _verb("pause", deployment, {"reason": reason}, session(server, token, output, as_json))
+
+
+@app.command()
+def resume(
+    deployment: Deployment,
+    threshold: Annotated[float | None, typer.Option(help="A new failure threshold in percent.")] = None,
+    server: ServerOption = None,
+    token: TokenOption = None,
+    output: FormatOption = Format.TABLE,
+    as_json: JsonOption = False,
+) -> None:
+    """Go on. A breach that still stands needs a higher threshold, or a retry first."""
+    body = {} if threshold is None else {"failure_threshold_percent": threshold}
+    _verb("resume", deployment, body, session(server, token, output, as_json))
+
+
+@app.command()
+def promote(
+    deployment: Deployment,
+    server: ServerOption = None,
+    token: TokenOption = None,
+    output: FormatOption = Format.TABLE,
+    as_json: JsonOption = False,
+) -> None:
+    """Open the next phase now."""
+    _verb("promote", deployment, {}, session(server, token, output, as_json))
+
+
+@app.command()
+def abort(
+    deployment: Deployment,
+    yes: YesOption = False,
+    reason: Annotated[str, typer.Option(help="For the record.")] = "",
+    server: ServerOption = None,
+    token: TokenOption = None,
+    output: FormatOption = Format.TABLE,
+    as_json: JsonOption = False,
+) -> None:
+    """Stop for good. Devices that are installing finish; nobody else begins."""
+    must_confirm(f"abort {deployment}?", yes)
+    _verb("abort", deployment, {"reason": reason}, session(server, token, output, as_json))
+
+
+@app.command()
+def retry(
+    deployment: Deployment,
+    device: Annotated[list[str] | None, typer.Option("--device", help="Only this one; repeatable.")] = None,
+    server: ServerOption = None,
+    token: TokenOption = None,
+    output: FormatOption = Format.TABLE,
+    as_json: JsonOption = False,
+) -> None:
+    """Another attempt for devices that failed or fell back."""
+    body = {"devices": device} if device else {}
+    _verb("retry", deployment, body, session(server, token, output, as_json))
+
+
+@app.command()
+def rollback(
+    deployment: Deployment,
+    yes: YesOption = False,
+    server: ServerOption = None,
+    token: TokenOption = None,
+    output: FormatOption = Format.TABLE,
+    as_json: JsonOption = False,
+) -> None:
+    """Send the devices it updated back to the release they came from."""
+    must_confirm(f"roll back everything {deployment} updated?", yes)
+    _verb("rollback", deployment, {}, session(server, token, output, as_json))

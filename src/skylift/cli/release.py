@@ -1,0 +1,176 @@
+"""`skylift release`: create, sign, verify, upload, list, show."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from skylift.cli.client import sha256_of
+from skylift.cli.context import FormatOption, JsonOption, ServerOption, Session, TokenOption, session
+from skylift.cli.exits import Exit, Leave
+from skylift.cli.output import Format
+from skylift.cli.trust import DEFAULT_DESK, KeysOption, sign_role
+
+app = typer.Typer(help="Releases: product, version, image; what gets signed.", no_args_is_help=True)
+Release = Annotated[str, typer.Argument(help="A release's id, rel_...")]
+
+
+@app.command()
+def create(
+    image: Annotated[
+        Path, typer.Argument(exists=True, dir_okay=False, help="The image, or a configuration.")
+    ],
+    product: Annotated[str, typer.Option()],
+    version: Annotated[str, typer.Option()],
+    device_type: Annotated[str, typer.Option(help="What it is for, such as sensor-v2.")],
+    kind: Annotated[str, typer.Option(help="image or config")] = "image",
+    notes: Annotated[str, typer.Option(help="For people.")] = "",
+    security_version: Annotated[int, typer.Option(help="Raised when a hole is closed.")] = 0,
+    draft: Annotated[bool, typer.Option("--draft", help="More artifacts will follow (upload).")] = False,
+    server: ServerOption = None,
+    token: TokenOption = None,
+    output: FormatOption = Format.TABLE,
+    as_json: JsonOption = False,
+) -> None:
+    """Hash and upload an image as a new release, ready to be signed.
+
+    skylift release create app.img --product sensor --version 2.4.0 --device-type sensor-v2
+    """
+    this = session(server, token, output, as_json)
+    body = {
+        "product": product,
+        "version": version,
+        "kind": kind,
+        "notes": notes,
+        "security_version": security_version,
+    }
+    made = this.client.post("/api/releases", body)
+    _upload(this, made["id"], device_type, image)
+    if not draft:
+        this.client.post(f"/api/releases/{made['id']}:seal")
+    _show(this, made["id"])
+
+
+def _upload(this: Session, release: str, device_type: str, image: Path) -> None:
+    size = image.stat().st_size
+    with this.output.progress(f"hashing {image.name}", size) as moved:
+        digest = sha256_of(image, moved)
+    with this.output.progress(f"uploading {image.name}", size) as moved:
+        this.client.upload(
+            "/api/artifacts", image, moved, release=release, device_type=device_type, sha256=digest
+        )
+
+
+@app.command()
+def upload(
+    release: Release,
+    image: Annotated[Path, typer.Argument(exists=True, dir_okay=False)],
+    device_type: Annotated[str, typer.Option()],
+    seal: Annotated[bool, typer.Option("--seal", help="It was the last one: ready to be signed.")] = False,
+    server: ServerOption = None,
+    token: TokenOption = None,
+    output: FormatOption = Format.TABLE,
+    as_json: JsonOption = False,
+) -> None:
+    """One more image of a draft release, for another device type."""
+    this = session(server, token, output, as_json)
+    _upload(this, release, device_type, image)
+    if seal:
+        this.client.post(f"/api/releases/{release}:seal")
+    _show(this, release)
+
+
+@app.command()
+def sign(
+    release: Release,
+    key: Annotated[list[Path], typer.Option("--key", help="A release key's file; repeatable.")],
+    keys: KeysOption = DEFAULT_DESK,
+    server: ServerOption = None,
+    token: TokenOption = None,
+    output: FormatOption = Format.TABLE,
+    as_json: JsonOption = False,
+) -> None:
+    """Add offline signatures; at two of three the release is published. Keys are never sent."""
+    this = session(server, token, output, as_json)
+    found = this.client.get(f"/api/releases/{release}")
+    if found["status"] == "published":
+        this.output.say(f"{release} is published already")
+        return
+    if found["status"] == "draft":
+        raise Leave(Exit.ERROR, f"{release} is a draft: upload its images and seal it first")
+    sign_role(this, found["product"], key, keys)
+
+
+@app.command()
+def verify(
+    release: Release,
+    image: Annotated[Path, typer.Argument(exists=True, dir_okay=False)],
+    keys: KeysOption = DEFAULT_DESK,
+    server: ServerOption = None,
+    token: TokenOption = None,
+    output: FormatOption = Format.TABLE,
+    as_json: JsonOption = False,
+) -> None:
+    """Is this file what the release's keys signed? Checked with this desk's own roots."""
+    from skylift.trust.desk import vouched
+
+    this = session(server, token, output, as_json)
+    found = this.client.get(f"/api/releases/{release}")
+    role = found["product"]
+    status = this.client.get("/api/trust")
+    known = {r["role"]: r["version"] for r in status["roles"] if r["repo"] == "image"}
+    if role not in known:
+        raise Leave(Exit.ERROR, f"nothing of {role} is published yet")
+    public = keys / "public"
+    body = this.client.raw(f"/image/{known[role]}.{role}.json")
+    digest = sha256_of(image)
+    path = vouched(role, body, digest, public / "image.root.json", public / "image.targets.json")
+    if path is None:
+        raise Leave(Exit.FAILED, f"{image.name} ({digest[:16]}...) is not signed by {role}'s release keys")
+    this.output.one({"release": release, "file": image.name, "sha256": digest, "signed_as": path})
+
+
+@app.command("list")
+def list_(
+    product: Annotated[str | None, typer.Option(help="Only this product's.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=500)] = 50,
+    server: ServerOption = None,
+    token: TokenOption = None,
+    output: FormatOption = Format.TABLE,
+    as_json: JsonOption = False,
+) -> None:
+    """The latest releases."""
+    this = session(server, token, output, as_json)
+    found = this.client.get("/api/releases", limit=limit, product=product)
+    this.output.many(found["items"], ("id", "product", "version", "kind", "status", "created_at"))
+
+
+@app.command()
+def show(
+    release: Release,
+    server: ServerOption = None,
+    token: TokenOption = None,
+    output: FormatOption = Format.TABLE,
+    as_json: JsonOption = False,
+) -> None:
+    """One release: its images, signatures gathered, deltas."""
+    _show(session(server, token, output, as_json), release)
+
+
+def _show(this: Session, release: str) -> None:
+    found = this.client.get(f"/api/releases/{release}")
+    if this.output.form is Format.JSON:
+        this.output.one(found)
+        return
+    this.output.one(found, _lines(found))
+
+
+def _lines(found: dict[str, Any]) -> Any:
+    for name in ("id", "product", "version", "kind", "status", "security_version", "notes"):
+        if found[name] not in ("", None):
+            yield name, found[name]
+    if signing := found.get("signing"):
+        yield "signatures", f"{signing['signatures']} of {signing['threshold']}"
+    for artifact in found["artifacts"]:
+        base = f" from {artifact['base_version']}" if artifact["base_version"] else ""
+        yield artifact["kind"], f"{artifact['device_type']}{base}, {artifact['size']} bytes"

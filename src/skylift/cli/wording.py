@@ -1,0 +1,111 @@
+"""How a deployment looks on a terminal: the same words as everywhere, as lines, tables and a live picture."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from skylift.cli.output import Format, Output
+
+_COLOURS = (
+    ("complete", "green"),
+    ("validating", "bright_blue"),
+    ("installing", "blue"),
+    ("downloading", "cyan"),
+    ("pending", "bright_black"),
+    ("rolled_back", "yellow"),
+    ("failed", "red"),
+)
+_STATUS = {"complete": "green", "running": "blue", "paused": "yellow", "failed": "red", "aborted": "red"}
+BAR = 40
+
+
+def summary(found: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The few lines that matter."""
+    for name in ("id", "product", "version", "status", "status_reason", "paused_by", "devices"):
+        if found.get(name) not in (None, ""):
+            yield name, found[name]
+    for note in found.get("notes", ()):
+        yield "waits for", note
+
+
+def status(output: Output, found: dict[str, Any]) -> None:
+    """The whole view."""
+    if output.form is Format.JSON:
+        output.one(found)
+    else:
+        output.out.print(picture(found))
+
+
+def preview(output: Output, counted: dict[str, Any]) -> None:
+    """A dry run: devices per phase."""
+    if output.form is Format.JSON:
+        output.one(counted)
+        return
+    output.many(counted["phases"], ("name", "percent", "count", "devices", "min_minutes", "gate"))
+    output.say(f"{counted['devices']} devices, {counted['skipped']} already there or without an image")
+
+
+def picture(found: dict[str, Any]) -> RenderableType:
+    """Phases with bars, rate against threshold, the planner's words, recent failures."""
+    colour = _STATUS.get(found["status"], "white")
+    head = Text.assemble(
+        (f"{found['product']} {found['version']}  ", "bold"),
+        (found["status"], f"bold {colour}"),
+        f"  {found['id']}",
+    )
+    parts: list[RenderableType] = [head]
+    if found.get("status_reason"):
+        parts.append(Text(found["status_reason"], style=colour))
+    parts.append(_phases(found))
+    parts.extend(Text(f"waits for: {note}", style="dim") for note in found.get("notes", ()))
+    if found.get("recent_failures"):
+        parts.append(_failures(found["recent_failures"]))
+    return Group(*parts)
+
+
+def _phases(found: dict[str, Any]) -> Table:
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for phase in found["phases"]:
+        tally = phase["tally"]
+        rate = phase.get("failure_rate_percent")
+        shown = (
+            ""
+            if rate is None
+            else f"{rate:.1f} % failed, stops above {found['failure_threshold_percent']:g} %"
+        )
+        table.add_row(
+            phase["name"],
+            phase["state"],
+            bar(tally, phase["size"]),
+            f"{tally['complete']}/{phase['size']}",
+            shown,
+        )
+    return table
+
+
+def bar(tally: dict[str, Any], size: int) -> Text:
+    """One phase as a bar of its states."""
+    drawn, text = 0, Text()
+    for state, colour in _COLOURS:
+        if not size or not tally[state]:
+            continue
+        cells = max(1, round(BAR * tally[state] / size))
+        cells = min(cells, BAR - drawn)
+        text.append("█" * cells, style=colour)
+        drawn += cells
+    text.append("░" * (BAR - drawn), style="bright_black")
+    return text
+
+
+def _failures(failures: list[dict[str, Any]]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("device", "state", "reason", "message"):
+        table.add_column(column)
+    for failure in failures[:5]:
+        table.add_row(
+            failure["device_id"], failure["state"], failure["reason"], (failure["message"] or "")[:60]
+        )
+    return table

@@ -1,0 +1,109 @@
+"""At the signer's desk: what would this signature say? Checked and shown before a key is touched.
+
+The signer trusts its own copies of the root and the delegations, not the server: the pending file must be the
+next version of the role, keep everything that is published, and add images only below the role's own paths.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tuf.api.metadata import Metadata, Root, TargetFile, Targets
+
+from skylift.core.errors import TrustError, invalid
+from skylift.core.lifecycle import Reason
+from skylift.trust import files
+from skylift.trust.ceremony import product_keys
+from skylift.trust.keys import KeySigner
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A half-signed role, compared with what is published."""
+
+    role: str
+    metadata: "Metadata[Targets]"
+    added: dict[str, TargetFile]
+    keyids: frozenset[str]
+
+    @classmethod
+    def read(
+        cls, role: str, pending: bytes, published: bytes | None, root: Path, targets: Path
+    ) -> "Proposal":
+        """Raises `TrustError` when the file would say anything else than it should."""
+        delegations = _delegations(root, targets)
+        metadata = files.read(role, pending, Targets)
+        before: dict[str, TargetFile] = {}
+        version = 0
+        if published is not None:
+            known = files.read(role, published, Targets)
+            if not files.verifies(delegations, role, known):
+                raise _no(f"the published {role} is not signed by its release keys")
+            before, version = dict(known.signed.targets), known.signed.version
+        signed = metadata.signed
+        if signed.version != version + 1:
+            raise _no(f"version {signed.version} waits, {version + 1} comes next")
+        if signed.delegations is not None:
+            raise _no("it delegates, which a product's role must not")
+        for path, image in before.items():
+            if signed.targets.get(path) != image:
+                raise _no(f"it changes or drops {path}, which is published")
+        added = {path: image for path, image in signed.targets.items() if path not in before}
+        for path in added:
+            if not path.startswith(f"{role}/"):
+                raise _no(f"{path} is not below {role}/")
+        holders = product_keys(delegations).get(role)
+        if holders is None:
+            raise _no(f"{role} is not a product of this desk")
+        return cls(role, metadata, added, frozenset(key.keyid for key in holders))
+
+    def lines(self) -> Iterator[str]:
+        """What the signature will say, for people."""
+        signed = self.metadata.signed
+        yield f"{self.role} version {signed.version}, until {signed.expires:%Y-%m-%d}"
+        for path, image in sorted(self.added.items()):
+            custom: dict[str, Any] = image.unrecognized_fields.get("custom", {})
+            yield (
+                f"  adds {path}: {custom.get('kind')} {custom.get('version')} "
+                f"for {', '.join(custom.get('hardware', ()))}, security_version "
+                f"{custom.get('security_version')}, {image.length} bytes"
+            )
+            yield f"       sha256 {image.hashes.get('sha256')}"
+
+    def has(self, sha256: str) -> bool:
+        """Whether it adds exactly these bytes."""
+        return any(image.hashes.get("sha256") == sha256 for image in self.added.values())
+
+    def sign(self, signer: KeySigner) -> dict[str, Any]:
+        """One signature, as the server takes it."""
+        if signer.public_key.keyid not in self.keyids:
+            raise invalid("key", signer.public_key.keyid[:16], f"is not a release key of {self.role}")
+        made = signer.sign(self.metadata.signed_bytes)
+        return {"version": self.metadata.signed.version, "keyid": made.keyid, "sig": made.signature}
+
+
+def _delegations(root: Path, targets: Path) -> Targets:
+    """The desk's own delegations, verified by the desk's own root."""
+    try:
+        top = files.read("image.root", root.read_bytes(), Root).signed
+        delegations = files.read("image.targets", targets.read_bytes(), Targets)
+    except OSError as e:
+        raise invalid("keys", str(root.parent.parent), "holds no roots; is --keys the right desk?") from e
+    if not files.verifies(top, "targets", delegations):
+        raise _no("this desk's delegations are not signed by its targets keys")
+    return delegations.signed
+
+
+def _no(sentence: str) -> TrustError:
+    return TrustError(Reason.SIGNATURE_INVALID, f"will not be signed: {sentence}")
+
+
+def vouched(role: str, published: bytes, sha256: str, root: Path, targets: Path) -> str | None:
+    """The path under which the role's release keys vouch for these bytes, or None."""
+    delegations = _delegations(root, targets)
+    known = files.read(role, published, Targets)
+    if not files.verifies(delegations, role, known):
+        raise TrustError(Reason.SIGNATURE_INVALID, f"the published {role} is not signed by its release keys")
+    images = known.signed.targets.items()
+    return next((path for path, image in images if image.hashes.get("sha256") == sha256), None)
