@@ -29,6 +29,7 @@ for name, part in (
 app.command("serve")(serve.serve)
 app.command("demo")(demo.demo)
 
+
 def _version(shown: bool) -> None:
     if shown:
         print(__version__)
@@ -50,7 +51,8 @@ def run() -> int:
     except Leave as e:
         return _fail(str(e), e.code)
     except typer.TyperException as e:
-        return _fail(str(e).splitlines()[0] if str(e) else "see --help", Exit.USAGE)
+        said = getattr(e, "format_message", e.__str__)()
+        return _fail(said.splitlines()[0] if said else "see --help", Exit.USAGE)
     except (typer.Abort, KeyboardInterrupt):
         return _fail("interrupted", Exit.ERROR)
     except Rejected as e:

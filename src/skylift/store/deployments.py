@@ -283,3 +283,18 @@ def phase_devices(
         question = question.where(devices.c.device_type == device_type)
     for row in conn.execution_options(yield_per=2000).execute(question):
         yield row.h, row.device_id
+
+
+def live_ids(conn: Connection) -> list[str]:
+    question = sa.select(deployments.c.id).where(deployments.c.status.in_([s.value for s in LIVE]))
+    return [row.id for row in conn.execute(question)]
+
+
+def uses_group(conn: Connection, group_id: str) -> str | None:
+    """A live deployment that targets this group, if there is one."""
+    question = sa.select(deployments.c.id, deployments.c.selector).where(
+        deployments.c.status.in_([s.value for s in LIVE])
+    )
+    return next(
+        (row.id for row in conn.execute(question) if group_id in row.selector.get("groups", ())), None
+    )

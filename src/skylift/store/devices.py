@@ -260,3 +260,25 @@ def use_claim(conn: Connection, claim_id: str) -> bool:
 def claims_page(conn: Connection, *, limit: int, after: str = "") -> list[Claim]:
     question = sa.select(*_CLAIM).where(claims.c.id > after).order_by(claims.c.id).limit(limit)
     return [Claim(*row) for row in conn.execute(question)]
+
+
+def reenroll(
+    conn: Connection,
+    device_pk: int,
+    device_type: str,
+    token_hash: str,
+    labels: Mapping[str, str],
+    now: datetime,
+) -> None:
+    """A decommissioned device comes back under its name."""
+    conn.execute(
+        devices.update()
+        .where(devices.c.pk == device_pk)
+        .values(
+            device_type=device_type,
+            token_hash=token_hash,
+            labels=dict(labels),
+            status=ACTIVE,
+            enrolled_at=now,
+        )
+    )

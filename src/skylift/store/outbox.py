@@ -94,3 +94,14 @@ def depth(conn: Connection) -> int:
 def sweep(conn: Connection, before: datetime) -> int:
     """Forgets effects that happened before `before`; how many."""
     return conn.execute(outbox.delete().where(outbox.c.done_at < before)).rowcount
+
+
+def is_waiting(conn: Connection, kind: str, payload: dict[str, Any]) -> bool:
+    """Whether the same effect waits already, untouched by any worker."""
+    question = sa.select(sa.literal(1)).where(
+        outbox.c.done_at.is_(None),
+        outbox.c.lease.is_(None),
+        outbox.c.kind == kind,
+        outbox.c.payload == payload,
+    )
+    return conn.execute(question.limit(1)).first() is not None

@@ -1,0 +1,61 @@
+"""Prometheus: what a person on call wants to see, and nothing per device."""
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from skylift.store import counters, deployments, devices, outbox
+from skylift.store.db import Database
+
+_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+
+
+class _Counts(Collector):
+    """Read from the database when asked, O(deployments)."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def collect(self) -> "list[GaugeMetricFamily]":
+        with self._database.read() as conn:
+            by_status = deployments.count_by_status(conn)
+            by_state = counters.by_state(conn)
+            waiting = outbox.depth(conn)
+            fleet = devices.count(conn, status=devices.ACTIVE)
+        statuses = GaugeMetricFamily("skylift_deployments", "Deployments by status.", labels=["status"])
+        for status, n in by_status.items():
+            statuses.add_metric([status], n)
+        states = GaugeMetricFamily("skylift_updates", "Updates by state.", labels=["state"])
+        for state, n in by_state.items():
+            states.add_metric([state], n)
+        stats = self._database.stats
+        return [
+            statuses,
+            states,
+            GaugeMetricFamily("skylift_devices", "Active devices.", value=fleet),
+            GaugeMetricFamily("skylift_outbox_depth", "Side effects that wait.", value=waiting),
+            GaugeMetricFamily("skylift_commits_total", "Group commits.", value=stats.commits),
+            GaugeMetricFamily("skylift_deeds_total", "Writes in them.", value=stats.deeds),
+        ]
+
+
+class Metrics:
+    """One registry per server."""
+
+    def __init__(self, database: Database) -> None:
+        self.registry = CollectorRegistry()
+        self.registry.register(_Counts(database))
+        self.requests = Histogram(
+            "skylift_request_seconds",
+            "HTTP requests.",
+            ["route", "status"],
+            registry=self.registry,
+            buckets=_BUCKETS,
+        )
+        self.reports = Counter(
+            "skylift_reports", "Status reports.", ["state", "recorded"], registry=self.registry
+        )
+        self.offers = Counter("skylift_checks", "Checks.", ["answer"], registry=self.registry)
+
+    def text(self) -> bytes:
+        return generate_latest(self.registry)

@@ -1,0 +1,80 @@
+"""Who may do what: operators' tokens and roles. Tokens are kept as SHA-256 only."""
+
+import hashlib
+import secrets
+from datetime import datetime
+from enum import IntEnum
+from secrets import token_bytes
+
+from skylift.core.errors import Kind, Rejected, invalid
+from skylift.core.ids import check_name, mint
+from skylift.store import access, events
+from skylift.store.access import OperatorToken
+from skylift.store.db import Connection
+
+MIN_TOKEN = 16  # characters of a token somebody else made
+
+
+class Role(IntEnum):
+    """Each may do what those before it may."""
+
+    VIEWER = 1
+    OPERATOR = 2
+    ADMIN = 3
+
+
+def token_hash(token: str) -> str:
+    """What is stored of a token. It has 256 random bits: a plain hash cannot be searched for."""
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def role_named(name: str) -> Role:
+    try:
+        return Role[name.upper()]
+    except KeyError as e:
+        raise invalid("role", name, "one of viewer, operator, admin") from e
+
+
+def make_token(
+    conn: Connection,
+    name: str,
+    role: str,
+    actor: str,
+    now: datetime,
+    expires_at: datetime | None = None,
+    token: str | None = None,
+) -> tuple[str, str]:
+    """(id, token) of a new operator's token; the token is shown this once."""
+    check_name("name", name)
+    role_named(role)
+    made = token or "op_" + secrets.token_urlsafe(32)
+    token_id = mint("tok", now, token_bytes(5))
+    row = OperatorToken(token_id, name, role, now, expires_at, None)
+    access.insert_token(conn, row, token_hash(made))
+    events.record(conn, actor, "token.create", token_id, {"name": name, "role": role}, now)
+    return token_id, made
+
+
+def revoke(conn: Connection, token_id: str, actor: str, now: datetime) -> None:
+    """The token is refused from now on."""
+    if access.find_token(conn, token_id) is None:
+        raise Rejected(
+            "unknown_token",
+            f"token is {token_id!r}: there is no such token",
+            kind=Kind.NOT_FOUND,
+            field="token",
+            value=token_id,
+            rule="names a token",
+        )
+    access.revoke(conn, token_id, now)
+    events.record(conn, actor, "token.revoke", token_id, {}, now)
+
+
+def operator(conn: Connection, token: str, now: datetime) -> OperatorToken | None:
+    """The operator behind this token, if it is good now."""
+    found = access.by_token(conn, token_hash(token))
+    if found is None or found.revoked_at is not None:
+        return None
+    if found.expires_at is not None and found.expires_at <= now:
+        return None
+    return found

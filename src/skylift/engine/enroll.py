@@ -1,0 +1,206 @@
+"""Devices come and go: claims, enrollment, labels, decommissioning.
+
+A device makes its own token and sends it with a claim; only the hash is kept. The same enrollment again is
+answered like the first: an answer that got lost costs nothing.
+"""
+
+import secrets
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from hmac import compare_digest
+from secrets import token_bytes
+
+from skylift.core.deadlines import Deadlines
+from skylift.core.errors import Kind, Rejected, invalid
+from skylift.core.ids import check_name, mint
+from skylift.core.lifecycle import OPEN, Mover, Reason, UpdateState
+from skylift.engine import moves
+from skylift.engine.access import MIN_TOKEN, token_hash
+from skylift.store import deployments, devices, events, outbox, updates
+from skylift.store.db import Connection
+from skylift.store.devices import Claim, Device
+
+MAX_LABELS = 64
+MAX_LABEL = 200
+MAX_CLAIM_USES = 1_000_000
+MAX_CLAIM_HOURS = 24 * 365.0
+
+
+def make_claim(
+    conn: Connection, device_type: str | None, uses: int, hours: float, actor: str, now: datetime
+) -> tuple[Claim, str]:
+    """A claim and its token, which is shown this once."""
+    if device_type is not None:
+        check_name("device_type", device_type)
+    if not 1 <= uses <= MAX_CLAIM_USES:
+        raise invalid("uses", uses, f"between 1 and {MAX_CLAIM_USES}")
+    if not 0 < hours <= MAX_CLAIM_HOURS:
+        raise invalid("expires_in_hours", hours, f"above 0, at most {MAX_CLAIM_HOURS:g}")
+    token = "clm_" + secrets.token_urlsafe(24)
+    claim = Claim(
+        mint("clm", now, token_bytes(5)), device_type, uses, now + timedelta(hours=hours), now, actor
+    )
+    devices.add_claim(conn, claim, token_hash(token))
+    said = {"device_type": device_type, "uses": uses, "expires_at": claim.expires_at.isoformat()}
+    events.record(conn, actor, "claim.create", claim.id, said, now)
+    return claim, token
+
+
+def enroll(
+    conn: Connection,
+    claim_token: str,
+    device_id: str,
+    device_type: str,
+    token: str,
+    labels: Mapping[str, str],
+    now: datetime,
+) -> bool:
+    """A device with a claim; whether it is new."""
+    _check(device_id, device_type, token, labels)
+    known = devices.find_device(conn, device_id)
+    if known is not None and known.status == devices.ACTIVE:
+        if compare_digest(known.token_hash, token_hash(token)) and known.device_type == device_type:
+            return False
+        raise _taken(device_id)
+    claim = devices.find_claim(conn, token_hash(claim_token))
+    if claim is None or claim.expires_at <= now:
+        raise _refused("claim", "is unknown or has expired")
+    if claim.device_type not in (None, device_type):
+        raise _refused("device_type", f"the claim is for {claim.device_type}")
+    if not devices.use_claim(conn, claim.id):
+        raise _refused("claim", "is used up")
+    _admit(conn, known, device_id, device_type, token, labels, f"claim:{claim.id}", now)
+    return True
+
+
+def register(
+    conn: Connection,
+    device_id: str,
+    device_type: str,
+    token: str,
+    labels: Mapping[str, str],
+    actor: str,
+    now: datetime,
+) -> None:
+    """A device that an operator lets in by name, with the token it will use."""
+    _check(device_id, device_type, token, labels)
+    known = devices.find_device(conn, device_id)
+    if known is not None and known.status == devices.ACTIVE:
+        raise _taken(device_id)
+    _admit(conn, known, device_id, device_type, token, labels, actor, now)
+
+
+def _check(device_id: str, device_type: str, token: str, labels: Mapping[str, str]) -> None:
+    check_name("device_id", device_id)
+    check_name("device_type", device_type)
+    if not MIN_TOKEN <= len(token) <= 256 or not token.isascii() or not token.isprintable():
+        raise invalid("token", f"{len(token)} characters", f"{MIN_TOKEN} to 256 printable ASCII characters")
+    check_labels(labels)
+
+
+def check_labels(labels: Mapping[str, str]) -> None:
+    """Raises `Rejected` for a label that no query could name, or too many."""
+    if len(labels) > MAX_LABELS:
+        raise invalid("labels", len(labels), f"at most {MAX_LABELS}")
+    for name, value in labels.items():
+        check_name("labels", name)
+        if len(value) > MAX_LABEL or not value.isprintable():
+            raise invalid(f"labels.{name}", value, f"at most {MAX_LABEL} printable characters")
+
+
+def _admit(
+    conn: Connection,
+    known: Device | None,
+    device_id: str,
+    device_type: str,
+    token: str,
+    labels: Mapping[str, str],
+    by: str,
+    now: datetime,
+) -> None:
+    if known is not None:  # it was decommissioned: it comes back under its name, with its history
+        devices.reenroll(conn, known.pk, device_type, token_hash(token), labels, now)
+        pk = known.pk
+    else:
+        pk = devices.insert(
+            conn,
+            device_id=device_id,
+            device_type=device_type,
+            token_hash=token_hash(token),
+            labels=labels,
+            now=now,
+        ).pk
+    events.say(conn, "enrolled", {"device_type": device_type, "by": by}, now, device_pk=pk)
+    recount_live(conn, now)
+
+
+def recount_live(conn: Connection, now: datetime) -> None:
+    """The fleet changed: live deployments count their waiting devices again, soon and once."""
+    for row in deployments.live_ids(conn):
+        if not outbox.is_waiting(conn, "recount", {"deployment": row}):
+            outbox.put(conn, "recount", {"deployment": row}, now, now + timedelta(seconds=2))
+
+
+def _taken(device_id: str) -> Rejected:
+    return Rejected(
+        "device_exists",
+        f"device_id is {device_id!r}: enrolled already, with another token or type",
+        kind=Kind.CONFLICT,
+        field="device_id",
+        value=device_id,
+        rule="a device that is not enrolled",
+    )
+
+
+def _refused(field: str, rule: str) -> Rejected:
+    return Rejected("claim_refused", f"{field}: {rule}", kind=Kind.FORBIDDEN, field=field, rule=rule)
+
+
+def find(conn: Connection, device_id: str) -> Device:
+    """The device, or `Rejected` (not found)."""
+    found = devices.find_device(conn, device_id)
+    if found is None:
+        raise Rejected(
+            "unknown_device",
+            f"device is {device_id!r}: there is no such device",
+            kind=Kind.NOT_FOUND,
+            field="device",
+            value=device_id,
+            rule="names a device",
+        )
+    return found
+
+
+def set_labels(
+    conn: Connection, device_id: str, labels: Mapping[str, str | None], actor: str, now: datetime
+) -> None:
+    """Merge: a value sets, null removes."""
+    device = find(conn, device_id)
+    merged = {**device.labels, **labels}
+    kept = {name: value for name, value in merged.items() if value is not None}
+    check_labels(kept)
+    devices.set_labels(conn, device.pk, kept)
+    events.record(conn, actor, "device.labels", device_id, {"labels": kept}, now)
+    recount_live(conn, now)
+
+
+def decommission(conn: Connection, device_id: str, actor: str, now: datetime, deadlines: Deadlines) -> None:
+    """Out: its token is refused, its open update ends, its history stays. Again: nothing changes."""
+    device = find(conn, device_id)
+    if device.status != devices.ACTIVE:
+        return
+    if device.deployment_id is not None:
+        update = updates.find(conn, device.deployment_id, device.pk)
+        if update is not None and update.state in OPEN:
+            _end(conn, update, now, deadlines)
+    devices.decommission(conn, device.pk)
+    events.say(conn, "decommissioned", {"by": actor}, now, device_pk=device.pk)
+    events.record(conn, actor, "device.decommission", device_id, {}, now)
+    recount_live(conn, now)
+
+
+def _end(conn: Connection, update: updates.Update, now: datetime, deadlines: Deadlines) -> None:
+    early = update.state in (UpdateState.PENDING, UpdateState.DOWNLOADING)
+    to = UpdateState.CANCELED if early else UpdateState.FAILED
+    why = moves.Why(Reason.ABORTED, "the device was decommissioned")
+    moves.move(conn, update, to, now, deadlines, mover=Mover.SERVER, why=why)

@@ -1,0 +1,56 @@
+"""Settings: read once, frozen. From arguments, then `SKYLIFT_...` variables, then `skylift.toml`."""
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+
+class Settings(BaseSettings):
+    """Everything a server can be told. Sizes in bytes, times in seconds."""
+
+    model_config = SettingsConfigDict(env_prefix="SKYLIFT_", toml_file="skylift.toml", frozen=True)
+
+    data_dir: Path = Path("skylift-data")
+    database_url: str = Field(default="", description="Empty: SQLite in data_dir.")
+    host: str = "127.0.0.1"
+    port: int = Field(default=8080, ge=0, le=65535)
+    mqtt_url: str = Field(
+        default="", description="Empty: embedded broker; off: no doorbell; mqtt://... external."
+    )
+    mqtt_port: int = Field(
+        default=1883, ge=0, le=65535, description="Of the embedded broker; 0: any free one."
+    )
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    max_body_bytes: int = Field(default=1 << 20, ge=1024)
+    max_image_bytes: int = Field(default=4 << 30, ge=1)
+    check_interval_s: int = Field(default=300, ge=1)
+    check_interval_waiting_s: int = Field(default=60, ge=1)
+    check_interval_busy_s: int = Field(default=30, ge=1)
+    pending_deadline_s: int = Field(default=30 * 60, ge=1)
+    downloading_deadline_s: int = Field(default=60 * 60, ge=1)
+    installing_deadline_s: int = Field(default=30 * 60, ge=1)
+    validating_deadline_s: int = Field(default=20 * 60, ge=1)
+    metrics_public: bool = Field(default=False, description="/metrics without a token.")
+
+    @property
+    def database(self) -> str:
+        """The database's URL."""
+        return self.database_url or f"sqlite:///{self.data_dir.resolve() / 'skylift.db'}"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
