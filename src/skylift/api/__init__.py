@@ -1,1 +1,1 @@
-"""HTTP: translate, call the engine, translate back. Reads from the store; every write goes through the engine."""
+"""HTTP: translate, call the engine, translate back. Reads the store; every write goes through the engine."""

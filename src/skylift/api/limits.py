@@ -1,5 +1,7 @@
-"""Bounds on what strangers send: bodies are counted as they stream, whatever Content-Length says. Requests are
-timed here too, by route, for the metrics."""
+"""Bounds on what strangers send: bodies are counted as they stream, whatever Content-Length says.
+
+Requests are timed here too, by route, for the metrics.
+"""
 
 from time import perf_counter
 from typing import Any

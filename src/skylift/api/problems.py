@@ -1,7 +1,7 @@
 """Errors on the wire: RFC 9457 problem documents, one shape for everything that can go wrong.
 
-`type` is a path into the documentation, `code` is stable; `field`, `value` and `rule` say what to change. What
-is our own fault says nothing of the inside, and is logged.
+`type` is a path into the documentation, `code` is stable; `field`, `value` and `rule` say what to change.
+What is our own fault says nothing of the inside, and is logged.
 """
 
 from typing import Any

@@ -1,7 +1,7 @@
 """`skylift serve`: the server. One of the three doors by which the CLI reaches further than HTTP."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -25,7 +25,7 @@ def serve(
     except ModuleNotFoundError as e:
         raise Leave(Exit.ERROR, f"{e.name} is not installed: pip install 'skylift[server]'") from e
 
-    given = {
+    given: dict[str, Any] = {
         "data_dir": data,
         "host": host,
         "port": port,

@@ -62,7 +62,7 @@ def _status_moves(world: World, plan: Plan, now: datetime) -> Iterator[str]:
 
 def _breached(world: World) -> bool:
     """The glossary's failure rule, in fractions and from scratch."""
-    limit = Fraction(world.failure_rule.threshold_percent) / 100
+    limit = Fraction(repr(world.failure_rule.threshold_percent)) / 100  # 2.4 is 24/1000, as it was written
     for phase in world.phases:
         if phase.state is PhaseState.CLOSED:
             continue

@@ -4,7 +4,7 @@ A report of the same stage (progress) begins its time anew.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from types import MappingProxyType
 
@@ -30,7 +30,7 @@ DEFAULTS: Mapping[UpdateState, timedelta] = MappingProxyType(
 class Deadlines:
     """The time each open stage may take."""
 
-    stages: Mapping[UpdateState, timedelta] = DEFAULTS
+    stages: Mapping[UpdateState, timedelta] = field(default_factory=lambda: DEFAULTS)
 
     def at(self, state: UpdateState, now: datetime) -> datetime | None:
         """When a device that entered or refreshed `state` now is overdue; None for final states."""

@@ -6,6 +6,7 @@ of the whole phase, whatever the rest does: then the breach is certain. Exactly 
 """
 
 from dataclasses import dataclass
+from fractions import Fraction
 
 from skylift.core.world import FailureRule, Phase, Tally
 
@@ -29,7 +30,7 @@ def min_devices(tally: Tally, rule: FailureRule) -> int:
 def breach(phase: Phase, rule: FailureRule) -> Breach | None:
     """The breach of this phase, or None. Exact arithmetic: no rounding decides about a fleet."""
     tally = phase.tally
-    limit = rule.threshold_percent
+    limit = Fraction(str(rule.threshold_percent))  # the decimal number that was written, not its float
     enough = tally.decided >= min_devices(tally, rule)
     too_high = enough and tally.failures * 100 > limit * tally.decided
     certain = tally.failures * 100 > limit * tally.size

@@ -14,9 +14,10 @@ from typing import Any
 
 from skylift.core.deadlines import Deadlines
 from skylift.core.errors import Kind, Rejected
-from skylift.core.lifecycle import DeploymentStatus, UpdateState
+from skylift.core.lifecycle import OPEN, DeploymentStatus, UpdateState
 from skylift.core.offer import Again, Asking, Live, Nothing, Offer, OpenUpdate, Wait, decide, precedence
 from skylift.engine import director, moves, publish, select
+from skylift.engine.enroll import recount_live
 from skylift.store import counters, deployments, devices, events, offers, updates, world
 from skylift.store.db import Connection, Database
 from skylift.store.deployments import LiveRow
@@ -161,7 +162,10 @@ class Checkin:
         self, conn: Connection, device_pk: int, ask: Ask, outcome: Ready | Needs, now: datetime
     ) -> Answer:
         """New facts about the device first, then whatever else was to be done."""
+        before = devices.by_pk(conn, device_pk)
         devices.set_facts(conn, device_pk, ask.current_version, ask.config_version, ask.image_sha256)
+        if before is not None and not _same_versions(before, ask):
+            recount_live(conn, now)  # it may need a deployment no more, or belong to another group
         data = {"current_version": ask.current_version, "config_version": ask.config_version}
         events.say(conn, "facts", data, now, device_pk=device_pk)
         return outcome.answer if isinstance(outcome, Ready) else outcome.deed(conn)
@@ -172,8 +176,9 @@ class Checkin:
         row = self.lives.get()[0].get(offer.live.id)
         if device is None or row is None:
             return self._none(self.pace.waiting_s)
-        if updates.exists(conn, offer.live.id, device_pk):  # the same check came twice
-            return self._answer(conn, device, ask, offer.live.id)
+        if (before := updates.find(conn, offer.live.id, device_pk)) is not None:  # the same check came twice
+            again = before.state in OPEN
+            return self._answer(conn, device, ask, offer.live.id) if again else self._none(self.pace.busy_s)
         if not offers.admit(conn, offer.live.id, offer.phase, row.max_parallel):
             return self._none(self.pace.waiting_s)
         if offer.instead_of is not None and device.deployment_id == offer.instead_of:
@@ -194,7 +199,7 @@ class Checkin:
         counters.move(conn, offer.live.id, offer.phase, None, (UpdateState.PENDING, ""))
         data = {"from": "", "state": "pending", "attempt": 1, "phase": offer.phase}
         events.say(conn, "update", data, now, deployment_id=offer.live.id, device_pk=device_pk)
-        self._order(conn, device, row, 1, now)
+        _order(conn, device, offer.live.id, row.release_id, row.mandatory, 1, now)
         return self._answer(conn, device, ask, offer.live.id, row=row, attempt=1)
 
     def _supersede(self, conn: Connection, device: Device, offer: Offer, now: datetime) -> None:
@@ -209,7 +214,6 @@ class Checkin:
         if old is not None and old.state in (UpdateState.PENDING, UpdateState.DOWNLOADING):
             why = moves.Why(message="the deployment has ended")
             moves.move(conn, old, UpdateState.CANCELED, now, self.deadlines, why=why)
-            director.withdraw(conn, device_pk, now)
         return self._none(self.pace.busy_s)
 
     def _skip(self, conn: Connection, device_pk: int, ask: Ask, now: datetime) -> Answer:
@@ -218,17 +222,7 @@ class Checkin:
         if old is not None and old.state is UpdateState.PENDING:
             why = moves.Why(message=f"already runs {ask.current_version}")
             moves.move(conn, old, UpdateState.SKIPPED, now, self.deadlines, why=why)
-            director.withdraw(conn, device_pk, now)
         return self._none(self.pace.busy_s)
-
-    def _order(self, conn: Connection, device: Device, row: LiveRow, attempt: int, now: datetime) -> None:
-        offered = publish.offerable(conn, row.release_id, device.device_type, None)
-        if offered is None:
-            raise AssertionError(f"{row.live.id} offers nothing for {device.device_type}")
-        target = director.OrderTarget(
-            **offered.target, deployment=row.live.id, attempt=attempt, mandatory=row.mandatory
-        )
-        director.assign(conn, device.pk, target, now)
 
     # --- the answer -------------------------------------------------------------------------------
 
@@ -272,12 +266,38 @@ class Checkin:
         return answer
 
 
-def _same_facts(device: Device, ask: Ask) -> bool:
-    return (device.current_version, device.config_version, device.image_sha256) == (
-        ask.current_version,
-        ask.config_version,
-        ask.image_sha256,
+def order_again(conn: Connection, device_pk: int, deployment_id: str, attempt: int, now: datetime) -> None:
+    """The signed order of another attempt: what `deployments.retry` asks for."""
+    device, row = devices.by_pk(conn, device_pk), deployments.find(conn, deployment_id)
+    if device is None or row is None:
+        raise AssertionError("an update without its device or its deployment")
+    _order(conn, device, deployment_id, row.release_id, row.mandatory, attempt, now)
+
+
+def _order(
+    conn: Connection,
+    device: Device,
+    deployment_id: str,
+    release_id: str,
+    mandatory: bool,
+    attempt: int,
+    now: datetime,
+) -> None:
+    offered = publish.offerable(conn, release_id, device.device_type, None)
+    if offered is None:
+        raise AssertionError(f"{deployment_id} offers nothing for {device.device_type}")
+    target = director.OrderTarget(
+        **offered.target, deployment=deployment_id, attempt=attempt, mandatory=mandatory
     )
+    director.assign(conn, device.pk, target, now)
+
+
+def _same_facts(device: Device, ask: Ask) -> bool:
+    return _same_versions(device, ask) and device.image_sha256 == ask.image_sha256
+
+
+def _same_versions(device: Device, ask: Ask) -> bool:
+    return (device.current_version, device.config_version) == (ask.current_version, ask.config_version)
 
 
 def _open_update(

@@ -29,7 +29,6 @@ from skylift.store.devices import Device
 # Up to here percentages are exact shares of the fleet as it is (3 of 24, not "about 2.4"); above, a share of
 # the places is exact enough and needs no list in memory.
 EXACT_UP_TO = 100_000
-BULK = 1000  # rows moved per transaction by abort and retry
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +205,8 @@ def _count(
         else:
             skipped += 1
     places.sort()
-    return Count(len(places), skipped, _cut(places, phases))
+    cut = _cut(places, phases)
+    return Count(sum(phase.waiting for phase in cut), skipped, cut)
 
 
 def needs(device: Device, kind: str, version: str, types: frozenset[str]) -> bool:
@@ -216,13 +216,14 @@ def needs(device: Device, kind: str, version: str, types: frozenset[str]) -> boo
 
 
 def _cut(places: list[int], phases: tuple[PhaseConfig, ...]) -> tuple[NewPhase, ...]:
-    """Where each phase ends among the sorted places. The last phase holds every place that is left."""
+    """Where each phase ends among the sorted places. The last phase, 100 percent, holds every place that is
+    left; with a count it holds that many, and devices beyond it are not part of the deployment."""
     made, taken = [], 0
     for number, phase in enumerate(phases):
-        if number == len(phases) - 1:
-            end, last = len(places), SPAN - 1
-        elif phase.count is not None:
+        if phase.count is not None:
             end, last = _at(places, taken + phase.count)
+        elif number == len(phases) - 1:
+            end, last = len(places), SPAN - 1
         elif len(places) <= EXACT_UP_TO:
             end, last = _at(places, -(-len(places) * (phase.percent or 0) // 100))
         else:
@@ -252,7 +253,9 @@ def recount_waiting(conn: Connection, deployment_id: str) -> None:
     for device in select.candidates(conn, deployment_id, row.selector):
         if device.pk not in had and needs(device, row.kind, row.version, types):
             at = place(device.h, row.salt)
-            waiting[next(n for n, end in enumerate(ends) if at <= end)] += 1
+            number = next((n for n, end in enumerate(ends) if at <= end), None)
+            if number is not None:
+                waiting[number] += 1
     world.lock(conn, deployment_id)
     deployments.set_waiting(conn, deployment_id, waiting)
     apply.wake(conn, deployment_id)
@@ -371,16 +374,7 @@ def abort(
         raise _conflict("ended", found, "it has ended already")
     _change(conn, found, actor, "abort", now,
             status="aborted", status_reason=reason or f"aborted by {actor}")  # fmt: skip
-    cancel_unbegun(conn, deployment_id, now, deadlines)
-
-
-def cancel_unbegun(conn: Connection, deployment_id: str, now: datetime, deadlines: Deadlines) -> None:
-    """Cancel every pending and downloading update of a deployment that has ended."""
-    states = (UpdateState.PENDING, UpdateState.DOWNLOADING)
-    why = moves.Why(message="the deployment has ended")
-    while batch := updates.in_states(conn, deployment_id, states, BULK):
-        for update in batch:
-            moves.move(conn, update, UpdateState.CANCELED, now, deadlines, why=why)
+    moves.cancel_unbegun(conn, deployment_id, now, deadlines)
 
 
 def retry(

@@ -87,11 +87,11 @@ def file(conn: Connection, row: OrderRow, device_id: str, filename: str, online:
     """One of the device's director files. Raises `Rejected` (not found) for a name that does not exist."""
     if filename.endswith(".root.json"):
         return _root(conn, filename)
-    snapshot = _snapshot(row, online)
+    snapshot = _snapshot(row, device_id, online)
     made = {
         f"{row.version}.targets.json": lambda: _targets(row, device_id, online),
         f"{row.version}.snapshot.json": lambda: snapshot,
-        "timestamp.json": lambda: _timestamp(row, snapshot, online),
+        "timestamp.json": lambda: _timestamp(row, device_id, snapshot, online),
     }
     if filename not in made:
         raise missing(filename)
@@ -134,11 +134,11 @@ def _targets(row: OrderRow, device_id: str, online: KeySigner) -> bytes:
     return files.sign(files.order(row.version, device_id, ordered, row.issued_at), [online])
 
 
-def _snapshot(row: OrderRow, online: KeySigner) -> bytes:
-    made = files.snapshot(DIRECTOR, row.version, {"targets": row.version}, row.issued_at)
+def _snapshot(row: OrderRow, device_id: str, online: KeySigner) -> bytes:
+    made = files.snapshot(DIRECTOR, row.version, {"targets": row.version}, row.issued_at, device_id)
     return files.sign(made, [online])
 
 
-def _timestamp(row: OrderRow, snapshot: bytes, online: KeySigner) -> bytes:
-    made = files.timestamp(DIRECTOR, row.timestamp_version, row.version, snapshot, row.timestamp_at)
-    return files.sign(made, [online])
+def _timestamp(row: OrderRow, device_id: str, snapshot: bytes, online: KeySigner) -> bytes:
+    number, at = row.timestamp_version, row.timestamp_at
+    return files.sign(files.timestamp(DIRECTOR, number, row.version, snapshot, at, device_id), [online])

@@ -14,10 +14,12 @@ import structlog
 from skylift.core.deadlines import Deadlines
 from skylift.core.errors import SkyliftError
 from skylift.core.lifecycle import Reason, UpdateState
+from skylift.core.window import Window
 from skylift.engine import moves
 from skylift.engine.checkin import LiveCache
 from skylift.store import deployments, updates
 from skylift.store.db import Connection, Database
+from skylift.store.updates import Update
 
 LOG = structlog.get_logger("skylift.loop")
 SWEEP = 500  # overdue updates per transaction
@@ -77,7 +79,7 @@ class Loop:
     def advance(self, deployment_id: str, now: datetime) -> None:
         """Step one deployment until its plan has nothing more to do right now."""
         while True:
-            planned = self.database.write(lambda conn: moves.step(conn, deployment_id, now))
+            planned = self.database.write(lambda conn: moves.step(conn, deployment_id, now, self.deadlines))
             if planned is None or not planned.actions:
                 return
             self.lives.invalidate()
@@ -97,10 +99,25 @@ class Loop:
     def _sweep_some(self, conn: Connection, now: datetime) -> int:
         swept = 0
         for update in updates.overdue(conn, now, self._resumed_before(now), SWEEP):
+            if self._window_was_closed(conn, update, now):
+                later = now + self.deadlines.stages[UpdateState.PENDING]
+                updates.move(conn, update, update.state, deadline_at=later)
+                swept += 1
+                continue
             why = moves.Why(Reason.TIMEOUT, f"no word while {update.state.value}")
             if moves.move(conn, update, UpdateState.FAILED, now, self.deadlines, why=why):
                 swept += 1
         return swept
+
+    def _window_was_closed(self, conn: Connection, update: Update, now: datetime) -> bool:
+        """Whether the device could not begin because the maintenance window was closed; offers do not age
+        then, until the deployment's lifetime is over."""
+        row = deployments.find(conn, update.deployment_id)
+        if update.state is not UpdateState.PENDING or row is None or not row.window:
+            return False
+        window = Window.parse("window", row.window)
+        long_open = window.open_at(now) and window.open_at(self._resumed_before(now))
+        return not long_open and (row.ends_at is None or now < row.ends_at)
 
     def _resumed_before(self, now: datetime) -> datetime:
         """Offers of deployments that run since then have had their whole time."""

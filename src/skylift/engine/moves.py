@@ -13,12 +13,15 @@ from skylift.core.audit import audit
 from skylift.core.deadlines import Deadlines
 from skylift.core.lifecycle import FAILURES, FINAL, UPDATE_MOVES, Mover, Reason, UpdateState
 from skylift.core.planner import plan
-from skylift.core.world import Plan
+from skylift.core.world import Plan, Stop
+from skylift.engine import director
 from skylift.store import apply, counters, events, updates, world
 from skylift.store.db import Connection
 from skylift.store.updates import Update
 
 MAX_MESSAGE = 500
+BULK = 1000  # rows read at a time by a bulk cancel
+NOTHING_TO_DO = (UpdateState.CANCELED, UpdateState.SKIPPED)  # the device's order is withdrawn
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +52,15 @@ def move(
     reason = why.reason.value if why.reason and to in FAILURES else ""
     attempt = update.attempt + 1 if to is UpdateState.PENDING else update.attempt
     values = _values(update, to, now, deadlines, why) | {"reason": reason, "attempt": attempt}
+    if update.state is UpdateState.PENDING and mover is Mover.DEVICE:
+        values["started_at"] = now
     if not updates.move(conn, update, to, **values):
         return None
     counters.move(conn, update.deployment_id, update.phase, (update.state, update.reason), (to, reason))
     if to in FINAL:
         updates.release_slot(conn, update.device_pk, update.deployment_id)
+    if to in NOTHING_TO_DO:
+        director.withdraw(conn, update.device_pk, now)
     moved = replace(
         update,
         state=to,
@@ -64,7 +71,7 @@ def move(
     )
     _say(conn, update, moved, why, now)
     if to in FAILURES:
-        step(conn, update.deployment_id, now)
+        step(conn, update.deployment_id, now, deadlines)
     elif to in FINAL:
         apply.wake(conn, update.deployment_id)
     return moved
@@ -81,8 +88,6 @@ def _values(update: Update, to: UpdateState, now: datetime, deadlines: Deadlines
     }
     if again:
         values |= {"started_at": None, "completed_at": None, "offered_at": now}
-    elif update.state is UpdateState.PENDING:
-        values["started_at"] = now
     if to in FINAL:
         values["completed_at"] = now
     return values
@@ -102,7 +107,16 @@ def _say(conn: Connection, before: Update, after: Update, why: Why, now: datetim
     events.say(conn, "update", data, now, deployment_id=before.deployment_id, device_pk=before.device_pk)
 
 
-def step(conn: Connection, deployment_id: str, now: datetime) -> Plan | None:
+def cancel_unbegun(conn: Connection, deployment_id: str, now: datetime, deadlines: Deadlines) -> None:
+    """Cancel every pending and downloading update of a deployment that has ended."""
+    states = (UpdateState.PENDING, UpdateState.DOWNLOADING)
+    why = Why(message="the deployment has ended")
+    while batch := updates.in_states(conn, deployment_id, states, BULK):
+        for update in batch:
+            move(conn, update, UpdateState.CANCELED, now, deadlines, why=why)
+
+
+def step(conn: Connection, deployment_id: str, now: datetime, deadlines: Deadlines) -> Plan | None:
     """Load, plan, audit, apply: one step of a deployment, in the caller's transaction.
 
     The plan that was carried out, or None where the deployment is gone or its generation moved on. A plan
@@ -115,4 +129,8 @@ def step(conn: Connection, deployment_id: str, now: datetime) -> Plan | None:
     planned = plan(seen, now)
     if findings := audit(seen, planned, now):
         raise AssertionError(f"plan for {deployment_id} refused by the auditor: {'; '.join(findings)}")
-    return planned if apply.apply_plan(conn, seen, planned, now) else None
+    if not apply.apply_plan(conn, seen, planned, now):
+        return None
+    if any(isinstance(action, Stop) for action in planned.actions):
+        cancel_unbegun(conn, deployment_id, now, deadlines)
+    return planned

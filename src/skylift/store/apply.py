@@ -82,6 +82,8 @@ def _phase(conn: Connection, world: World, action: object, now: datetime) -> Non
         case OpenPhase(number):
             _set_phase(conn, world.deployment, number, state=PhaseState.OPEN.value, opened_at=now)
             outbox.put(conn, "doorbell", {"deployment": world.deployment, "phase": number}, now)
+            if not outbox.is_waiting(conn, "recount", {"deployment": world.deployment}):
+                outbox.put(conn, "recount", {"deployment": world.deployment}, now)
         case EndPhase(number):
             _set_phase(conn, world.deployment, number, state=PhaseState.THROUGH.value, finished_at=now)
         case Stop(_, True):

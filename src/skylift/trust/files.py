@@ -139,14 +139,26 @@ def target(path: str, length: int, digest: str, custom: Mapping[str, Any]) -> Ta
     return TargetFile(length, {"sha256": digest}, path, {"custom": dict(custom)})
 
 
-def snapshot(repo: str, version: int, versions: Mapping[str, int], now: datetime) -> Snapshot:
+def snapshot(
+    repo: str, version: int, versions: Mapping[str, int], now: datetime, device_id: str | None = None
+) -> Snapshot:
+    """Which version of every role belongs together; a director's says for which device."""
     meta = {f"{role}.json": MetaFile(number) for role, number in versions.items()}
-    return Snapshot(version=version, expires=expiry(repo, "snapshot", now), meta=meta)
+    expires = expiry(repo, "snapshot", now)
+    return Snapshot(version=version, expires=expires, meta=meta, unrecognized_fields=_whose(device_id))
 
 
-def timestamp(repo: str, version: int, snapshot_version: int, body: bytes, now: datetime) -> Timestamp:
+def timestamp(
+    repo: str, version: int, snapshot_version: int, body: bytes, now: datetime, device_id: str | None = None
+) -> Timestamp:
+    """Which snapshot is the newest; a director's says for which device."""
     meta = MetaFile(snapshot_version, len(body), {"sha256": sha256(body).hexdigest()})
-    return Timestamp(version=version, expires=expiry(repo, "timestamp", now), snapshot_meta=meta)
+    return Timestamp(
+        version=version,
+        expires=expiry(repo, "timestamp", now),
+        snapshot_meta=meta,
+        unrecognized_fields=_whose(device_id),
+    )
 
 
 def order(version: int, device_id: str, ordered: Mapping[str, TargetFile], now: datetime) -> Targets:
@@ -155,5 +167,9 @@ def order(version: int, device_id: str, ordered: Mapping[str, TargetFile], now: 
         version=version,
         expires=expiry(DIRECTOR, "targets", now),
         targets=dict(ordered),
-        unrecognized_fields={"device_id": device_id},
+        unrecognized_fields=_whose(device_id),
     )
+
+
+def _whose(device_id: str | None) -> dict[str, Any] | None:
+    return None if device_id is None else {"device_id": device_id}

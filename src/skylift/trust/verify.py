@@ -5,7 +5,9 @@ at most one image; nothing ordered is an answer too; the image repo's chain and 
 exactly that path; length, digest and description equal in both; this hardware listed; the security floor.
 Downloading, hashing while writing, and raising the floor after a confirmed boot are the agent's.
 
-python-tuf's own client accepts device A's director files on device B: the identity check is ours.
+python-tuf's own client accepts device A's director files on device B: the identity check is ours. It is made
+before python-tuf sees a file, for what python-tuf verifies it also keeps: another device's timestamp, were it
+kept, would make this device's own look like a rollback for ever.
 
 Files are fetched by `fetch(repo, filename, max_bytes)`, which raises `FileNotFoundError` for a file that is
 not there and `Unavailable` when the way is bad. A cache that a power cut tore costs a new fetch, no trust:
@@ -20,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from tuf.api import exceptions
-from tuf.api.metadata import Metadata, TargetFile, Targets, Timestamp
+from tuf.api.metadata import Metadata, Root, TargetFile, Targets, Timestamp
 from tuf.api.serialization import DeserializationError
 from tuf.ngclient import FetcherInterface, Updater, UpdaterConfig
 
@@ -56,23 +58,29 @@ class Verified:
 
 
 class _Fetcher(FetcherInterface):
-    """python-tuf's door to our transport."""
+    """python-tuf's door to our transport. Lengths that signed metadata names are bounded here too: online
+    keys may be stolen, and this device's memory is small."""
 
-    def __init__(self, repo: str, fetch: Fetch) -> None:
+    def __init__(self, repo: str, device_id: str, fetch: Fetch) -> None:
         self._repo = repo
+        self._device_id = device_id
         self._get = fetch
         self.failed: Unavailable | None = None
 
     def download_bytes(self, url: str, max_length: int) -> bytes:
+        name = url.rpartition("/")[2]
+        at_most = min(max_length, _CONFIG.targets_max_length)
         try:
-            body = self._get(self._repo, url.rpartition("/")[2], max_length)
+            body = self._get(self._repo, name, at_most)
         except FileNotFoundError as e:
             raise exceptions.DownloadHTTPError(str(e), 404) from e
         except Unavailable as e:
             self.failed = e
             raise exceptions.DownloadError(str(e)) from e
-        if len(body) > max_length:
-            raise exceptions.DownloadLengthMismatchError(f"more than {max_length} bytes")
+        if len(body) > at_most:
+            raise exceptions.DownloadLengthMismatchError(f"more than {at_most} bytes")
+        if self._repo == DIRECTOR and not name.endswith("root.json"):
+            _check_whose(body, name, self._device_id)
         return body
 
     def _fetch(self, url: str) -> Iterator[bytes]:
@@ -92,8 +100,16 @@ class DeviceTrust:
     def verify(self, fetch: Fetch, now: datetime, floor: int, build_time: datetime) -> Verified | None:
         """What this device is ordered to install, or None. Raises `TrustError` (its code is the `Reason` to
         report) and `Unavailable`."""
-        at = max(now.astimezone(UTC), build_time, self._newest_seen())
-        ordered = self._order(fetch, at)
+        at = self._time(now, build_time)
+        try:
+            ordered = self._order(fetch, at)
+        except TrustError as e:
+            # A new root forgets the time that a stolen key had told: `_order` may just have fetched it.
+            known = self._time(now, build_time)
+            if e.code != Reason.METADATA_EXPIRED or known >= at:
+                raise
+            at = known
+            ordered = self._order(fetch, at)
         if ordered is None:
             return None
         vouched = self._vouched(fetch, at, ordered.path)
@@ -132,8 +148,9 @@ class DeviceTrust:
             raise TrustError(Reason.HASH_MISMATCH, "director and image repository disagree about the image")
         if said.get("device_id") != self.device_id:
             raise TrustError(Reason.SIGNATURE_INVALID, "the order's image is for another device")
-        if self.hardware not in custom.get("hardware", ()):
-            raise TrustError(Reason.WRONG_HARDWARE, f"the image is for {custom.get('hardware')}")
+        hardware = custom.get("hardware")
+        if not isinstance(hardware, list) or self.hardware not in hardware:
+            raise TrustError(Reason.WRONG_HARDWARE, f"the image is for {hardware}")
         security = custom.get("security_version", 0)
         if not isinstance(security, int) or security < floor:
             raise TrustError(
@@ -143,15 +160,17 @@ class DeviceTrust:
 
     def _updater(self, repo: str, root: bytes, fetch: Fetch, at: datetime) -> tuple[Updater, _Fetcher]:
         cache = self.directory / repo
-        cache.mkdir(parents=True, exist_ok=True)
-        _sweep(cache)
-        fetcher = _Fetcher(repo, fetch)
+        fetcher = _Fetcher(repo, self.device_id, fetch)
         try:
+            cache.mkdir(parents=True, exist_ok=True)
+            _sweep(cache)
             updater = Updater(
                 str(cache), f"skylift:///{repo}/", fetcher=fetcher, config=_CONFIG, bootstrap=root
             )
         except (exceptions.RepositoryError, DeserializationError) as e:
             raise TrustError(Reason.SIGNATURE_INVALID, f"the factory's {repo} root is unusable: {e}") from e
+        except OSError as e:
+            raise _disk(e) from e
         # python-tuf takes the time from the clock when it is made; a device's clock may be wrong, and what it
         # has seen signed counts too. There is no public parameter for it in 7.0.
         updater._trusted_set.reference_time = at
@@ -159,27 +178,54 @@ class DeviceTrust:
 
     # --- the newest time any signature has told ----------------------------------------------------
 
+    def _time(self, now: datetime, build_time: datetime) -> datetime:
+        return max(now.astimezone(UTC), build_time, self._newest_seen())
+
     def _newest_seen(self) -> datetime:
+        """As told by the key that signs timestamps today: a key that was replaced may have lied."""
         try:
             seen = json.loads((self.directory / "newest.json").read_text())
-            return datetime.fromtimestamp(int(seen["newest"]), UTC)
-        except (OSError, ValueError, KeyError, TypeError, OverflowError):
-            return datetime.fromtimestamp(0, UTC)  # never written, or torn: the other two clocks remain
+            if seen["keyids"] == self._timestamp_keyids():
+                return datetime.fromtimestamp(int(seen["newest"]), UTC)
+        except (OSError, ValueError, KeyError, TypeError, OverflowError, DeserializationError):
+            pass  # never written, or torn
+        return datetime.fromtimestamp(0, UTC)  # the other two clocks remain
+
+    def _timestamp_keyids(self) -> list[str]:
+        try:
+            newest = (self.directory / DIRECTOR / "root.json").read_bytes()
+            known = Metadata[Root].from_bytes(newest).signed
+        except (OSError, DeserializationError):
+            known = Metadata[Root].from_bytes(self.director_root).signed
+        return sorted(known.roles["timestamp"].keyids)
 
     def _remember(self) -> None:
         raw = (self.directory / DIRECTOR / "timestamp.json").read_bytes()
         signed = Metadata[Timestamp].from_bytes(raw).signed
         newest = signed.expires - rule(DIRECTOR, "timestamp").life
         if newest > self._newest_seen():
+            told = {"newest": int(newest.timestamp()), "keyids": self._timestamp_keyids()}
             temporary = self.directory / "newest.json.new"
-            temporary.write_text(json.dumps({"newest": int(newest.timestamp())}))
+            temporary.write_text(json.dumps(told))
             temporary.replace(self.directory / "newest.json")
 
 
 def _sweep(cache: Path) -> None:
     """Temporary files that a power cut left behind."""
     for leftover in cache.glob("tmp*"):
-        leftover.unlink(missing_ok=True)
+        if leftover.suffix != ".json":  # a product may be called tmp-something: that is its role
+            leftover.unlink(missing_ok=True)
+
+
+def _check_whose(body: bytes, name: str, device_id: str) -> None:
+    """Raises `TrustError` for another device's director file. What it does not understand it leaves to
+    python-tuf, which verifies the very same bytes."""
+    try:
+        whose = json.loads(body)["signed"].get("device_id")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return
+    if whose != device_id:
+        raise TrustError(Reason.SIGNATURE_INVALID, f"{name} is for {whose!r}, not for this device")
 
 
 def _verified(vouched: TargetFile, custom: dict[str, Any], said: dict[str, Any]) -> Verified:
@@ -213,5 +259,11 @@ def _guard(deed: Callable[[], Any], fetcher: _Fetcher) -> Any:
         raise Unavailable(f"a metadata file is missing: {e}", 30) from e
     except exceptions.DownloadError as e:
         raise fetcher.failed or Unavailable(str(e), 30) from e
+    except OSError as e:
+        raise _disk(e) from e
     except (exceptions.RepositoryError, DeserializationError, ValueError, TypeError, KeyError) as e:
         raise TrustError(Reason.SIGNATURE_INVALID, f"signed metadata does not verify: {e}") from e
+
+
+def _disk(error: OSError) -> Unavailable:
+    return Unavailable(f"the trust cache cannot be written: {error.strerror or error}", 60)

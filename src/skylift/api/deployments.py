@@ -1,0 +1,261 @@
+"""Deployments over HTTP. The rules are the engine's; here they get their paths."""
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Body, Path, Query
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from skylift.api import views
+from skylift.api.auth import Acting, Viewer
+from skylift.api.context import Context, context_of
+from skylift.api.idempotency import answer_once
+from skylift.core.ids import ReleaseId
+from skylift.engine import deployments as deeds
+from skylift.engine import director, publish
+from skylift.engine.rollback import roll_back
+from skylift.store import deployments, devices, updates
+from skylift.store.db import Connection
+
+router = APIRouter(prefix="/api/deployments", tags=["deployments"])
+DeploymentId = Annotated[str, Path(pattern="^dep_[0-9a-z]{1,40}$")]
+Limit = Annotated[int, Query(ge=1, le=500)]
+Cursor = Annotated[str | None, Query(max_length=100, pattern="^[A-Za-z0-9._-]*$")]
+
+
+class PhaseBody(BaseModel):
+    """One phase: `percent` cumulative, or `count` devices of its own; minutes."""
+
+    model_config = ConfigDict(extra="allow")  # the engine refuses what it does not know, by name
+
+    percent: float | None = None
+    count: int | None = None
+    min_minutes: float | None = None
+    wait_minutes: float | None = None
+    gate: str | None = None
+    name: str | None = None
+
+
+class DeploymentBody(BaseModel):
+    """The user's `DeploymentConfig`, and what Skylift adds. Bounds and contradictions are the engine's."""
+
+    model_config = ConfigDict(extra="allow")  # the engine refuses what it does not know, by name
+
+    release: str | None = None
+    firmware_version: str | None = None
+    product: str | None = None
+    target_devices: list[str] | Literal["all"] | None = None
+    target_groups: list[str] | None = None
+    rollout_percentage: float | None = None
+    rollout_interval_minutes: float | None = None
+    failure_threshold_percent: float | None = None
+    mandatory: bool | None = None
+    failure_min_devices: int | None = None
+    failure_action: str | None = None
+    phases: list[PhaseBody] | None = None
+    all_at_once: bool | None = None
+    max_parallel: int | None = None
+    window: dict[str, Any] | None = None
+    starts_at: str | None = None
+    lifetime_minutes: float | None = None
+    wait_minutes: float | None = None
+    priority: int | None = None
+    draft: bool | None = None
+
+    def given(self) -> dict[str, Any]:
+        """What was said, nulls left out: null means "as by default"."""
+        return self.model_dump(exclude_none=True)
+
+
+class Verb(BaseModel):
+    """What a verb may be told."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    reason: str = Field(default="", max_length=300)
+
+
+class Resume(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    failure_threshold_percent: float | None = Field(default=None, ge=0, le=100, allow_inf_nan=False)
+
+
+class Retry(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    devices: list[str] | None = Field(default=None, max_length=100_000)
+
+
+@router.post("", status_code=201)
+def create(
+    request: Request,
+    body: Annotated[DeploymentBody, Body()],
+    who: Acting,
+    dry_run: Annotated[bool, Query()] = False,
+) -> Response:
+    """Create a deployment. `dry_run` answers 200 with the devices per phase and writes nothing."""
+    context = context_of(request)
+    given = body.given()
+    if dry_run:
+        with context.database.read() as conn:
+            return JSONResponse(deeds.preview(conn, given))
+
+    def deed(conn: Connection) -> Any:
+        return _view(conn, deeds.create(conn, given, who.name, context.clock()))
+
+    return answer_once(request, context, who.name, given, 201, deed)
+
+
+@router.get("")
+def page(
+    request: Request,
+    who: Viewer,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+    status: Annotated[str | None, Query(max_length=20)] = None,
+) -> Any:
+    """Newest first. `next` is the cursor of the next page, null at the end."""
+    with context_of(request).database.read() as conn:
+        rows = deployments.page(conn, limit=limit, before=cursor, status=status)
+        items = [views.deployment(conn, row, whole=False) for row in rows]
+    return {"items": items, "next": rows[-1].id if len(rows) == limit else None}
+
+
+@router.get("/{deployment_id}")
+def show(request: Request, deployment_id: DeploymentId, who: Viewer) -> Any:
+    """Where it stands, why, and what it waits for."""
+    with context_of(request).database.read() as conn:
+        return _view(conn, deployment_id)
+
+
+@router.get("/{deployment_id}/devices")
+def list_devices(
+    request: Request,
+    deployment_id: DeploymentId,
+    who: Viewer,
+    limit: Limit = 100,
+    cursor: Cursor = None,
+    state: Annotated[str | None, Query(max_length=20)] = None,
+) -> Any:
+    """Every device that was offered something, by name."""
+    with context_of(request).database.read() as conn:
+        _row(conn, deployment_id)
+        rows = updates.page(conn, deployment_id, limit=limit, after=cursor, state=state)
+    items = [views.update(row) for row in rows]
+    return {"items": items, "next": rows[-1].device_id if len(rows) == limit else None}
+
+
+def _row(conn: Connection, deployment_id: str) -> Any:
+    row = deployments.find(conn, deployment_id)
+    if row is None:
+        raise deeds.unknown(deployment_id)
+    return row
+
+
+def _view(conn: Connection, deployment_id: str) -> dict[str, Any]:
+    return views.deployment(conn, _row(conn, deployment_id))
+
+
+@router.post("/{deployment_id}:pause")
+def pause(request: Request, deployment_id: DeploymentId, who: Acting, body: Verb | None = None) -> Any:
+    """No more offers from now on; devices that have begun go on."""
+    context = context_of(request)
+    reason = body.reason if body else ""
+
+    def deed(conn: Connection) -> Any:
+        deeds.pause(conn, deployment_id, who.name, context.clock(), reason)
+        return _view(conn, deployment_id)
+
+    return context.write(deed)
+
+
+@router.post("/{deployment_id}:resume")
+def resume(request: Request, deployment_id: DeploymentId, who: Acting, body: Resume | None = None) -> Any:
+    """Go on. Needs a higher threshold while a breach stands."""
+    context = context_of(request)
+    threshold = body.failure_threshold_percent if body else None
+
+    def deed(conn: Connection) -> Any:
+        deeds.resume(conn, deployment_id, who.name, context.clock(), threshold)
+        return _view(conn, deployment_id)
+
+    return context.write(deed)
+
+
+@router.post("/{deployment_id}:promote")
+def promote(request: Request, deployment_id: DeploymentId, who: Acting) -> Any:
+    """Open the next phase now."""
+    context = context_of(request)
+
+    def deed(conn: Connection) -> Any:
+        deeds.promote(conn, deployment_id, who.name, context.clock())
+        return _view(conn, deployment_id)
+
+    return context.write(deed)
+
+
+@router.post("/{deployment_id}:abort")
+def abort(request: Request, deployment_id: DeploymentId, who: Acting, body: Verb | None = None) -> Any:
+    """Stop for good."""
+    context = context_of(request)
+    reason = body.reason if body else ""
+
+    def deed(conn: Connection) -> Any:
+        deeds.abort(conn, deployment_id, who.name, context.clock(), context.deadlines, reason)
+        return _view(conn, deployment_id)
+
+    return context.write(deed)
+
+
+@router.post("/{deployment_id}:retry")
+def retry(request: Request, deployment_id: DeploymentId, who: Acting, body: Retry | None = None) -> Any:
+    """Another attempt for failed and rolled-back devices, all or the named ones."""
+    context = context_of(request)
+    named = tuple(body.devices) if body and body.devices is not None else None
+
+    def deed(conn: Connection) -> Any:
+        row = _row(conn, deployment_id)
+        now = context.clock()
+        again = deeds.retry(
+            conn,
+            deployment_id,
+            who.name,
+            now,
+            context.deadlines,
+            lambda conn, pk, dep, attempt: _order(conn, row, pk, attempt, context),
+            named,
+        )
+        return {**_view(conn, deployment_id), "retried": again}
+
+    return context.write(deed)
+
+
+def _order(conn: Connection, row: Any, device_pk: int, attempt: int, context: Context) -> None:
+    device = devices.by_pk(conn, device_pk)
+    if device is None:
+        return
+    offered = publish.offerable(conn, ReleaseId(row.release_id), device.device_type, None)
+    if offered is not None:
+        target = director.OrderTarget(
+            **offered.target, deployment=row.id, attempt=attempt, mandatory=row.mandatory
+        )
+        director.assign(conn, device_pk, target, context.clock())
+
+
+@router.post("/{deployment_id}:rollback")
+def rollback(request: Request, deployment_id: DeploymentId, who: Acting) -> Any:
+    """Send the devices it updated back to the release they came from: the deployments that do it, and the
+    former versions nobody can offer any more."""
+    context = context_of(request)
+
+    def deed(conn: Connection) -> Any:
+        done = roll_back(conn, deployment_id, who.name, context.clock(), context.deadlines)
+        return {
+            "rolled_back": deployment_id,
+            "deployments": [_view(conn, made) for made in done.deployments],
+            "left": done.left,
+        }
+
+    return context.write(deed)

@@ -1,0 +1,177 @@
+"""The plain device API: check, status, enroll. What the smallest client can speak.
+
+The check lives in the event loop: on SQLite it is a handful of indexed reads, cheaper than the thread that
+would carry them. A report is answered when it is durable, in the writer's next group.
+"""
+
+import asyncio
+import math
+from datetime import datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from skylift.api.auth import device_named
+from skylift.api.context import Context, context_of
+from skylift.api.problems import rejected
+from skylift.core.errors import Rejected, invalid
+from skylift.core.ids import check_name, check_version
+from skylift.core.lifecycle import FINAL, Reason, UpdateState
+from skylift.engine import enroll as enrolling
+from skylift.engine.checkin import Answer, Ask, Needs
+from skylift.engine.reports import Recorded, Report, record
+
+router = APIRouter(tags=["devices' side"])
+MAX_QUERY = 200
+_HEX = frozenset("0123456789abcdef")
+
+
+async def check(request: Request) -> Response:
+    """`GET /api/updates/check`: is there something for me?"""
+    context = context_of(request)
+    try:
+        if context.poll_in_loop:
+            answer, deed = _look(request, context)
+        else:
+            answer, deed = await asyncio.to_thread(_look, request, context)
+        if deed is not None:
+            answer = await context.write_async(deed.deed)
+    except Rejected as e:
+        return rejected(e)
+    context.metrics.offers.labels("update" if answer["update_available"] else "nothing").inc()
+    return JSONResponse(answer)
+
+
+def _look(request: Request, context: Context) -> tuple[Answer, Needs | None]:
+    query = request.query_params
+    device_id = _asked(query, "device_id", check_name)
+    now = context.clock()
+    ask = Ask(
+        device_type=_asked(query, "device_type", check_name),
+        current_version=_asked(query, "current_version", check_version),
+        config_version=_asked(query, "config_version", check_version) if "config_version" in query else None,
+        image_sha256=_asked(query, "image_sha256", _digest) if "image_sha256" in query else None,
+    )
+    with context.database.read() as conn:
+        device = device_named(conn, request, device_id)
+        found = context.checkin.look(conn, device, ask, now)
+    context.seen(device.pk, now)
+    return ({}, found) if isinstance(found, Needs) else (found.answer, None)
+
+
+def _asked(query: Any, field: str, rule: Any) -> str:
+    values = query.getlist(field)
+    if len(values) != 1:
+        raise invalid(field, values, "is needed, once")
+    checked: str = rule(field, values[0][:MAX_QUERY])
+    return checked
+
+
+def _digest(field: str, value: str) -> str:
+    if len(value) != 64 or not set(value) <= _HEX:
+        raise invalid(field, value, "64 lower-case hexadecimal digits")
+    return value
+
+
+class Status(BaseModel):
+    """A status report. `progress` in percent; `started_at` and `completed_at` are the device's own clock and
+    are taken down, never believed."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    device_id: str = Field(min_length=1, max_length=64)
+    deployment: str = Field(min_length=1, max_length=64)
+    state: UpdateState
+    attempt: int | None = Field(default=None, ge=1, le=1_000_000)
+    progress: int | None = Field(default=None, ge=0, le=100)
+    reason: Reason | None = None
+    error_message: str | None = Field(default=None, max_length=500)
+    started_at: datetime | None = None
+    completed_at: datetime | None = None
+    version: str | None = Field(default=None, max_length=64)
+    image_sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
+
+
+class StatusAnswer(BaseModel):
+    """Whether the report changed anything, and where the update stands."""
+
+    recorded: bool
+    state: UpdateState
+    retry_after: int
+
+
+@router.post("/api/updates/status", summary="Report how an update goes", response_model=StatusAnswer)
+async def status(request: Request, body: Status) -> Response:
+    """Durable when answered. A repeat or a late report is answered 200 with `recorded` false."""
+    context = context_of(request)
+    now = context.clock()
+    report = Report(
+        deployment=body.deployment,
+        state=body.state,
+        attempt=body.attempt,
+        progress=body.progress,
+        reason=body.reason,
+        message=_clean(body.error_message or ""),
+        image_sha256=body.image_sha256,
+    )
+
+    def deed(conn: Any) -> tuple[int, Recorded]:
+        device = device_named(conn, request, body.device_id)
+        return device.pk, record(conn, device, report, now, context.deadlines)
+
+    pk, found = await context.write_async(deed)
+    context.seen(pk, now)
+    if found.recorded and found.state in FINAL:
+        context.poke()
+    context.metrics.reports.labels(body.state.value, str(found.recorded).lower()).inc()
+    return JSONResponse(
+        {
+            "recorded": found.recorded,
+            "state": found.state.value,
+            "retry_after": math.ceil(context.checkin.pace.busy_s),
+        }
+    )
+
+
+def _clean(message: str) -> str:
+    """Without what databases and terminals choke on."""
+    return "".join(c if c.isprintable() else " " for c in message)
+
+
+class Enroll(BaseModel):
+    """A device with a claim token; `token` is made by the device and is its own from then on."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    claim: str = Field(min_length=1, max_length=200)
+    device_id: str = Field(min_length=1, max_length=64)
+    device_type: str = Field(min_length=1, max_length=64)
+    token: str = Field(min_length=1, max_length=256)
+    labels: dict[str, str] = Field(default_factory=dict, max_length=64)
+
+
+class Enrolled(BaseModel):
+    device_id: str
+    device_type: str
+
+
+@router.post("/api/enroll", status_code=201, summary="Enroll with a claim token", response_model=Enrolled)
+def enroll(request: Request, body: Annotated[Enroll, Body()]) -> Response:
+    """201 for a new device; the same again is 200: an answer that got lost costs nothing."""
+    context = context_of(request)
+    new = context.write(
+        lambda conn: enrolling.enroll(
+            conn,
+            body.claim,
+            body.device_id,
+            body.device_type,
+            body.token,
+            body.labels,
+            context.clock(),
+        )
+    )
+    shown = {"device_id": body.device_id, "device_type": body.device_type}
+    return JSONResponse(shown, status_code=201 if new else 200)

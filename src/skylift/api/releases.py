@@ -1,0 +1,310 @@
+"""Releases, artifacts and trust, over HTTP. Uploads are streamed; downloads are the server's sendfile."""
+
+import asyncio
+import base64
+import binascii
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Query
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import FileResponse, JSONResponse, Response
+
+from skylift.api.auth import Acting, Admin, Operator, Viewer, anybody
+from skylift.api.context import Context, context_of
+from skylift.api.deployments import Cursor, Limit
+from skylift.api.idempotency import answer_once
+from skylift.core.errors import Kind, Rejected, invalid
+from skylift.engine import enroll, publish, signing
+from skylift.engine.publish import NewRelease
+from skylift.store import releases, trustfiles
+from skylift.store.db import Connection
+from skylift.store.devices import Device
+from skylift.trust.keys import Signature
+
+router = APIRouter(tags=["releases and trust"])
+ReleaseId = Annotated[str, Path(pattern="^rel_[0-9a-z]{1,40}$")]
+Role = Annotated[str, Path(pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+Sha256 = Annotated[str, Path(pattern="^[0-9a-f]{64}$")]
+MAX_CEREMONY = 256 << 10
+
+
+class ReleaseBody(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    product: str = Field(min_length=1, max_length=64)
+    version: str = Field(min_length=1, max_length=64)
+    kind: str = Field(default="image", max_length=16)
+    notes: str = Field(default="", max_length=publish.MAX_NOTES)
+    security_version: int = Field(default=0, ge=0, lt=2**31)
+
+
+@router.post("/api/releases", status_code=201)
+def create(request: Request, body: ReleaseBody, who: Acting) -> Response:
+    """A draft release."""
+    context = context_of(request)
+    new = NewRelease(**body.model_dump())
+
+    def deed(conn: Connection) -> Any:
+        return _view(conn, publish.create(conn, new, who.name, context.clock()))
+
+    return answer_once(request, context, who.name, body.model_dump(), 201, deed)
+
+
+def _view(conn: Connection, release_id: str) -> dict[str, Any]:
+    found = releases.find(conn, release_id)
+    if found is None:
+        raise signing.unknown_release(release_id)
+    return publish.view(conn, found)
+
+
+@router.get("/api/releases")
+def page(
+    request: Request,
+    who: Viewer,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+    product: Annotated[str | None, Query(max_length=64)] = None,
+) -> Any:
+    """Newest first."""
+    with context_of(request).database.read() as conn:
+        rows = releases.page(conn, limit=limit, before=cursor, product=product)
+        items = [publish.view(conn, row) for row in rows]
+    return {"items": items, "next": rows[-1].id if len(rows) == limit else None}
+
+
+@router.get("/api/releases/{release_id}")
+def show(request: Request, release_id: ReleaseId, who: Viewer) -> Any:
+    """One release: images, signatures gathered, deltas."""
+    with context_of(request).database.read() as conn:
+        return _view(conn, release_id)
+
+
+@router.post("/api/releases/{release_id}:seal")
+def seal(request: Request, release_id: ReleaseId, who: Acting) -> Any:
+    """No more artifacts: it waits for its signatures."""
+    context = context_of(request)
+
+    def deed(conn: Connection) -> Any:
+        signing.seal(conn, release_id, who.name, context.clock())
+        return _view(conn, release_id)
+
+    return context.write(deed)
+
+
+# --- artifacts -------------------------------------------------------------------------------------
+
+
+@router.get("/api/artifacts")
+def artifacts(
+    request: Request, who: Viewer, release: Annotated[str, Query(pattern="^rel_[0-9a-z]{1,40}$")]
+) -> Any:
+    """The files of one release."""
+    with context_of(request).database.read() as conn:
+        _view(conn, release)
+        found = releases.artifacts_of(conn, release)
+    return {"items": [publish.artifact_view(row) for row in found], "next": None}
+
+
+async def upload(request: Request) -> Response:
+    """`POST /api/artifacts?release=&device_type=&sha256=`: the body is the image, streamed to disk."""
+    context = context_of(request)
+    who, release = await asyncio.to_thread(_before_upload, request, context)
+    query = request.query_params
+    length = request.headers.get("content-length", "")
+    announced = int(length) if length.isdecimal() else None
+    if announced is not None and announced > context.max_image:
+        raise Rejected(
+            "too_large",
+            f"body is {announced} bytes: this server takes {context.max_image} at most",
+            kind=Kind.TOO_LARGE,
+            field="body",
+            value=announced,
+            rule=f"at most {context.max_image} bytes",
+        )
+    intake = context.blobs.intake(context.max_image)
+    try:
+        async for chunk in request.stream():
+            await asyncio.to_thread(intake.write, chunk)
+        facts = await asyncio.to_thread(
+            publish.check_bytes, release.kind, intake, query.get("sha256"), announced
+        )
+        stored = await asyncio.to_thread(intake.keep)
+    except ClientDisconnect:
+        return Response(status_code=400)  # nobody reads it: the upload was cut, and leaves nothing behind
+    finally:
+        intake.drop()
+
+    def deed(conn: Connection) -> Any:
+        made = publish.add_artifact(
+            conn,
+            release.id,
+            query["device_type"],
+            stored.sha256,
+            stored.size,
+            facts,
+            who.name,
+            context.clock(),
+        )
+        return publish.artifact_view(releases.find_artifact(conn, made))
+
+    return JSONResponse(await context.write_async(deed), status_code=201)
+
+
+def _before_upload(request: Request, context: Context) -> tuple[Operator, Any]:
+    """Who uploads, into which release; asked before the first byte is kept."""
+    from skylift.api.auth import needs
+    from skylift.engine.access import Role as Rank
+
+    who = needs(Rank.OPERATOR)(request)
+    for field in ("release", "device_type"):
+        if len(request.query_params.getlist(field)) != 1:
+            raise invalid(field, request.query_params.getlist(field), "is needed, once")
+    with context.database.read() as conn:
+        release = publish.check_open(
+            conn, request.query_params["release"], request.query_params["device_type"]
+        )
+    return who, release
+
+
+async def blob(request: Request) -> Response:
+    """`GET /api/blobs/{sha256}`: Range, ETag, 304, If-Range; the bytes leave by sendfile."""
+    context = context_of(request)
+    sha256 = request.path_params["sha256"]
+    await asyncio.to_thread(anybody, request, context)
+    path = context.blobs.path(sha256)
+    if len(sha256) != 64 or not path.is_file():
+        raise Rejected("unknown_blob", f"blob is {sha256[:70]!r}: there is no such blob", kind=Kind.NOT_FOUND)
+    etag = f'"{sha256}"'
+    headers = {
+        "ETag": etag,
+        "Cache-Control": "private, max-age=31536000, immutable",
+        "X-Content-Type-Options": "nosniff",
+    }
+    if etag in (part.strip() for part in request.headers.get("if-none-match", "").split(",")):
+        return Response(status_code=304, headers=headers)
+    return FileResponse(path, media_type="application/octet-stream", headers=headers)
+
+
+# --- trust -----------------------------------------------------------------------------------------
+
+
+@router.get("/api/trust")
+def trust_status(request: Request, who: Viewer) -> Any:
+    """Every role with its days left; what is half signed."""
+    context = context_of(request)
+    with context.database.read() as conn:
+        return signing.status(conn, context.clock())
+
+
+@router.get("/api/trust/online-keys")
+def online_keys(request: Request, who: Viewer) -> Any:
+    """The public parts of the server's own keys."""
+    return context_of(request).online.public()
+
+
+class CeremonyBody(BaseModel):
+    """Signed public files, base64."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    image_root: str = Field(max_length=MAX_CEREMONY)
+    director_root: str = Field(max_length=MAX_CEREMONY)
+    targets: str = Field(max_length=MAX_CEREMONY)
+
+
+@router.post("/api/trust/ceremony")
+def take_ceremony(request: Request, body: CeremonyBody, who: Admin) -> Any:
+    """Take in roots and delegations; each is verified first."""
+    context = context_of(request)
+    given = {name: _decode(name, value) for name, value in body.model_dump().items()}
+
+    def deed(conn: Connection) -> Any:
+        signing.take_ceremony(conn, context.online, given, who.name, context.clock())
+        return signing.status(conn, context.clock())
+
+    return context.write(deed)
+
+
+def _decode(field: str, value: str) -> bytes:
+    try:
+        return base64.b64decode(value, validate=True)
+    except (binascii.Error, ValueError) as e:
+        raise invalid(field, value[:20], "is not base64") from e
+
+
+@router.get("/api/trust/pending/{role}")
+def pending(request: Request, role: Role, who: Viewer) -> Response:
+    """A half-signed file, as it is to be signed."""
+    with context_of(request).database.read() as conn:
+        found = trustfiles.pending(conn, role)
+    if found is None:
+        raise Rejected(
+            "nothing_to_sign",
+            f"role is {role!r}: nothing waits for signatures",
+            kind=Kind.NOT_FOUND,
+            field="role",
+            value=role,
+            rule="a role that waits",
+        )
+    return Response(found.body, media_type="application/json")
+
+
+class SignatureBody(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    version: int = Field(ge=1, lt=2**31)
+    keyid: str = Field(pattern="^[0-9a-f]{64}$")
+    sig: str = Field(pattern="^[0-9a-f]{16,1024}$")
+
+
+@router.post("/api/trust/pending/{role}/signatures")
+def add_signature(request: Request, role: Role, body: SignatureBody, who: Acting) -> Any:
+    """One offline signature; at the threshold the role and its releases are published."""
+    context = context_of(request)
+    signature = Signature(body.keyid, body.sig)
+    return context.write(
+        lambda conn: signing.sign(
+            conn, context.online, role, body.version, signature, who.name, context.clock()
+        )
+    )
+
+
+# --- the repositories devices read -------------------------------------------------------------------
+
+
+def image_file(request: Request) -> Response:
+    """`GET /image/{filename}`: public, as signed. Versioned files never change."""
+    from skylift.engine.repos import image
+
+    context = context_of(request)
+    filename = request.path_params["filename"]
+    body = image(context.database, context.online, filename, context.clock())
+    return _metadata(body, immutable=filename != "timestamp.json")
+
+
+def director_file(request: Request) -> Response:
+    """`GET /director/{device_id}/{filename}`: that device's orders, for it and for operators."""
+    from skylift.engine.repos import order
+
+    context = context_of(request)
+    device_id = request.path_params["device_id"]
+    asking = anybody(request, context)
+    if isinstance(asking, Device) and asking.device_id != device_id:
+        raise Rejected(
+            "foreign_token",
+            f"device_id is {device_id!r}: the token belongs to another device",
+            kind=Kind.FORBIDDEN,
+            field="device_id",
+            value=device_id,
+            rule="the device whose token this is",
+        )
+    with context.database.read() as conn:
+        device = enroll.find(conn, device_id)
+    filename = request.path_params["filename"]
+    return _metadata(order(context.database, context.online, device, filename, context.clock()), False)
+
+
+def _metadata(body: bytes, immutable: bool) -> Response:
+    cache = "public, max-age=31536000, immutable" if immutable else "no-cache"
+    return Response(body, media_type="application/json", headers={"Cache-Control": cache})

@@ -1,0 +1,137 @@
+"""How things look on the wire: rows and tallies as JSON objects. Reads only."""
+
+from datetime import datetime
+from typing import Any
+
+from skylift.core.failure import rate_percent
+from skylift.core.lifecycle import UpdateState
+from skylift.core.world import Phase
+from skylift.store import counters, deployments, devices, updates, world
+from skylift.store.db import Connection
+from skylift.store.devices import Device
+from skylift.store.events import Event
+
+_TALLY = ("waiting", *(state.value for state in UpdateState))
+
+
+def instant(at: datetime | None) -> str | None:
+    """ISO 8601 in UTC."""
+    return None if at is None else at.isoformat().replace("+00:00", "Z")
+
+
+def deployment(conn: Connection, row: Any, *, whole: bool = True) -> dict[str, Any]:
+    """A deployment: where it stands, why, what it waits for; with `whole` its phases and recent failures."""
+    shown = {
+        "id": row.id,
+        "release": row.release_id,
+        "product": row.product,
+        "version": row.version,
+        "kind": row.kind,
+        "status": row.status,
+        "status_reason": row.status_reason,
+        "paused_by": row.paused_by,
+        "generation": row.generation,
+        "mandatory": row.mandatory,
+        "priority": row.priority,
+        "failure_threshold_percent": row.threshold_percent,
+        "failure_min_devices": row.min_devices,
+        "failure_action": row.failure_action,
+        "rollback_of": row.rollback_of,
+        "created_by": row.created_by,
+        "created_at": instant(row.created_at),
+        "starts_at": instant(row.starts_at),
+        "started_at": instant(row.started_at),
+        "finished_at": instant(row.finished_at),
+        "ends_at": instant(row.ends_at),
+    }
+    if whole:
+        shown |= _progress(conn, row)
+    return shown
+
+
+def _progress(conn: Connection, row: Any) -> dict[str, Any]:
+    counts = counters.of_deployment(conn, row.id)
+    phases = [
+        world.phase_view(phase, counts.get(phase.number, {})) for phase in deployments.phases_of(conn, row.id)
+    ]
+    totals = {name: sum(getattr(phase.tally, name) for phase in phases) for name in _TALLY}
+    failures = [
+        {
+            "device_id": failed.device_id,
+            "state": failed.state,
+            "reason": failed.reason,
+            "message": failed.message,
+            "at": instant(failed.updated_at),
+        }
+        for failed in updates.recent_failures(conn, row.id)
+    ]
+    return {
+        "config": row.config,
+        "notes": row.notes,
+        "devices": sum(phase.tally.size for phase in phases),
+        "totals": totals,
+        "phases": [_phase(phase) for phase in phases],
+        "recent_failures": failures,
+    }
+
+
+def _phase(phase: Phase) -> dict[str, Any]:
+    return {
+        "number": phase.number,
+        "name": phase.name,
+        "state": phase.state.value,
+        "gate": phase.gate.value,
+        "promoted": phase.promoted,
+        "size": phase.tally.size,
+        "failure_rate_percent": rate_percent(phase.tally),
+        "opened_at": instant(phase.opened_at),
+        "finished_at": instant(phase.finished_at),
+        "tally": {name: getattr(phase.tally, name) for name in _TALLY},
+    }
+
+
+def update(row: Any) -> dict[str, Any]:
+    """One device's run through one deployment: the user's `DeviceUpdateStatus`, and more."""
+    return {
+        "device_id": row.device_id,
+        "state": row.state,
+        "progress": row.progress,
+        "reason": row.reason or None,
+        "error_message": row.message or None,
+        "attempt": row.attempt,
+        "phase": row.phase,
+        "from_version": row.from_version,
+        "offered_at": instant(row.offered_at),
+        "started_at": instant(row.started_at),
+        "completed_at": instant(row.completed_at),
+    }
+
+
+def device(found: Device, seen: datetime | None) -> dict[str, Any]:
+    return {
+        "device_id": found.device_id,
+        "device_type": found.device_type,
+        "current_version": found.current_version,
+        "config_version": found.config_version,
+        "image_sha256": found.image_sha256,
+        "labels": dict(found.labels),
+        "status": found.status,
+        "enrolled_at": instant(found.enrolled_at),
+        "last_seen": instant(seen),
+        "deployment": found.deployment_id,
+    }
+
+
+def device_list(conn: Connection, found: list[Device]) -> list[dict[str, Any]]:
+    seen = devices.last_seen(conn, [one.pk for one in found])
+    return [device(one, seen.get(one.pk)) for one in found]
+
+
+def event(found: Event) -> dict[str, Any]:
+    return {
+        "id": found.pk,
+        "at": instant(found.at),
+        "kind": found.kind,
+        "deployment": found.deployment_id,
+        "data": found.data,
+    }

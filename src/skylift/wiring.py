@@ -1,0 +1,322 @@
+"""Puts the server together. The only place that may import everything; nothing imports it but the doors."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import structlog
+from granian.constants import Interfaces
+from granian.server.embed import Server as Granian
+from starlette.types import ASGIApp
+
+from skylift.api.app import build as build_app
+from skylift.api.auth import device_by_token
+from skylift.api.context import Context
+from skylift.api.metrics import Metrics
+from skylift.core.deadlines import Deadlines
+from skylift.core.errors import SkyliftError
+from skylift.core.lifecycle import UpdateState
+from skylift.engine import access, deltas, signing
+from skylift.engine.blobs import BlobStore
+from skylift.engine.broker import EmbeddedBroker
+from skylift.engine.checkin import Checkin, LiveCache, Pace
+from skylift.engine.deployments import recount_waiting
+from skylift.engine.loop import Loop
+from skylift.engine.notify import Doorbell, PhaseBell
+from skylift.engine.outbox import Courier
+from skylift.engine.rollback import roll_back
+from skylift.settings import Settings
+from skylift.store import access as stored
+from skylift.store import devices
+from skylift.store.db import Database, migrate
+
+LOG = structlog.get_logger("skylift")
+Clock = Callable[[], datetime]
+SEEN_FLUSH_S = 5.0
+FRESHEN_EVERY = timedelta(minutes=5)
+SWEEP_EVERY = timedelta(hours=1)
+KEEP_ANSWERS = timedelta(days=7)  # for repeated requests
+KEEP_EFFECTS = timedelta(days=7)  # done outbox rows
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class SeenBook:
+    """Last contacts, written behind: losing a few seconds of them at a crash is the bargain."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._lock = threading.Lock()
+        self._contacts: dict[int, datetime] = {}
+
+    def note(self, device_pk: int, now: datetime) -> None:
+        with self._lock:
+            self._contacts[device_pk] = now
+
+    def flush(self) -> None:
+        with self._lock:
+            contacts, self._contacts = self._contacts, {}
+        if contacts:
+            self._database.write(lambda conn: devices.touch(conn, contacts))
+
+
+@dataclass
+class Chores:
+    """What the loop does now and then."""
+
+    database: Database
+    online: signing.OnlineKeys
+    seen: SeenBook
+    _due: dict[str, datetime] = field(default_factory=dict)
+
+    def __call__(self, now: datetime) -> None:
+        if self._is_due("seen", now, timedelta(seconds=SEEN_FLUSH_S)):
+            self.seen.flush()
+        if self._is_due("freshen", now, FRESHEN_EVERY):
+            self._freshen(now)
+        if self._is_due("sweep", now, SWEEP_EVERY):
+            self.database.write(lambda conn: stored.forget_kept(conn, now - KEEP_ANSWERS))
+
+    def _is_due(self, name: str, now: datetime, every: timedelta) -> bool:
+        due = self._due.get(name, now)
+        # A clock that jumped back must not stop a chore for as long as it jumped.
+        if due <= now or due - now > every:
+            self._due[name] = now + every
+            return True
+        return False
+
+    def _freshen(self, now: datetime) -> None:
+        with self.database.read() as conn:
+            stale = signing.is_stale(conn, now)
+        if stale:
+            self.database.write(lambda conn: signing.freshen(conn, self.online, now))
+
+
+@dataclass
+class SkyliftServer:
+    """The parts, started and stopped in order."""
+
+    settings: Settings
+    database: Database
+    app: ASGIApp
+    loop: Loop
+    courier: Courier
+    seen: SeenBook
+    broker: EmbeddedBroker | None
+    bell: Doorbell | None
+
+    def start(self) -> None:
+        self.loop.start()
+        self.courier.start()
+
+    def stop(self) -> None:
+        """Finish what is under way; nothing that was acknowledged depends on this."""
+        self.courier.stop()
+        self.loop.stop()
+        if self.bell is not None:
+            self.bell.close()
+        if self.broker is not None:
+            self.broker.stop()
+        try:
+            self.seen.flush()
+        except SkyliftError as e:
+            LOG.warning("last contacts not written", error=str(e))
+        self.database.close()
+
+    @property
+    def mqtt_url(self) -> str:
+        """Where devices ring in; empty without a doorbell."""
+        if self.broker is not None:
+            return self.broker.url
+        return "" if self.settings.mqtt_url == "off" else self.settings.mqtt_url
+
+
+def build(settings: Settings, clock: Clock = utc_now) -> SkyliftServer:
+    """Everything, not yet started. Makes what a first start needs: schema, keys, an admin's token."""
+    data = settings.data_dir
+    data.mkdir(parents=True, exist_ok=True)
+    migrate(settings.database)
+    database = Database(settings.database)
+    blobs = BlobStore(data / "blobs")
+    blobs.sweep()
+    online = signing.OnlineKeys.open(data / "keys")
+    _first_token(database, data / "admin.token", clock)
+    deadlines = _deadlines(settings)
+    lives = LiveCache(database)
+    seen = SeenBook(database)
+    loop = Loop(database, clock, deadlines, lives, (Chores(database, online, seen),))
+    broker, bell = _doorbell(settings, database)
+    courier = Courier(database, _handlers(database, blobs, clock, deadlines, bell), clock)
+
+    def poke() -> None:
+        loop.poke()
+        courier.poke()
+
+    pace = Pace(settings.check_interval_s, settings.check_interval_waiting_s, settings.check_interval_busy_s)
+    context = Context(
+        database=database,
+        blobs=blobs,
+        online=online,
+        checkin=Checkin(lives, deadlines, pace),
+        deadlines=deadlines,
+        clock=clock,
+        poke=poke,
+        seen=seen.note,
+        metrics=Metrics(database),
+        max_body=settings.max_body_bytes,
+        max_image=settings.max_image_bytes,
+        metrics_public=settings.metrics_public,
+        poll_in_loop=database.dialect == "sqlite",
+    )
+    return SkyliftServer(settings, database, build_app(context), loop, courier, seen, broker, bell)
+
+
+def _deadlines(settings: Settings) -> Deadlines:
+    seconds = {
+        UpdateState.PENDING: settings.pending_deadline_s,
+        UpdateState.DOWNLOADING: settings.downloading_deadline_s,
+        UpdateState.INSTALLING: settings.installing_deadline_s,
+        UpdateState.VALIDATING: settings.validating_deadline_s,
+    }
+    return Deadlines({state: timedelta(seconds=s) for state, s in seconds.items()})
+
+
+def _doorbell(settings: Settings, database: Database) -> tuple[EmbeddedBroker | None, Doorbell | None]:
+    if settings.mqtt_url == "off":
+        return None, None
+    if settings.mqtt_url:
+        return None, Doorbell(settings.mqtt_url)
+
+    def admits(device_id: str, token: str) -> bool:
+        with database.read() as conn:
+            found = device_by_token(conn, token)
+        return found is not None and found.device_id == device_id
+
+    broker = EmbeddedBroker(admits, settings.host, settings.mqtt_port)
+    broker.start()
+    return broker, Doorbell(broker.own_url)
+
+
+def _handlers(
+    database: Database, blobs: BlobStore, clock: Clock, deadlines: Deadlines, bell: Doorbell | None
+) -> dict[str, Callable[[dict[str, Any]], None]]:
+    def recount(payload: dict[str, Any]) -> None:
+        database.write(lambda conn: recount_waiting(conn, payload["deployment"]))
+
+    def send_back(payload: dict[str, Any]) -> None:
+        database.write(lambda conn: roll_back(conn, payload["deployment"], "skylift", clock(), deadlines))
+
+    def nobody(payload: dict[str, Any]) -> None:
+        """No broker: devices come at their next poll."""
+
+    return {
+        "deltas": deltas.DeltaMaker(database, blobs, clock),
+        "recount": recount,
+        "rollback": send_back,
+        "doorbell": PhaseBell(database, bell) if bell is not None else nobody,
+    }
+
+
+def _first_token(database: Database, path: Path, clock: Clock) -> None:
+    """The first admin's token, where there is none yet. The file is written before the row: a crash between
+    them costs a second try, not a server nobody can enter."""
+    with database.read() as conn:
+        if stored.tokens(conn):
+            return
+    if not path.exists():
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "w") as file:
+            file.write("op_" + os.urandom(32).hex() + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+    token = path.read_text().strip()
+    database.write(lambda conn: access.make_token(conn, "admin", "admin", "skylift", clock(), token=token))
+
+
+# --- serving -----------------------------------------------------------------------------------------
+
+
+def serve(settings: Settings) -> None:
+    """Run until SIGTERM or SIGINT. One process; killed at any moment, it goes on where it was."""
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(file=open("/dev/stderr", "w")))  # noqa: SIM115 - lives as long as the process
+    asyncio.run(_serve(settings))
+
+
+async def _serve(settings: Settings) -> None:
+    server = build(settings)
+    port = settings.port or _free_port(settings.host)
+    granian = Granian(
+        server.app,
+        address=settings.host,
+        port=port,
+        interface=Interfaces.ASGI,
+        log_enabled=False,
+        backlog=1024,
+        ssl_cert=settings.tls_certificate,
+        ssl_key=settings.tls_key,
+    )
+    stopped = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    server.start()
+    serving = asyncio.create_task(granian.serve())
+    scheme = "https" if settings.tls_certificate else "http"
+    url = f"{scheme}://{settings.host}:{port}"
+    try:
+        await _listening(settings.host, port, serving)
+        _announce(settings.data_dir, {"url": url, "pid": os.getpid(), "mqtt": server.mqtt_url})
+        LOG.info("listening", url=url, mqtt=server.mqtt_url, data=str(settings.data_dir))
+        waiting = asyncio.create_task(stopped.wait())
+        await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        granian.stop()
+        await asyncio.wait({serving}, timeout=5)
+        await asyncio.to_thread(server.stop)
+
+
+async def _listening(host: str, port: int, serving: "asyncio.Task[None]") -> None:
+    for _ in range(200):
+        if serving.done():
+            break
+        try:
+            _, writer = await asyncio.open_connection(host, port)
+        except OSError:
+            await asyncio.sleep(0.02)
+            continue
+        writer.close()
+        return
+    raise OSError(f"cannot listen on {host}:{port}")
+
+
+def _announce(data: Path, what: dict[str, Any]) -> None:
+    temporary = data / "server.json.new"
+    temporary.write_text(json.dumps(what))
+    temporary.replace(data / "server.json")
+
+
+def _free_port(host: str) -> int:
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@asynccontextmanager
+async def running(server: SkyliftServer) -> AsyncIterator[SkyliftServer]:
+    """Start and stop around a block; for tests that drive the application in-process."""
+    server.start()
+    try:
+        yield server
+    finally:
+        await asyncio.to_thread(server.stop)

@@ -1,0 +1,352 @@
+"""The engine over a real database, without HTTP: a yard full of devices, and a clock that is told the time."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from skylift.core.deadlines import Deadlines
+from skylift.core.ids import mint
+from skylift.core.lifecycle import OPEN, Reason, UpdateState
+from skylift.core.world import World
+from skylift.engine import deployments, reports, rollback
+from skylift.engine.checkin import Ask, Checkin, LiveCache, Needs, order_again, recount
+from skylift.engine.loop import Loop
+from skylift.engine.reports import Recorded, Report
+from skylift.store import devices, groups, releases, tables, world
+from skylift.store.db import Connection, Database
+
+TYPE = "sensor-v2"
+STAGES = ("downloading", "installing", "validating", "complete")
+
+
+def digest(*parts: str) -> str:
+    return hashlib.sha256("/".join(parts).encode()).hexdigest()
+
+
+@dataclass
+class Yard:
+    """Devices that do what a test says, against the engine and a real database."""
+
+    database: Database
+    clock: Any
+    runs: dict[str, str] = field(default_factory=dict)  # device -> the version it runs
+    configs: dict[str, str] = field(default_factory=dict)
+    types: dict[str, str] = field(default_factory=dict)
+    serial: int = 0
+
+    def __post_init__(self) -> None:
+        self.deadlines = Deadlines()
+        self.open()
+
+    def open(self) -> None:
+        """Start the parts that live in memory; a restart is doing it again."""
+        self.lives = LiveCache(self.database)
+        self.checkin = Checkin(self.lives, self.deadlines)
+        self.loop = Loop(self.database, self.clock, self.deadlines, self.lives)
+
+    def restart(self) -> None:
+        """The server dies and comes back: only the database is left."""
+        url = self.database.url
+        self.database.close()
+        self.database = Database(url)
+        self.open()
+
+    def write(self, deed: Callable[[Connection], Any]) -> Any:
+        try:
+            return self.database.write(deed)
+        finally:
+            self.lives.invalidate()
+
+    def read(self, question: Callable[[Connection], Any]) -> Any:
+        with self.database.read() as conn:
+            return question(conn)
+
+    def wipe(self) -> None:
+        """Forget everything: the next example begins in an empty yard."""
+
+        def empty(conn: Connection) -> None:
+            for table in reversed(tables.metadata.sorted_tables):
+                conn.execute(sa.delete(table))
+
+        self.write(empty)
+        self.runs.clear()
+        self.configs.clear()
+        self.types.clear()
+
+    # --- what there is ------------------------------------------------------------------------------
+
+    def release(
+        self,
+        version: str,
+        *,
+        product: str = "sensor",
+        kind: str = "image",
+        types: tuple[str, ...] = (TYPE,),
+        status: str = "published",
+    ) -> str:
+        self.serial += 1
+        release_id = mint("rel", self.clock(), self.serial.to_bytes(5, "big"))
+
+        def make(conn: Connection) -> None:
+            now = self.clock()
+            releases.insert(
+                conn, id=release_id, product=product, version=version, kind=kind, status=status,
+                created_at=now, created_by="ada", published_at=now if status == "published" else None,
+            )  # fmt: skip
+            for number, device_type in enumerate(types):
+                releases.insert_artifact(
+                    conn, id=f"art_{self.serial}_{number}", release_id=release_id, device_type=device_type,
+                    kind="full", sha256=digest(product, version, device_type), size=1000, created_at=now,
+                )  # fmt: skip
+
+        self.write(make)
+        return release_id
+
+    def enroll(
+        self, name: str, version: str = "1.0.0", *, device_type: str = TYPE, labels: dict[str, str] | None = None
+    ) -> str:
+        def make(conn: Connection) -> None:
+            made = devices.insert(
+                conn, device_id=name, device_type=device_type, token_hash=digest(name), labels=labels or {},
+                now=self.clock(),
+            )  # fmt: skip
+            devices.set_facts(conn, made.pk, version, None, None)
+
+        self.write(make)
+        self.runs[name], self.types[name] = version, device_type
+        return name
+
+    def fleet(self, count: int, version: str = "1.0.0", prefix: str = "d") -> list[str]:
+        return [self.enroll(f"{prefix}{number:03}", version) for number in range(count)]
+
+    def group(self, name: str, *, query: str | None = None, members: tuple[str, ...] = ()) -> str:
+        self.serial += 1
+        group_id = mint("grp", self.clock(), self.serial.to_bytes(5, "big"))
+
+        def make(conn: Connection) -> None:
+            kind = "query" if query else "list"
+            groups.insert(conn, groups.Group(group_id, name, kind, query, self.clock()))
+            if members:
+                groups.add(conn, group_id, [self.device(member).pk for member in members])
+
+        self.write(make)
+        return group_id
+
+    def device(self, name: str) -> Any:
+        return self.read(lambda conn: devices.find_device(conn, name))
+
+    # --- what operators do --------------------------------------------------------------------------
+
+    def create(self, version: str = "1.1.0", **body: Any) -> str:
+        config = {"firmware_version": version, "target_devices": "all", **body}
+        if "target_groups" in body:
+            config.pop("target_devices")
+        made: str = self.write(lambda conn: deployments.create(conn, config, "ada", self.clock()))
+        return made
+
+    def running(self, version: str = "1.1.0", **body: Any) -> str:
+        """A deployment whose first phase is open."""
+        made = self.create(version, **body)
+        self.tick()
+        return made
+
+    def pause(self, deployment: str) -> None:
+        self.write(lambda conn: deployments.pause(conn, deployment, "ada", self.clock()))
+
+    def resume(self, deployment: str, threshold: float | None = None) -> None:
+        self.write(lambda conn: deployments.resume(conn, deployment, "ada", self.clock(), threshold))
+
+    def promote(self, deployment: str) -> None:
+        self.write(lambda conn: deployments.promote(conn, deployment, "ada", self.clock()))
+
+    def abort(self, deployment: str) -> None:
+        self.write(lambda conn: deployments.abort(conn, deployment, "ada", self.clock(), self.deadlines))
+
+    def retry(self, deployment: str, *names: str) -> int:
+        now = self.clock()
+
+        def again(conn: Connection) -> int:
+            return deployments.retry(
+                conn, deployment, "ada", now, self.deadlines,
+                lambda conn, pk, dep, attempt: order_again(conn, pk, dep, attempt, now), names or None,
+            )  # fmt: skip
+
+        number: int = self.write(again)
+        return number
+
+    def roll_back(self, deployment: str) -> rollback.RolledBack:
+        def deed(conn: Connection) -> rollback.RolledBack:
+            return rollback.roll_back(conn, deployment, "ada", self.clock(), self.deadlines)
+
+        made: rollback.RolledBack = self.write(deed)
+        return made
+
+    def tick(self, **forward: float) -> None:
+        """Time goes on, and the loop looks."""
+        self.clock.forward(**forward)
+        self.loop.tick(self.clock())
+
+    # --- what devices do ----------------------------------------------------------------------------
+
+    def check(self, name: str) -> dict[str, Any]:
+        ask = Ask(self.types[name], self.runs[name], self.configs.get(name))
+        outcome = self.read(lambda conn: self.checkin.look(conn, devices.find_device(conn, name), ask, self.clock()))
+        if not isinstance(outcome, Needs):
+            answer: dict[str, Any] = outcome.answer
+            return answer
+        written: dict[str, Any] = self.write(outcome.deed)
+        return written
+
+    def offered(self, name: str) -> str | None:
+        """The deployment the device is offered at a check, or None."""
+        deployment: str | None = self.check(name).get("deployment")
+        return deployment
+
+    def report(
+        self,
+        name: str,
+        deployment: str,
+        state: str,
+        *,
+        attempt: int | None = None,
+        progress: int | None = None,
+        reason: str | None = None,
+        image: str | None = None,
+        message: str = "",
+    ) -> Recorded:
+        said = Report(
+            deployment, UpdateState(state), attempt, progress, Reason(reason) if reason else None, message, image
+        )
+        recorded: Recorded = self.write(
+            lambda conn: reports.record(conn, devices.find_device(conn, name), said, self.clock(), self.deadlines)
+        )
+        if recorded.recorded and state == "complete":
+            row = self.row(deployment)
+            (self.configs if row.kind == "config" else self.runs)[name] = row.version
+        return recorded
+
+    def finish(self, name: str, deployment: str, end: str = "complete", reason: str | None = None) -> None:
+        """Check, then every stage up to `end`."""
+        assert self.offered(name) == deployment
+        for state in STAGES[:3]:
+            assert self.report(name, deployment, state).recorded
+        assert self.report(name, deployment, end, reason=reason).recorded
+
+    def checks(self, names: list[str], deployment: str) -> list[str]:
+        """Everybody asks; who was offered this deployment."""
+        return [name for name in names if self.offered(name) == deployment]
+
+    # --- what is so ---------------------------------------------------------------------------------
+
+    def row(self, deployment: str) -> Any:
+        return self.read(
+            lambda conn: conn.execute(
+                sa.select(tables.deployments).where(tables.deployments.c.id == deployment)
+            ).one()
+        )
+
+    def status(self, deployment: str) -> str:
+        found: str = self.row(deployment).status
+        return found
+
+    def world(self, deployment: str) -> World:
+        found = self.read(lambda conn: world.load_world(conn, deployment))
+        assert found is not None
+        return found
+
+    def states(self, deployment: str) -> dict[str, str]:
+        """device -> state, of everybody who has a row."""
+        updates, fleet = tables.updates, tables.devices
+        question = (
+            sa.select(fleet.c.device_id, updates.c.state)
+            .join(fleet, fleet.c.pk == updates.c.device_pk)
+            .where(updates.c.deployment_id == deployment)
+        )
+        return dict(self.read(lambda conn: [tuple(row) for row in conn.execute(question)]))
+
+    def update(self, name: str, deployment: str) -> Any:
+        device = self.device(name)
+        question = sa.select(tables.updates).where(
+            tables.updates.c.deployment_id == deployment, tables.updates.c.device_pk == device.pk
+        )
+        return self.read(lambda conn: conn.execute(question).one())
+
+    def events(self, deployment: str, kind: str) -> list[dict[str, Any]]:
+        question = (
+            sa.select(tables.events.c.data)
+            .where(tables.events.c.deployment_id == deployment, tables.events.c.kind == kind)
+            .order_by(tables.events.c.pk)
+        )
+        found: list[dict[str, Any]] = self.read(lambda conn: [row.data for row in conn.execute(question)])
+        return found
+
+    def outbox(self, kind: str) -> list[dict[str, Any]]:
+        question = sa.select(tables.outbox.c.payload).where(tables.outbox.c.kind == kind)
+        found: list[dict[str, Any]] = self.read(lambda conn: [row.payload for row in conn.execute(question)])
+        return found
+
+    def everything(self, *, but: tuple[str, ...] = ()) -> dict[str, list[Any]]:
+        """Every row of every table, to see that nothing changed."""
+
+        def all_rows(conn: Connection) -> dict[str, list[Any]]:
+            return {
+                table.name: sorted(map(repr, conn.execute(sa.select(table))))
+                for table in tables.metadata.sorted_tables
+                if table.name not in but
+            }
+
+        found: dict[str, list[Any]] = self.read(all_rows)
+        return found
+
+    # --- what must always be so ---------------------------------------------------------------------
+
+    def must_hold(self) -> None:
+        """Counters equal a recount; one open update per device, in its slot; rows only in opened phases."""
+        all_deployments = self.read(lambda conn: [row.id for row in conn.execute(sa.select(tables.deployments))])
+        for deployment in all_deployments:
+            assert self.read(lambda conn, d=deployment: recount(conn, d)) == {}
+            self._phases_hold(deployment)
+        self._slots_hold()
+
+    def _phases_hold(self, deployment: str) -> None:
+        found = self.world(deployment)
+        opened = {phase.number for phase in found.phases if phase.state != "closed"}
+        question = sa.select(tables.updates.c.phase).where(tables.updates.c.deployment_id == deployment)
+        assert {row.phase for row in self.read(lambda conn: conn.execute(question).all())} <= opened
+        assert opened == set(range(len(opened))), "phases open in their order"
+        ended = [p for p in found.phases[: max(0, len(opened) - 1)] if not (p.promoted or p.finished_at)]
+        assert not ended, "a phase opened before the one before it was through or promoted"
+        room = self.row(deployment).max_parallel
+        if room is not None:
+            assert sum(phase.tally.in_flight for phase in found.phases) <= room
+
+    def _slots_hold(self) -> None:
+        open_states = [state.value for state in OPEN]
+        updates = sa.select(tables.updates.c.device_pk, tables.updates.c.deployment_id, tables.updates.c.attempt)
+        rows = self.read(lambda conn: conn.execute(updates.where(tables.updates.c.state.in_(open_states))).all())
+        slots = sa.select(tables.devices.c.pk, tables.devices.c.deployment_id, tables.devices.c.attempt)
+        held = self.read(
+            lambda conn: conn.execute(slots.where(tables.devices.c.deployment_id.is_not(None))).all()
+        )
+        assert sorted(map(tuple, rows)) == sorted(map(tuple, held))
+
+
+@pytest.fixture
+def yard(database: Database, clock: Any) -> Iterator[Yard]:
+    """An empty yard, on SQLite and on PostgreSQL."""
+    made = Yard(database, clock)
+    yield made
+    made.database.close()
+
+
+@pytest.fixture
+def sqlite_yard(sqlite_database: Database, clock: Any) -> Iterator[Yard]:
+    """The same on SQLite only, for tests that are not about SQL."""
+    made = Yard(sqlite_database, clock)
+    yield made
+    made.database.close()
+
+
