@@ -20,6 +20,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+
 from skylift.store.db import Database, migrate
 
 START = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)

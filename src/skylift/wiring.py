@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -27,7 +26,7 @@ from skylift.core.errors import SkyliftError
 from skylift.core.lifecycle import UpdateState
 from skylift.engine import access, deltas, signing
 from skylift.engine.blobs import BlobStore
-from skylift.engine.broker import EmbeddedBroker
+from skylift.engine.broker import EmbeddedBroker, free_port
 from skylift.engine.checkin import Checkin, LiveCache, Pace
 from skylift.engine.deployments import recount_waiting
 from skylift.engine.loop import Loop
@@ -255,7 +254,7 @@ def serve(settings: Settings) -> None:
 
 async def _serve(settings: Settings) -> None:
     server = build(settings)
-    port = settings.port or _free_port(settings.host)
+    port = settings.port or free_port(settings.host)
     granian = Granian(
         server.app,
         address=settings.host,
@@ -280,7 +279,7 @@ async def _serve(settings: Settings) -> None:
         waiting = asyncio.create_task(stopped.wait())
         await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        granian.stop()
+        granian.stop()  # type: ignore[no-untyped-call] # granian ships no types for it
         await asyncio.wait({serving}, timeout=5)
         await asyncio.to_thread(server.stop)
 
@@ -303,13 +302,6 @@ def _announce(data: Path, what: dict[str, Any]) -> None:
     temporary = data / "server.json.new"
     temporary.write_text(json.dumps(what))
     temporary.replace(data / "server.json")
-
-
-def _free_port(host: str) -> int:
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @asynccontextmanager

@@ -5,6 +5,7 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
+
 from skylift.store.db import Database
 from skylift.testkit.trustlab import Lab
 

@@ -1,4 +1,4 @@
-"""The engine over a real database, without HTTP: a yard full of devices, and a clock that is told the time."""
+"""The engine over a real database, without HTTP: a yard of devices, and a clock that is told the time."""
 
 import hashlib
 from collections.abc import Callable, Iterator
@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+
 from skylift.core.deadlines import Deadlines
 from skylift.core.ids import mint
 from skylift.core.lifecycle import OPEN, Reason, UpdateState
 from skylift.core.world import World
-from skylift.engine import deployments, reports, rollback
+from skylift.engine import deployments, enroll, reports, rollback
+from skylift.engine import groups as engine_groups
 from skylift.engine.checkin import Ask, Checkin, LiveCache, Needs, order_again, recount
 from skylift.engine.loop import Loop
 from skylift.engine.reports import Recorded, Report
@@ -106,7 +108,12 @@ class Yard:
         return release_id
 
     def enroll(
-        self, name: str, version: str = "1.0.0", *, device_type: str = TYPE, labels: dict[str, str] | None = None
+        self,
+        name: str,
+        version: str = "1.0.0",
+        *,
+        device_type: str = TYPE,
+        labels: dict[str, str] | None = None,
     ) -> str:
         def make(conn: Connection) -> None:
             made = devices.insert(
@@ -134,6 +141,19 @@ class Yard:
 
         self.write(make)
         return group_id
+
+    def join(self, group: str, *names: str) -> None:
+        self.write(
+            lambda conn: engine_groups.change_members(conn, group, list(names), [], "ada", self.clock())
+        )
+
+    def label(self, name: str, **labels: str) -> None:
+        self.write(lambda conn: enroll.set_labels(conn, name, labels, "ada", self.clock()))
+
+    def carry_recounts(self) -> None:
+        """What the courier does with `recount` rows."""
+        for payload in self.outbox("recount"):
+            self.write(lambda conn, p=payload: deployments.recount_waiting(conn, p["deployment"]))
 
     def device(self, name: str) -> Any:
         return self.read(lambda conn: devices.find_device(conn, name))
@@ -193,7 +213,8 @@ class Yard:
 
     def check(self, name: str) -> dict[str, Any]:
         ask = Ask(self.types[name], self.runs[name], self.configs.get(name))
-        outcome = self.read(lambda conn: self.checkin.look(conn, devices.find_device(conn, name), ask, self.clock()))
+        now = self.clock()
+        outcome = self.read(lambda conn: self.checkin.look(conn, devices.find_device(conn, name), ask, now))
         if not isinstance(outcome, Needs):
             answer: dict[str, Any] = outcome.answer
             return answer
@@ -217,11 +238,11 @@ class Yard:
         image: str | None = None,
         message: str = "",
     ) -> Recorded:
-        said = Report(
-            deployment, UpdateState(state), attempt, progress, Reason(reason) if reason else None, message, image
-        )
+        why = Reason(reason) if reason else None
+        said = Report(deployment, UpdateState(state), attempt, progress, why, message, image)
+        now = self.clock()
         recorded: Recorded = self.write(
-            lambda conn: reports.record(conn, devices.find_device(conn, name), said, self.clock(), self.deadlines)
+            lambda conn: reports.record(conn, devices.find_device(conn, name), said, now, self.deadlines)
         )
         if recorded.recorded and state == "complete":
             row = self.row(deployment)
@@ -305,8 +326,8 @@ class Yard:
 
     def must_hold(self) -> None:
         """Counters equal a recount; one open update per device, in its slot; rows only in opened phases."""
-        all_deployments = self.read(lambda conn: [row.id for row in conn.execute(sa.select(tables.deployments))])
-        for deployment in all_deployments:
+        ids = sa.select(tables.deployments.c.id)
+        for deployment in self.read(lambda conn: [row.id for row in conn.execute(ids)]):
             assert self.read(lambda conn, d=deployment: recount(conn, d)) == {}
             self._phases_hold(deployment)
         self._slots_hold()
@@ -325,12 +346,15 @@ class Yard:
 
     def _slots_hold(self) -> None:
         open_states = [state.value for state in OPEN]
-        updates = sa.select(tables.updates.c.device_pk, tables.updates.c.deployment_id, tables.updates.c.attempt)
-        rows = self.read(lambda conn: conn.execute(updates.where(tables.updates.c.state.in_(open_states))).all())
-        slots = sa.select(tables.devices.c.pk, tables.devices.c.deployment_id, tables.devices.c.attempt)
-        held = self.read(
-            lambda conn: conn.execute(slots.where(tables.devices.c.deployment_id.is_not(None))).all()
+        updates, fleet = tables.updates.c, tables.devices.c
+        open_rows = sa.select(updates.device_pk, updates.deployment_id, updates.attempt).where(
+            updates.state.in_(open_states)
         )
+        slots = sa.select(fleet.pk, fleet.deployment_id, fleet.attempt).where(
+            fleet.deployment_id.is_not(None)
+        )
+        rows = self.read(lambda conn: conn.execute(open_rows).all())
+        held = self.read(lambda conn: conn.execute(slots).all())
         assert sorted(map(tuple, rows)) == sorted(map(tuple, held))
 
 
@@ -348,5 +372,3 @@ def sqlite_yard(sqlite_database: Database, clock: Any) -> Iterator[Yard]:
     made = Yard(sqlite_database, clock)
     yield made
     made.database.close()
-
-

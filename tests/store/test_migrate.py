@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+
 from conftest import Cluster
 from skylift.store.connect import normal, writing_engine
 from skylift.store.db import migrate

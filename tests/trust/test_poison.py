@@ -1,6 +1,8 @@
-from skylift.testkit.trustlab import Lab
-from skylift.core.errors import TrustError
 import pytest
+
+from skylift.core.errors import TrustError
+from skylift.testkit.trustlab import Lab
+
 
 def test_x(lab: Lab) -> None:
     rel = lab.released("1.0.0")

@@ -1,4 +1,4 @@
-"""`Idempotency-Key`: the same POST again gets the same answer; the same key for another request is a conflict.
+"""`Idempotency-Key`: the same POST again gets the same answer; the key for another request is a conflict.
 
 The answer is kept in the transaction of the deed: there is no moment in which one is there without the other.
 """

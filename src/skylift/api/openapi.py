@@ -1,6 +1,6 @@
 """What the OpenAPI document needs beyond what FastAPI reads off the routes.
 
-The routes that live in the event loop by hand, the problem documents of every operation, and the bearer token.
+The routes that live in the event loop, by hand; the problem documents of every operation; the bearer token.
 """
 
 from typing import Any

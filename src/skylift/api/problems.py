@@ -117,7 +117,7 @@ async def on_bug(request: Request, error: Exception) -> Response:
     return problem(500, "internal_error", "something inside went wrong; it has been logged")
 
 
-HANDLERS: dict[type[Exception], Any] = {
+HANDLERS: dict[int | type[Exception], Any] = {
     Rejected: on_rejected,
     Unavailable: on_unavailable,
     TrustError: on_trust,

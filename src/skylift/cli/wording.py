@@ -19,7 +19,7 @@ _COLOURS = (
     ("failed", "red"),
 )
 _STATUS = {"complete": "green", "running": "blue", "paused": "yellow", "failed": "red", "aborted": "red"}
-BAR = 40
+BAR = 30
 
 
 def summary(found: dict[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -67,15 +67,14 @@ def picture(found: dict[str, Any]) -> RenderableType:
 
 
 def _phases(found: dict[str, Any]) -> Table:
-    table = Table(box=None, show_header=False, pad_edge=False)
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for column in ("phase", "state", "", "complete", "failed, of limit"):
+        table.add_column(column, no_wrap=True)
     for phase in found["phases"]:
         tally = phase["tally"]
         rate = phase.get("failure_rate_percent")
-        shown = (
-            ""
-            if rate is None
-            else f"{rate:.1f} % failed, stops above {found['failure_threshold_percent']:g} %"
-        )
+        limit = found["failure_threshold_percent"]
+        shown = "" if rate is None else f"{rate:.1f} % of {limit:g} %"
         table.add_row(
             phase["name"],
             phase["state"],

@@ -86,7 +86,7 @@ class EmbeddedBroker:
         self._host = host
         self._key = secrets.token_hex(8)
         self._rules = Rules(admits, f"skylift-{secrets.token_hex(4)}", secrets.token_urlsafe(24))
-        self.port = port or _free_port(host)
+        self.port = port or free_port(host)
         self._ready = threading.Event()
         self._failed: BaseException | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -145,7 +145,8 @@ def _config(bind: str, here: str, key: str) -> dict[str, Any]:
     }
 
 
-def _free_port(host: str) -> int:
+def free_port(host: str) -> int:
+    """A TCP port that nobody uses at this moment."""
     with socket.socket() as probe:
         probe.bind((host, 0))
         port: int = probe.getsockname()[1]

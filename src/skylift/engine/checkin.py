@@ -18,7 +18,7 @@ from skylift.core.lifecycle import OPEN, DeploymentStatus, UpdateState
 from skylift.core.offer import Again, Asking, Live, Nothing, Offer, OpenUpdate, Wait, decide, precedence
 from skylift.engine import director, moves, publish, select
 from skylift.engine.enroll import recount_live
-from skylift.store import counters, deployments, devices, events, offers, updates, world
+from skylift.store import counters, deployments, devices, events, offers, updates
 from skylift.store.db import Connection, Database
 from skylift.store.deployments import LiveRow
 from skylift.store.devices import Device
@@ -293,7 +293,8 @@ def _order(
 
 
 def _same_facts(device: Device, ask: Ask) -> bool:
-    return _same_versions(device, ask) and device.image_sha256 == ask.image_sha256
+    """Small clients do not say which image they run: that is no news."""
+    return _same_versions(device, ask) and ask.image_sha256 in (None, device.image_sha256)
 
 
 def _same_versions(device: Device, ask: Ask) -> bool:
@@ -318,8 +319,7 @@ def _open_update(
 
 
 def recount(conn: Connection, deployment_id: str) -> dict[str, Any]:
-    """Counters against a full count, for the auditor: what differs, by phase; {} when they are equal."""
-    world.lock(conn, deployment_id)
+    """Counters against a full count, on one snapshot: what differs, by phase; {} when they are equal."""
     counted, full = counters.of_deployment(conn, deployment_id), counters.recount(conn, deployment_id)
     return {
         str(phase): {"counters": counted.get(phase, {}), "rows": full.get(phase, {})}

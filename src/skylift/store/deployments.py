@@ -3,7 +3,7 @@
 What happens to a deployment afterwards is in `store.apply`.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -21,7 +21,6 @@ from skylift.store.tables import (
     artifacts,
     deployment_devices,
     deployments,
-    devices,
     group_members,
     phases,
     updates,
@@ -272,17 +271,6 @@ def updated_from(conn: Connection, deployment_id: str) -> dict[str | None, int]:
         .group_by(updates.c.from_version)
     )
     return {version: int(n) for version, n in conn.execute(question)}
-
-
-def phase_devices(
-    conn: Connection, deployment_id: str, device_type: str | None = None
-) -> Iterator[tuple[int, str]]:
-    """(h, device_id) of every active device, streamed: the doorbell filters them by place."""
-    question = sa.select(devices.c.h, devices.c.device_id).where(devices.c.status == "active")
-    if device_type is not None:
-        question = question.where(devices.c.device_type == device_type)
-    for row in conn.execution_options(yield_per=2000).execute(question):
-        yield row.h, row.device_id
 
 
 def live_ids(conn: Connection) -> list[str]:

@@ -134,8 +134,8 @@ def scan(conn: Connection, device_type: str | None = None) -> Iterator[Device]:
     question = sa.select(*_COLUMNS).where(devices.c.status == ACTIVE)
     if device_type is not None:
         question = question.where(devices.c.device_type == device_type)
-    rows = conn.execution_options(yield_per=_STREAM).execute(question)
-    for row in rows:
+    # On the statement: on the connection it would stay, and every later statement would open a cursor.
+    for row in conn.execute(question.execution_options(yield_per=_STREAM)):
         yield _device(row)
 
 

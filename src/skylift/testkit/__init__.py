@@ -1,1 +1,1 @@
-"""Simulators, shipped: images that really run, fleets, a power plug. Only tests, benches and the demo use it."""
+"""Simulators, shipped: images that really run, fleets, a power plug. For tests, benches and the demo only."""

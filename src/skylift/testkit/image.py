@@ -1,4 +1,4 @@
-"""Images for demos and tests: executable Python zip applications with a health endpoint, the same bytes each time.
+"""Images for demos and tests: executable Python zip applications with a health endpoint, bytes reproducible.
 
 About 200 KB of payload that hardly compresses and differs a little from version to version, as firmware does.
 """
@@ -23,7 +23,7 @@ class Behaviour(StrEnum):
     HANGS = "hangs"  # runs, and never listens
 
 
-_MAIN = '''
+_MAIN = """
 import http.server, json, os, sys
 
 VERSION, BEHAVIOUR = {version!r}, {behaviour!r}
@@ -58,7 +58,7 @@ class Server(http.server.HTTPServer):
 
 
 Server(("127.0.0.1", int(os.environ["SKYLIFT_PORT"])), Handler).serve_forever()
-'''
+"""
 
 
 def build(path: Path, version: str, behaviour: Behaviour = Behaviour.HEALTHY, size: int = PAYLOAD) -> Path:

@@ -1,0 +1,45 @@
+"""Reads the JSON object of `dev.py demo --json` on stdin: does it say what the README says it says?"""
+
+import json
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+DEVICES = 24
+LIMIT_SECONDS = 90
+
+
+def findings(told: dict[str, Any]) -> Iterator[str]:
+    """What did not come out as promised."""
+    if told["devices"] != DEVICES:
+        yield f"devices is {told['devices']}: {DEVICES} were promised"
+    if told["bricked"] != 0:
+        yield f"bricked is {told['bricked']}: 0 was promised"
+    if told["seconds"] >= LIMIT_SECONDS:
+        yield f"seconds is {told['seconds']}: less than {LIMIT_SECONDS} was promised"
+    if not 0 < told["bytes_sent"] < told["bytes_full"]:
+        yield f"bytes_sent is {told['bytes_sent']}: deltas must send less than {told['bytes_full']}"
+    by_version = {deployment["version"]: deployment for deployment in told["deployments"]}
+    good, bad = by_version["1.1.0"], by_version["1.2.0"]
+    if good["complete"] != DEVICES or good["failed"] or good["rolled_back"]:
+        yield f"1.1.0 is {good}: complete on every device was promised"
+    if (bad["status"], bad["paused_by"]) != ("paused", "failure_threshold"):
+        yield f"1.2.0 is {bad['status']}, paused by {bad['paused_by']}: it must pause itself"
+    if not bad["status_reason"]:
+        yield "1.2.0 does not say why it paused"
+    if bad["complete"] or not bad["rolled_back"] or bad["rolled_back"] + bad["untouched"] != DEVICES:
+        yield f"1.2.0 is {bad}: the canaries fall back, nobody else is touched"
+
+
+def main() -> int:
+    try:
+        found = list(findings(json.loads(sys.stdin.read())))
+    except (ValueError, KeyError, TypeError) as e:
+        found = [f"not the promised JSON object: {type(e).__name__}: {e}"]
+    for finding in found:
+        print(f"demo: {finding}", file=sys.stderr)
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,184 @@
+#!/usr/bin/env python3
+"""Everything a contributor runs: `python3 dev.py demo | test | check | bench NAME | docs`.
+
+Standard library only, any Python from 3.11 on. It makes .venv, installs requirements.lock with its hashes,
+then the project itself, and runs. Nothing is installed outside .venv, but for the system programs that tests need
+(PostgreSQL, mosquitto): those by apt, where this runs as root on Debian or Ubuntu.
+"""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import venv
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+VENV = ROOT / ".venv"
+PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+LOCK, PROJECT = ROOT / "requirements.lock", ROOT / "pyproject.toml"
+BENCHES = ROOT / "bench"
+
+# What the tests start themselves: a program that shows it is there, and the package that brings it.
+SYSTEM = {
+    "postgresql": (lambda: bool(list(Path("/usr/lib/postgresql").glob("*/bin/postgres"))), "postgresql"),
+    "mosquitto": (
+        lambda: bool(shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin")),
+        "mosquitto",
+    ),
+}
+
+
+def main(words: list[str]) -> int:
+    if sys.version_info < (3, 11):
+        print(f"Python 3.11 or newer is needed; this is {sys.version.split()[0]}", file=sys.stderr)
+        return 2
+    if not words or words[0] not in COMMANDS:
+        print(f"usage: python3 dev.py {' | '.join(COMMANDS)}\n\n{__doc__}", file=sys.stderr)
+        return 2
+    os.chdir(ROOT)
+    install()
+    return COMMANDS[words[0]](words[1:])
+
+
+# --- the environment -----------------------------------------------------------------------------------
+
+
+def install() -> None:
+    """.venv with exactly what the lock says; done once per lock."""
+    parts = (LOCK.read_bytes(), PROJECT.read_bytes(), sys.version.encode())
+    wanted = hashlib.sha256(b"".join(parts)).hexdigest()
+    stamp = VENV / "skylift.stamp"
+    if stamp.exists() and stamp.read_text() == wanted and PYTHON.exists():
+        return
+    say("making .venv from requirements.lock (once)")
+    make_venv()
+    pip = [PYTHON, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
+    run([*pip, "--require-hashes", "-r", LOCK])
+    run([*pip, "--no-deps", "--no-build-isolation", "-e", ROOT])
+    stamp.write_text(wanted)
+
+
+def make_venv() -> None:
+    """Debian keeps ensurepip in a package of its own."""
+    try:
+        import ensurepip  # noqa: F401 - only whether it is there
+    except ModuleNotFoundError:
+        package = f"python3.{sys.version_info.minor}-venv"
+        if not may_install():
+            sys.exit(
+                f"this Python has no ensurepip: install {package} (apt-get install {package}), then again"
+            )
+        apt([package])
+    venv.create(VENV, with_pip=True, clear=True)
+
+
+def may_install() -> bool:
+    """Whether system packages may be installed here: root, on Debian or Ubuntu."""
+    return hasattr(os, "geteuid") and os.geteuid() == 0 and bool(shutil.which("apt-get"))
+
+
+def apt(packages: list[str]) -> None:
+    say(f"installing {', '.join(packages)} by apt")
+    quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    # Stopping package scripts from starting servers: the tests start their own, in directories of their own.
+    policy = Path("/usr/sbin/policy-rc.d")
+    ours = not policy.exists()
+    if ours:
+        policy.write_text("#!/bin/sh\nexit 101\n")
+        policy.chmod(0o755)
+    try:
+        run(["apt-get", "update", "-qq"], env=quiet, stdout=subprocess.DEVNULL)
+        install_ = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages]
+        run(install_, env=quiet, stdout=subprocess.DEVNULL)
+    finally:
+        if ours:
+            policy.unlink()
+
+
+def system_parts() -> None:
+    """Install what the tests need and is missing, where that is allowed; else say what will be skipped."""
+    missing = {name: package for name, (there, package) in SYSTEM.items() if not there()}
+    if missing and may_install():
+        apt(sorted(missing.values()))
+    elif missing:
+        say(f"not installed: {', '.join(missing)}; their tests will be skipped, by name")
+
+
+# --- the commands --------------------------------------------------------------------------------------
+
+
+def demo(words: list[str]) -> int:
+    return code([PYTHON, "-m", "skylift", "demo", *words])
+
+
+def lint() -> int:
+    """ruff and mypy; 0 when both are silent."""
+    steps = (
+        [PYTHON, "-m", "ruff", "check", "."],
+        [PYTHON, "-m", "ruff", "format", "--check", "."],
+        [PYTHON, "-m", "mypy"],
+    )
+    return next((failed for step in steps if (failed := code(step))), 0)
+
+
+def check(words: list[str]) -> int:
+    """Lint, types and the fast tests: after every step."""
+    return lint() or code([PYTHON, "-m", "pytest", "-q", "-m", "not slow and not postgresql", *words])
+
+
+def test(words: list[str]) -> int:
+    """Everything. In CI (CI=true) nothing may be skipped."""
+    if failed := lint():
+        return failed
+    system_parts()
+    workers = ["-n", str(min(4, os.cpu_count() or 2))] if not words else []
+    return code([PYTHON, "-m", "pytest", "-q", *workers, *words])
+
+
+def bench(words: list[str]) -> int:
+    """`bench NAME [--json ...]`: a script of bench/."""
+    names = sorted(path.stem.replace("_", "-") for path in BENCHES.glob("*.py"))
+    if not words or words[0] not in names:
+        print(f"usage: python3 dev.py bench {' | '.join(names)} [--json]", file=sys.stderr)
+        return 2
+    return code([PYTHON, BENCHES / f"{words[0].replace('-', '_')}.py", *words[1:]])
+
+
+def docs(words: list[str]) -> int:
+    """Links, code blocks, and the names the tour speaks of."""
+    return code([PYTHON, "-m", "pytest", "-q", "tests/docs", *words])
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "demo": demo,
+    "test": test,
+    "check": check,
+    "bench": bench,
+    "docs": docs,
+}
+
+
+def say(sentence: str) -> None:
+    print(f"dev.py: {sentence}", file=sys.stderr, flush=True)
+
+
+def run(words: list[object], **options: object) -> None:
+    """A step that must work."""
+    done = subprocess.run([str(word) for word in words], check=False, **options)  # type: ignore[call-overload]
+    if done.returncode:
+        sys.exit(f"dev.py: {' '.join(map(str, words[:4]))} failed with exit code {done.returncode}")
+
+
+def code(words: list[object]) -> int:
+    """A command's exit code."""
+    try:
+        return subprocess.run([str(word) for word in words], check=False).returncode
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
