@@ -2,8 +2,8 @@
 """Everything a contributor runs: `python3 dev.py demo | test | check | bench NAME | docs`.
 
 Standard library only, any Python from 3.11 on. It makes .venv, installs requirements.lock with its hashes,
-then the project itself, and runs. Nothing is installed outside .venv, but for the system programs that tests need
-(PostgreSQL, mosquitto): those by apt, where this runs as root on Debian or Ubuntu.
+then the project itself, and runs. Nothing is installed outside .venv, but for the system programs that tests
+need (PostgreSQL, mosquitto): those by apt, where this runs as root on Debian or Ubuntu.
 """
 
 import hashlib

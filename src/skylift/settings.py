@@ -1,14 +1,18 @@
 """Settings: read once, frozen. From arguments, then `SKYLIFT_...` variables, then `skylift.toml`."""
 
+import tomllib
 from pathlib import Path
+from typing import Any
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
+
+from skylift.core.errors import invalid
 
 
 class Settings(BaseSettings):
@@ -54,3 +58,15 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+
+def read(**given: Any) -> Settings:
+    """The settings; `given` wins. `Rejected` names the first field that is wrong."""
+    try:
+        return Settings(**given)
+    except tomllib.TOMLDecodeError as e:
+        raise invalid("skylift.toml", "the file", f"must be TOML: {e}") from e
+    except ValidationError as e:
+        wrong = e.errors()[0]
+        field = ".".join(str(part) for part in wrong["loc"]) or "settings"
+        raise invalid(field, wrong["input"], wrong["msg"]) from e

@@ -9,13 +9,12 @@ from starlette.responses import JSONResponse, Response
 
 from skylift.api import views
 from skylift.api.auth import Acting, Viewer
-from skylift.api.context import Context, context_of
+from skylift.api.context import context_of
 from skylift.api.idempotency import answer_once
-from skylift.core.ids import ReleaseId
 from skylift.engine import deployments as deeds
-from skylift.engine import director, publish
+from skylift.engine.checkin import order_again
 from skylift.engine.rollback import roll_back
-from skylift.store import deployments, devices, updates
+from skylift.store import deployments, updates
 from skylift.store.db import Connection
 
 router = APIRouter(prefix="/api/deployments", tags=["deployments"])
@@ -216,7 +215,6 @@ def retry(request: Request, deployment_id: DeploymentId, who: Acting, body: Retr
     named = tuple(body.devices) if body and body.devices is not None else None
 
     def deed(conn: Connection) -> Any:
-        row = _row(conn, deployment_id)
         now = context.clock()
         again = deeds.retry(
             conn,
@@ -224,24 +222,12 @@ def retry(request: Request, deployment_id: DeploymentId, who: Acting, body: Retr
             who.name,
             now,
             context.deadlines,
-            lambda conn, pk, dep, attempt: _order(conn, row, pk, attempt, context),
+            lambda conn, pk, dep, attempt: order_again(conn, pk, dep, attempt, now),
             named,
         )
         return {**_view(conn, deployment_id), "retried": again}
 
     return context.write(deed)
-
-
-def _order(conn: Connection, row: Any, device_pk: int, attempt: int, context: Context) -> None:
-    device = devices.by_pk(conn, device_pk)
-    if device is None:
-        return
-    offered = publish.offerable(conn, ReleaseId(row.release_id), device.device_type, None)
-    if offered is not None:
-        target = director.OrderTarget(
-            **offered.target, deployment=row.id, attempt=attempt, mandatory=row.mandatory
-        )
-        director.assign(conn, device_pk, target, context.clock())
 
 
 @router.post("/{deployment_id}:rollback")

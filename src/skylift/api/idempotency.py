@@ -1,6 +1,6 @@
 """`Idempotency-Key`: the same POST again gets the same answer; the key for another request is a conflict.
 
-The answer is kept in the transaction of the deed: there is no moment in which one is there without the other.
+What that means is `engine.access.once`; here are the header and the digest of the request.
 """
 
 import hashlib
@@ -12,9 +12,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from skylift.api.context import Context
-from skylift.core.errors import Kind, Rejected, invalid
-from skylift.store import access
-from skylift.store.access import Kept
+from skylift.core.errors import invalid
+from skylift.engine import access
 from skylift.store.db import Connection
 
 MAX_KEY = 128
@@ -36,21 +35,5 @@ def answer_once(
         raise invalid("Idempotency-Key", key, f"1 to {MAX_KEY} printable characters")
     digest = hashlib.sha256(json.dumps([request.url.path, given], sort_keys=True).encode()).hexdigest()
 
-    def once(conn: Connection) -> Kept:
-        found = access.kept(conn, actor, key)
-        if found is None:
-            found = Kept(digest, status, deed(conn))
-            access.keep(conn, actor, key, found, context.clock())
-        return found
-
-    found = context.write(once)
-    if found.request_sha256 != digest:
-        raise Rejected(
-            "idempotency_conflict",
-            f"Idempotency-Key is {key!r}: it was used for another request",
-            kind=Kind.CONFLICT,
-            field="Idempotency-Key",
-            value=key,
-            rule="a new key for a new request",
-        )
+    found = context.write(lambda conn: access.once(conn, actor, key, digest, status, deed, context.clock()))
     return JSONResponse(found.body, status_code=found.status)

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import binascii
+import re
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query
@@ -17,15 +18,15 @@ from skylift.api.idempotency import answer_once
 from skylift.core.errors import Kind, Rejected, invalid
 from skylift.engine import enroll, publish, signing
 from skylift.engine.publish import NewRelease
+from skylift.engine.signing import Signature
 from skylift.store import releases, trustfiles
 from skylift.store.db import Connection
 from skylift.store.devices import Device
-from skylift.trust.keys import Signature
 
 router = APIRouter(tags=["releases and trust"])
 ReleaseId = Annotated[str, Path(pattern="^rel_[0-9a-z]{1,40}$")]
 Role = Annotated[str, Path(pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-Sha256 = Annotated[str, Path(pattern="^[0-9a-f]{64}$")]
+BLOB = re.compile("[0-9a-f]{64}", re.ASCII)
 MAX_CEREMONY = 256 << 10
 
 
@@ -173,7 +174,7 @@ async def blob(request: Request) -> Response:
     sha256 = request.path_params["sha256"]
     await asyncio.to_thread(anybody, request, context)
     path = context.blobs.path(sha256)
-    if len(sha256) != 64 or not path.is_file():
+    if not BLOB.fullmatch(sha256) or not path.is_file():
         raise Rejected("unknown_blob", f"blob is {sha256[:70]!r}: there is no such blob", kind=Kind.NOT_FOUND)
     etag = f'"{sha256}"'
     headers = {

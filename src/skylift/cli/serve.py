@@ -8,19 +8,22 @@ import typer
 from skylift.cli.exits import Exit, Leave
 
 
+# No defaults here: what is not given comes from `SKYLIFT_...` variables, then skylift.toml, then Settings.
 def serve(
-    data: Annotated[Path, typer.Option(help="Keys, blobs, and the database unless given.")] = Path(
-        "skylift-data"
-    ),
-    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="0: any free one.")] = 8080,
+    data: Annotated[
+        Path | None, typer.Option(help="Keys, blobs, and the database unless given. Else skylift-data.")
+    ] = None,
+    host: Annotated[str | None, typer.Option(help="The address to listen on. Else 127.0.0.1.")] = None,
+    port: Annotated[int | None, typer.Option(help="0: any free one. Else 8080.")] = None,
     database: Annotated[str | None, typer.Option(help="postgresql://user@host/name")] = None,
     mqtt: Annotated[str | None, typer.Option(help="mqtt://user:password@host:port, or off")] = None,
-    mqtt_port: Annotated[int, typer.Option(help="Of the embedded broker; 0: any free one.")] = 1883,
+    mqtt_port: Annotated[
+        int | None, typer.Option(help="Of the embedded broker; 0: any free one. Else 1883.")
+    ] = None,
 ) -> None:
     """Run the fleet server. Everything it needs is made in --data at the first start."""
     try:
-        from skylift.settings import Settings
+        from skylift.settings import read
         from skylift.wiring import serve as run
     except ModuleNotFoundError as e:
         raise Leave(Exit.ERROR, f"{e.name} is not installed: pip install 'skylift[server]'") from e
@@ -33,4 +36,4 @@ def serve(
         "mqtt_url": mqtt,
         "mqtt_port": mqtt_port,
     }
-    run(Settings(**{name: value for name, value in given.items() if value is not None}))
+    run(read(**{name: value for name, value in given.items() if value is not None}))

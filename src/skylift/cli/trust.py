@@ -108,6 +108,7 @@ def sign_role(this: Any, role: str, key: list[Path], desk: Path) -> None:
         _published(this, role),
         (desk / "public" / "image.root.json"),
         (desk / "public" / "image.targets.json"),
+        datetime.now(UTC),
     )
     for line in proposal.lines():
         this.output.say(line)

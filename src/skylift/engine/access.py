@@ -2,14 +2,16 @@
 
 import hashlib
 import secrets
+from collections.abc import Callable
 from datetime import datetime
 from enum import IntEnum
 from secrets import token_bytes
+from typing import Any
 
 from skylift.core.errors import Kind, Rejected, invalid
 from skylift.core.ids import check_name, mint
 from skylift.store import access, events
-from skylift.store.access import OperatorToken
+from skylift.store.access import Kept, OperatorToken
 from skylift.store.db import Connection
 
 MIN_TOKEN = 16  # characters of a token somebody else made
@@ -77,4 +79,34 @@ def operator(conn: Connection, token: str, now: datetime) -> OperatorToken | Non
         return None
     if found.expires_at is not None and found.expires_at <= now:
         return None
+    return found
+
+
+def once(
+    conn: Connection,
+    actor: str,
+    key: str,
+    request_sha256: str,
+    status: int,
+    deed: Callable[[Connection], Any],
+    now: datetime,
+) -> Kept:
+    """The answer to a request under an idempotency key: made by `deed` the first time, repeated afterwards.
+
+    The answer is kept in the transaction of the deed: there is no moment in which one is there without the
+    other. The same key for another request is a conflict.
+    """
+    found = access.kept(conn, actor, key)
+    if found is None:
+        found = Kept(request_sha256, status, deed(conn))
+        access.keep(conn, actor, key, found, now)
+    if found.request_sha256 != request_sha256:
+        raise Rejected(
+            "idempotency_conflict",
+            f"Idempotency-Key is {key!r}: it was used for another request",
+            kind=Kind.CONFLICT,
+            field="Idempotency-Key",
+            value=key,
+            rule="a new key for a new request",
+        )
     return found

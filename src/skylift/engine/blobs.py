@@ -7,7 +7,9 @@ swept at the next start.
 import hashlib
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -46,10 +48,8 @@ class Intake:
                 value=self.size,
                 rule=f"at most {self._limit} bytes",
             )
-        try:
+        with _disk():
             self._file.write(chunk)
-        except OSError as e:
-            raise Unavailable(f"the blob store cannot be written: {e.strerror}", 60) from e
         self._hash.update(chunk)
 
     def digest(self) -> Stored:
@@ -58,25 +58,39 @@ class Intake:
 
     def path(self) -> Path:
         """The bytes as they lie there, for a look before they are kept."""
-        self._file.flush()
+        with _disk():
+            self._file.flush()
         return self._path
 
     def keep(self) -> Stored:
         """Make it durable under its digest."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
         stored = self.digest()
         target = self._store.path(stored.sha256)
-        target.parent.mkdir(exist_ok=True)
-        os.replace(self._path, target)
-        _fsync_directory(target.parent)
+        with _disk():
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+            if not target.parent.exists():
+                target.parent.mkdir(exist_ok=True)
+                _fsync_directory(target.parent.parent)
+            os.replace(self._path, target)
+            _fsync_directory(target.parent)
         return stored
 
     def drop(self) -> None:
         """Forget it; harmless after `keep`."""
-        self._file.close()
+        with suppress(OSError):  # what a full disk did not take is not wanted any more
+            self._file.close()
         self._path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _disk() -> Iterator[None]:
+    """A disk that is full or broken, in our words."""
+    try:
+        yield
+    except OSError as e:
+        raise Unavailable(f"the blob store cannot be written: {e.strerror}", 60) from e
 
 
 class BlobStore:
@@ -88,9 +102,12 @@ class BlobStore:
         self.incoming.mkdir(parents=True, exist_ok=True)
 
     def sweep(self) -> None:
-        """Remove what an interrupted upload left; only when no upload runs (at the start)."""
+        """Remove what an interrupted upload or delta left; only when none runs (at the start)."""
         for leftover in self.incoming.iterdir():
-            leftover.unlink()
+            if leftover.is_dir():
+                shutil.rmtree(leftover)
+            else:
+                leftover.unlink()
 
     def path(self, sha256: str) -> Path:
         return self.directory / sha256[:2] / sha256

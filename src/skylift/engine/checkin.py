@@ -7,7 +7,7 @@ the device) it returns the deed, and the edge answers when that is durable. The 
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from time import monotonic
 from typing import Any
@@ -117,11 +117,12 @@ class Checkin:
         if stored is not None and stored.state is UpdateState.PENDING and self._there(conn, device, ask):
             return Needs(lambda conn: self._skip(conn, device.pk, ask, now))
         asking = Asking(device.h, device.device_type, ask.current_version, ask.config_version)
+        said = replace(device, current_version=ask.current_version, config_version=ask.config_version)
         decision = decide(
             asking,
             order,
             current,
-            lambda live: select.selects(conn, live.id, rows[live.id].selector, device),
+            lambda live: select.selects(conn, live.id, rows[live.id].selector, said),
             lambda live: updates.exists(conn, live.id, device.pk),
             now,
         )

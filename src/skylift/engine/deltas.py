@@ -42,7 +42,7 @@ class DeltaMaker:
         if max(old.size, new.size) > MAX_IMAGE:
             self._say(new, {"base_version": old_version, "skipped": f"larger than {MAX_IMAGE} bytes"})
             return
-        with tempfile.TemporaryDirectory(dir=self.blobs.incoming.parent) as folder:
+        with tempfile.TemporaryDirectory(dir=self.blobs.incoming) as folder:
             path = Path(folder) / "delta"
             made = create_delta(self.blobs.path(old.sha256), self.blobs.path(new.sha256), path)
             if made is None:

@@ -1,5 +1,6 @@
 """The two repositories as devices read them: files by name, fresh where freshness is their point."""
 
+import re
 from datetime import datetime
 
 from skylift.engine import director, signing
@@ -8,6 +9,8 @@ from skylift.store import trustfiles
 from skylift.store.db import Database
 from skylift.store.devices import Device
 from skylift.trust.roles import IMAGE
+
+_FILE = re.compile(r"[0-9]{1,8}\.[A-Za-z0-9._-]{1,64}\.json", re.ASCII)
 
 
 def image(database: Database, online: OnlineKeys, filename: str, now: datetime) -> bytes:
@@ -25,7 +28,7 @@ def image(database: Database, online: OnlineKeys, filename: str, now: datetime) 
     number, _, rest = filename.partition(".")
     role = rest.removesuffix(".json")
     found = None
-    if number.isdecimal() and len(number) < 9 and rest.endswith(".json"):
+    if _FILE.fullmatch(filename):
         with database.read() as conn:
             found = trustfiles.get(conn, IMAGE, role, int(number))
     if found is None:

@@ -2,7 +2,8 @@
 
 It is a deployment like any other (signed, health-checked, counted), of the older release, in one phase by
 default: the devices ran that release before. Where they came from several releases, there is one deployment
-for each. Devices whose former version nobody can offer any more are named, not forgotten.
+for each. Devices whose former version nobody can offer any more are named, not forgotten. Asked again it
+makes nothing twice: what is under way is answered, and nothing left to roll back is an empty answer.
 """
 
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from skylift.core.deadlines import Deadlines
+from skylift.core.errors import Rejected
 from skylift.core.lifecycle import ENDED, DeploymentStatus
 from skylift.engine import deployments as deeds
 from skylift.store import deployments, releases
@@ -18,7 +20,8 @@ from skylift.store.db import Connection
 
 @dataclass(frozen=True, slots=True)
 class RolledBack:
-    """The deployments made; how many devices each former version without a usable release leaves behind."""
+    """The deployments that send devices back (made now, or under way already); how many devices each former
+    version without a usable release leaves behind."""
 
     deployments: tuple[str, ...]
     left: dict[str, int]
@@ -33,14 +36,17 @@ def roll_back(
         raise deeds.unknown(deployment_id)
     if DeploymentStatus(row.status) not in ENDED:
         deeds.abort(conn, deployment_id, actor, now, deadlines, reason=f"rolled back by {actor}")
-    made: list[str] = []
+    under_way = deployments.live_rollbacks(conn, deployment_id)
+    made: list[str] = list(under_way.values())
     left: dict[str, int] = {}
     for version, n in sorted(deployments.updated_from(conn, deployment_id).items(), key=str):
+        if version in under_way:
+            continue
         release = _former(conn, row, version)
         if release is None:
             left[version or "unknown"] = n
-            continue
-        made.append(_send_back(conn, row, release, version, actor, now))
+        elif sent := _send_back(conn, row, release, version, actor, now):
+            made.append(sent)
     return RolledBack(tuple(made), left)
 
 
@@ -52,7 +58,8 @@ def _former(conn: Connection, row: Any, version: str | None) -> Any:
 
 def _send_back(
     conn: Connection, row: Any, release: Any, version: str | None, actor: str, now: datetime
-) -> str:
+) -> str | None:
+    """The deployment that does it; None where no device still runs what is to be rolled back."""
     body = {
         "release": release.id,
         "target_devices": "all",  # of the selector below
@@ -61,5 +68,10 @@ def _send_back(
         "failure_threshold_percent": row.threshold_percent,
         "priority": row.priority,
     }
-    selector = {"updated_by": row.id, "from": version}
-    return deeds.create(conn, body, actor, now, selector=selector, rollback_of=row.id)
+    selector = {"updated_by": row.id, "from": version, "to": row.version, "kind": row.kind}
+    try:
+        return deeds.create(conn, body, actor, now, selector=selector, rollback_of=row.id)
+    except Rejected as e:
+        if e.code == "no_devices":
+            return None
+        raise

@@ -1,8 +1,9 @@
 """Who belongs to a deployment: a selector, evaluated for one device at a poll or for the fleet in a scan.
 
 Selectors as stored: `{"all": true}`, `{"devices": true}` (the operator's list is in its own table),
-`{"groups": [ids]}` (evaluated live: a device that joins later belongs), `{"updated_by": id, "from": version}`
-(the devices a deployment updated; what a rollback is made of).
+`{"groups": [ids]}` (evaluated live: a device that joins later belongs), `{"updated_by": id, "from": version,
+"to": version, "kind": kind}` (the devices a deployment updated and that still run what it brought; what a
+rollback is made of).
 """
 
 from collections.abc import Callable, Iterator
@@ -30,11 +31,19 @@ def selects(conn: Connection, deployment_id: str, selector: Selector, device: De
     if selector.get("devices") and deployments.is_listed(conn, deployment_id, device.pk):
         return True
     if "updated_by" in selector:
-        return deployments.was_updated_by(conn, selector["updated_by"], device.pk, selector["from"])
+        return _runs_it(selector, device) and deployments.was_updated_by(
+            conn, selector["updated_by"], device.pk, selector["from"]
+        )
     lists, queries = _split(conn, selector)
     if any(matches(query, facts(device)) for query in queries):
         return True
     return bool(lists) and deployments.is_member(conn, lists, device.pk)
+
+
+def _runs_it(selector: Selector, device: Device) -> bool:
+    """Whether the device still runs what the deployment brought: what went on to something else stays."""
+    have = device.config_version if selector["kind"] == "config" else device.current_version
+    return bool(have == selector["to"])
 
 
 def candidates(
@@ -52,7 +61,7 @@ def _membership(
         return lambda device: True
     if "updated_by" in selector:
         members = deployments.updated_by(conn, selector["updated_by"], selector["from"])
-        return lambda device: device.pk in members
+        return lambda device: device.pk in members and _runs_it(selector, device)
     lists, queries = _split(conn, selector)
     members = deployments.members_of(conn, lists) if lists else set()
     if selector.get("devices"):

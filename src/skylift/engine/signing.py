@@ -17,7 +17,8 @@ from skylift.store.db import Connection
 from skylift.store.trustfiles import Pending, TrustFile
 from skylift.trust import ceremony, files, keys
 from skylift.trust.files import Metadata, Root, Targets, valid_signature, verifies
-from skylift.trust.keys import Key, Signature
+from skylift.trust.keys import Key
+from skylift.trust.keys import Signature as Signature  # what the API hands to `sign`
 from skylift.trust.roles import DIRECTOR, IMAGE, PRODUCT, rule, target_path
 
 
@@ -72,9 +73,11 @@ def _take_root(conn: Connection, repo: str, body: bytes, online: Key, now: datet
     judges = [signed] if known is None else [files.read(field, known.body, Root).signed, signed]
     for judge in judges:
         _verify(field, judge, "root", offered)
-    needed = rule(repo, "root").threshold
-    if signed.roles["root"].threshold < needed:
-        raise _untrusted(field, f"threshold {signed.roles['root'].threshold}", f"at least {needed}")
+    _check_form(field, body, offered, now)
+    for role in ("root", *(["targets"] if repo == IMAGE else [])):
+        needed, threshold = rule(repo, role).threshold, signed.roles[role].threshold
+        if threshold < needed:
+            raise _untrusted(field, f"{role} threshold {threshold}", f"at least {needed}")
     for role in ("snapshot", "timestamp", *(["targets"] if repo == DIRECTOR else [])):
         if signed.roles[role].keyids != [online.keyid]:
             raise _untrusted(field, role, "is held by this server's online key")
@@ -84,12 +87,13 @@ def _take_root(conn: Connection, repo: str, body: bytes, online: Key, now: datet
 
 def _take_targets(conn: Connection, body: bytes, now: datetime) -> bool:
     offered = files.read("targets", body, Targets)
+    _verify("targets", root(conn), "targets", offered)  # files known already too: the root may be new
     known = trustfiles.latest(conn, IMAGE, "targets")
     if known is not None and known.body == body:
         return False
     if known is not None and offered.signed.version <= known.version:
         raise _untrusted("targets", f"version {offered.signed.version}", f"must be above {known.version}")
-    _verify("targets", root(conn), "targets", offered)
+    _check_form("targets", body, offered, now)
     if offered.signed.targets:
         raise _untrusted("targets", "images", "the top-level targets only delegate")
     for product, holders in ceremony.product_keys(offered.signed).items():
@@ -97,14 +101,41 @@ def _take_targets(conn: Connection, body: bytes, now: datetime) -> bool:
         if delegated.threshold < PRODUCT.threshold or len(holders) < PRODUCT.threshold:
             raise _untrusted("targets", product, f"at least {PRODUCT.threshold} release keys must sign")
     signed = offered.signed
+    if known is not None:
+        _keep_products(conn, files.read("targets", known.body, Targets).signed, signed, now)
     _put(conn, IMAGE, "targets", signed.version, body, signed.expires, now)
     return True
+
+
+def _keep_products(conn: Connection, before: Targets, after: Targets, now: datetime) -> None:
+    """No product is dropped, what is published stays signed by its keys, and what is half signed with keys
+    that changed begins again."""
+    keys_after = ceremony.product_keys(after)
+    for product, keys_before in ceremony.product_keys(before).items():
+        if product not in keys_after:
+            raise _untrusted("targets", f"without {product}", "a product is never dropped")
+        published = trustfiles.latest(conn, IMAGE, product)
+        if published is not None and not verifies(
+            after, product, files.read(product, published.body, Targets)
+        ):
+            raise _untrusted("targets", product, "what is published must stay signed by its release keys")
+        waiting = trustfiles.pending(conn, product)
+        if waiting is not None and list(keys_before) != list(keys_after[product]):
+            _rebuild(conn, product, waiting.release_ids, now)
 
 
 def _untrusted(field: str, value: str, rule_: str) -> Rejected:
     return Rejected(
         "untrusted", f"{field} is {value}: {rule_}", kind=Kind.CONFLICT, field=field, value=value, rule=rule_
     )
+
+
+def _check_form(field: str, body: bytes, offered: "Metadata[Any]", now: datetime) -> None:
+    """What the smallest device could not read, or no device would take any more."""
+    if not files.follows_byte_rule(body, offered.signed_bytes):
+        raise _untrusted(field, "not in the compact form", "must follow the byte rule")
+    if offered.signed.expires <= now:
+        raise _untrusted(field, f"good until {offered.signed.expires:%Y-%m-%d}", "has expired")
 
 
 def _verify(field: str, judge: Root | Targets, role: str, offered: "Metadata[Any]") -> None:
@@ -156,10 +187,15 @@ def check_product(conn: Connection, product: str) -> None:
 
 
 def seal(conn: Connection, release_id: str, actor: str, now: datetime) -> None:
-    """The release takes no more artifacts and waits for its signatures."""
+    """The release takes no more artifacts and waits for its signatures. Sealed again, it gets a new file to
+    sign where the old one has waited for half of its life."""
     release = releases.find(conn, release_id)
     if release is None:
         raise unknown_release(release_id)
+    if release.status == releases.SIGNING:
+        stale = trustfiles.pending(conn, release.product)
+        if stale is not None and now - stale.created_at > PRODUCT.life / 2:
+            _rebuild(conn, release.product, stale.release_ids, now)
     if release.status != releases.DRAFT:
         return
     if not any(a.kind == "full" for a in releases.artifacts_of(conn, release_id)):
@@ -219,6 +255,8 @@ def sign(
     if waiting.version != version:
         raise _untrusted("version", str(version), f"version {waiting.version} is what waits; sign that")
     metadata = files.read(role, waiting.body, Targets)
+    if metadata.signed.expires <= now:
+        raise _untrusted("version", str(version), "has expired unsigned; seal the release again")
     delegated = _delegated(_delegations(conn), role)
     if signature.keyid not in delegated.keyids:
         raise _untrusted("keyid", signature.keyid, f"is not one of {role}'s release keys")

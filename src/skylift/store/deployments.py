@@ -273,6 +273,14 @@ def updated_from(conn: Connection, deployment_id: str) -> dict[str | None, int]:
     return {version: int(n) for version, n in conn.execute(question)}
 
 
+def live_rollbacks(conn: Connection, deployment_id: str) -> dict[str | None, str]:
+    """The deployments under way that send this one's devices back, by the version they came from."""
+    question = sa.select(deployments.c.id, deployments.c.selector).where(
+        deployments.c.rollback_of == deployment_id, deployments.c.status.in_([s.value for s in LIVE])
+    )
+    return {row.selector["from"]: row.id for row in conn.execute(question)}
+
+
 def live_ids(conn: Connection) -> list[str]:
     question = sa.select(deployments.c.id).where(deployments.c.status.in_([s.value for s in LIVE]))
     return [row.id for row in conn.execute(question)]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from skylift.core.errors import Rejected, Unavailable
-from skylift.engine import director, publish, signing
+from skylift.engine import director, publish, repos, signing
 from skylift.engine.blobs import BlobStore
 from skylift.engine.director import OrderTarget
 from skylift.engine.publish import NewRelease
@@ -59,6 +59,23 @@ class Lab:
     def give(self, given: Mapping[str, bytes]) -> None:
         """A ceremony's files, as they reach the server."""
         self.database.write(lambda conn: signing.take_ceremony(conn, self.online, given, ACTOR, self.clock()))
+
+    def rotate_director(self) -> None:
+        """The online key of the director is replaced: a new root, signed by the root holders."""
+        fresh = keys.generate()
+        self.online = OnlineKeys(self.online.image, fresh)
+        holders = self.desk.signers(f"{DIRECTOR}.root", 3)
+        named = {"root": [holder.public_key for holder in holders]}
+        named |= {role: [fresh.public_key] for role in ("targets", "snapshot", "timestamp")}
+        known = files.read("root", self.desk.public(f"{DIRECTOR}.root").read_bytes(), files.Root)
+        made = files.root(known.signed.version + 1, named, DIRECTOR, self.clock())
+        body = self.desk.keep(f"{DIRECTOR}.root", files.sign(made, holders[:2]))
+        given = {
+            "image_root": self.desk.public(f"{IMAGE}.root").read_bytes(),
+            "director_root": body,
+            "targets": self.desk.public(f"{IMAGE}.targets").read_bytes(),
+        }
+        self.give(given)
 
     def release_keys(self, product: str = PRODUCT) -> list[KeySigner]:
         return self.desk.signers(f"release-{product}", 3)
@@ -200,35 +217,24 @@ class Line:
 
     def honest(self, repo: str, filename: str) -> bytes:
         """What the server answers."""
-        if repo == IMAGE:
-            return _image_file(self.lab, filename)
-        lab, device_id = self.lab, self.trust.device_id
-        row = lab.database.write(lambda conn: director.renew(conn, self.device_pk, lab.clock()))
+        lab = self.lab
         with lab.database.read() as conn:
-            try:
-                return director.file(conn, row, device_id, filename, lab.online.director)
-            except Rejected as e:
-                raise FileNotFoundError(filename) from e
-
-
-def _image_file(lab: Lab, filename: str) -> bytes:
-    lab.database.write(lambda conn: signing.freshen(conn, lab.online, lab.clock()))
-    with lab.database.read() as conn:
-        if filename == "timestamp.json":
-            found = trustfiles.latest(conn, IMAGE, "timestamp")
-        else:
-            number, _, role = filename.removesuffix(".json").partition(".")
-            found = trustfiles.get(conn, IMAGE, role, int(number))
-    if found is None:
-        raise FileNotFoundError(filename)
-    return found.body
+            device = devices.by_pk(conn, self.device_pk)
+        if device is None:
+            raise LookupError(self.device_pk)
+        try:
+            if repo == IMAGE:
+                return repos.image(lab.database, lab.online, filename, lab.clock())
+            return repos.order(lab.database, lab.online, device, filename, lab.clock())
+        except Rejected as e:
+            raise FileNotFoundError(filename) from e
 
 
 # --- what a holder of the online keys can make -------------------------------------------------------
 
 
 def forge_order(
-    lab: Lab, device_id: str, target: OrderTarget | None, version: int, now: datetime, **changes: Any
+    lab: Lab, whose: str, target: OrderTarget | None, version: int, now: datetime, **changes: Any
 ) -> dict[tuple[str, str], bytes]:
     """A director repository for one device, signed with the real online key. `changes` go into the image's
     description in the order."""
@@ -236,15 +242,14 @@ def forge_order(
     if target is not None:
         said = {
             "image": target.custom,
-            "device_id": device_id,
+            "device_id": whose,
             "deployment": target.deployment,
             "attempt": target.attempt,
             "mandatory": target.mandatory,
             **changes,
         }
         ordered[target.path] = files.target(target.path, target.length, target.sha256, said)
-    made = files.order(version, device_id, ordered, now)
-    return forge_director(lab, made, device_id, now)
+    return forge_director(lab, files.order(version, whose, ordered, now), whose, now)
 
 
 def forge_director(lab: Lab, order: Targets, device_id: str, now: datetime) -> dict[tuple[str, str], bytes]:

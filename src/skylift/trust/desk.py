@@ -6,16 +6,21 @@ next version of the role, keep everything that is published, and add images only
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from tuf.api.metadata import Metadata, Root, TargetFile, Targets
 
-from skylift.core.errors import TrustError, invalid
+from skylift.core.errors import Rejected, TrustError, invalid
+from skylift.core.ids import check_name, check_version
 from skylift.core.lifecycle import Reason
 from skylift.trust import files
 from skylift.trust.ceremony import product_keys
 from skylift.trust.keys import KeySigner
+from skylift.trust.roles import PRODUCT, target_path
+
+CLOCKS_DIFFER = timedelta(days=1)  # the server's and the desk's
 
 
 @dataclass(frozen=True)
@@ -29,11 +34,13 @@ class Proposal:
 
     @classmethod
     def read(
-        cls, role: str, pending: bytes, published: bytes | None, root: Path, targets: Path
+        cls, role: str, pending: bytes, published: bytes | None, root: Path, targets: Path, now: datetime
     ) -> "Proposal":
         """Raises `TrustError` when the file would say anything else than it should."""
         delegations = _delegations(root, targets)
         metadata = files.read(role, pending, Targets)
+        if not files.follows_byte_rule(pending, metadata.signed_bytes):
+            raise _no("it breaks the byte rule")
         before: dict[str, TargetFile] = {}
         version = 0
         if published is not None:
@@ -46,13 +53,14 @@ class Proposal:
             raise _no(f"version {signed.version} waits, {version + 1} comes next")
         if signed.delegations is not None:
             raise _no("it delegates, which a product's role must not")
+        if not now < signed.expires <= now + PRODUCT.life + CLOCKS_DIFFER:
+            raise _no(f"good until {signed.expires:%Y-%m-%d}, not for the {PRODUCT.life.days} days to come")
         for path, image in before.items():
             if signed.targets.get(path) != image:
                 raise _no(f"it changes or drops {path}, which is published")
         added = {path: image for path, image in signed.targets.items() if path not in before}
-        for path in added:
-            if not path.startswith(f"{role}/"):
-                raise _no(f"{path} is not below {role}/")
+        for path, image in added.items():
+            _check_image(role, path, image)
         holders = product_keys(delegations).get(role)
         if holders is None:
             raise _no(f"{role} is not a product of this desk")
@@ -93,6 +101,23 @@ def _delegations(root: Path, targets: Path) -> Targets:
     if not files.verifies(top, "targets", delegations):
         raise _no("this desk's delegations are not signed by its targets keys")
     return delegations.signed
+
+
+def _check_image(role: str, path: str, image: TargetFile) -> None:
+    """Path and description say the same, in our alphabet: what is shown is what is signed."""
+    custom = image.unrecognized_fields.get("custom")
+    if not isinstance(custom, dict) or custom.keys() != {"version", "hardware", "security_version", "kind"}:
+        raise _no(f"{path!r} is not described as an image should be")
+    hardware, security = custom["hardware"], custom["security_version"]
+    if not isinstance(hardware, list) or len(hardware) != 1 or type(security) is not int or security < 0:
+        raise _no(f"{path!r} is not described as an image should be")
+    try:
+        version = check_version("version", str(custom["version"]))
+        told = target_path(role, version, check_name("hardware", str(hardware[0])))
+    except Rejected as e:
+        raise _no(f"{path!r}: {e}") from e
+    if path != told or custom["kind"] not in ("image", "config") or image.hashes.keys() != {"sha256"}:
+        raise _no(f"{path!r} does not say what its description says, {told!r}")
 
 
 def _no(sentence: str) -> TrustError:

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import (
     NoEncryption,
     PrivateFormat,
     load_pem_private_key,
+    load_pem_public_key,
 )
 from securesystemslib.signer import Key, SecretsHandler, Signature, Signer, SSlibKey
 
@@ -112,4 +113,11 @@ def from_public_dict(field: str, value: object) -> Key:
         raise invalid(field, value["keyid"], "is not a public key", code="bad_key") from e
     if key.scheme != SCHEME:
         raise Rejected("bad_key", f"{field} is a {key.scheme} key: must be {SCHEME}", field=field)
+    # python-tuf takes any id for any key: one that named another's key would take its place in a root.
+    try:
+        own = SSlibKey.from_crypto(load_pem_public_key(key.keyval["public"].encode()), scheme=SCHEME).keyid
+    except ValueError as e:
+        raise invalid(field, value["keyid"], "is not a public key", code="bad_key") from e
+    if key.keyid != own:
+        raise invalid(field, key.keyid, f"is not the id of this key, which is {own}", code="bad_key")
     return key

@@ -1,0 +1,289 @@
+"""A stage for demos and end-to-end tests: a real server process, a signing desk, real agents, in one folder.
+
+Everything an operator would do goes through the `skylift` command; everything a device would do, its own
+process does. Killing a process here is a power cut.
+"""
+
+import json
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx2
+
+from skylift.cli.client import Client
+
+PRODUCT, DEVICE_TYPE = "sensor", "sensor-v2"
+PATIENCE_S = 60.0  # for any one thing
+_PY = sys.executable
+
+
+class Failed(Exception):
+    """Something did not come out as told."""
+
+
+def wait(condition: Callable[[], Any], what: str, seconds: float = PATIENCE_S) -> Any:
+    """Until the condition holds; its value."""
+    until = time.monotonic() + seconds
+    while not (found := condition()):
+        if time.monotonic() > until:
+            raise Failed(f"not within {seconds:g} s: {what}")
+        time.sleep(0.05)
+    return found
+
+
+@dataclass
+class Device:
+    """One agent process and its folder."""
+
+    name: str
+    home: Path
+    process: "subprocess.Popen[bytes] | None" = None
+
+    @property
+    def state(self) -> Path:
+        return self.home / "state"
+
+    @property
+    def log(self) -> str:
+        return (self.home / "agent.log").read_text(errors="replace")
+
+    def start(self) -> None:
+        with (self.home / "agent.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [_PY, "-m", "skylift.agent", "--config", str(self.home / "agent.toml")],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+
+    def kill(self) -> None:
+        """Cut its power."""
+        if self.process is not None:
+            self.process.send_signal(signal.SIGKILL)
+            self.process.wait()
+            self.process = None
+
+    def stop(self) -> None:
+        if self.process is not None:
+            _end(self.process)
+            self.process = None
+
+    def runs(self) -> dict[str, Any]:
+        """What its image answers right now: `version`, `healthy`, `config`; {} where it does not answer."""
+        try:
+            port = (self.state / "shared" / "port").read_text()
+            answer = httpx2.get(f"http://127.0.0.1:{port}/health", timeout=2.0)
+            found: dict[str, Any] = answer.json()
+        except (OSError, httpx2.HTTPError, ValueError):
+            return {}
+        return found
+
+    def version(self) -> str:
+        """The version that runs and is healthy; "" where none is."""
+        found = self.runs()
+        return str(found["version"]) if found.get("healthy") else ""
+
+    def journal(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self.state / "journal.json").read_text())
+        return found
+
+
+@dataclass
+class Stage:
+    """The folder and what runs in it. `settings` are the server's, by name."""
+
+    home: Path
+    settings: dict[str, str] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict)
+    devices: dict[str, Device] = field(default_factory=dict)
+    server: "subprocess.Popen[bytes] | None" = None
+
+    # --- the server --------------------------------------------------------------------------------
+
+    def serve(self, *words: str) -> None:
+        """Start the server and wait until it listens. Again after `kill_server`: the same one comes back."""
+        data = self.home / "data"
+        path = data / "server.json"
+        path.unlink(missing_ok=True)
+        port = self.facts["url"].rpartition(":")[2] if self.facts else "0"
+        mqtt = self.facts.get("mqtt", "").rpartition(":")[2] or "0"
+        # A test does not wait five minutes for a poll that the doorbell missed.
+        pace = {
+            "SKYLIFT_CHECK_INTERVAL_S": "10",
+            "SKYLIFT_CHECK_INTERVAL_WAITING_S": "5",
+            "SKYLIFT_CHECK_INTERVAL_BUSY_S": "5",
+        }
+        arguments = ["--data", str(data), "--port", port, "--mqtt-port", mqtt, *words]
+        with (self.home / "server.log").open("ab") as log:
+            self.server = subprocess.Popen(
+                [_PY, "-m", "skylift", "serve", *arguments],
+                env={**os.environ, **pace, **self.settings},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        wait(lambda: path.exists() or self.check_server(), "the server listens")
+        self.facts = json.loads(path.read_text())
+        self.environment = {
+            **os.environ,
+            "SKYLIFT_SERVER": self.facts["url"],
+            "SKYLIFT_TOKEN": (data / "admin.token").read_text().strip(),
+            "SKYLIFT_KEY_PASSPHRASE": self.environment.get("SKYLIFT_KEY_PASSPHRASE")
+            or secrets.token_urlsafe(24),
+            "NO_COLOR": "1",
+        }
+
+    def check_server(self) -> bool:
+        """False while it runs; raises `Failed` when it has ended."""
+        if self.server is not None and self.server.poll() is not None:
+            raise Failed(f"the server ended with exit code {self.server.returncode}")
+        return False
+
+    def kill_server(self) -> None:
+        """kill -9."""
+        if self.server is not None:
+            self.server.send_signal(signal.SIGKILL)
+            self.server.wait()
+            self.server = None
+
+    @property
+    def client(self) -> Client:
+        return Client(self.facts["url"], self.environment["SKYLIFT_TOKEN"])
+
+    # --- the operator ------------------------------------------------------------------------------
+
+    def skylift(self, *words: str) -> Any:
+        """A command of the CLI, as an operator would type it; its JSON. `Failed` if it fails."""
+        done = self.run(*words, "--json")
+        if done.returncode:
+            raise Failed(f"skylift {' '.join(words[:3])}: exit {done.returncode}: {done.stderr.strip()}")
+        return json.loads(done.stdout)
+
+    def run(self, *words: str) -> "subprocess.CompletedProcess[str]":
+        """A command of the CLI, whatever comes of it."""
+        return subprocess.run(
+            [_PY, "-m", "skylift", *words],
+            env=self.environment,
+            cwd=self.home,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def ceremony(self) -> None:
+        """Keys, roots, delegations; and the roots for the devices."""
+        self.skylift("trust", "init", "--product", PRODUCT, "--keys", "desk")
+        self.skylift("trust", "export", "--linux", "roots", "--keys", "desk")
+
+    def release(self, file: Path, version: str, *words: str) -> str:
+        """Upload and sign, one key after the other; the release's id."""
+        about = ("--product", PRODUCT, "--version", version, "--device-type", DEVICE_TYPE)
+        made = self.skylift("release", "create", str(file), *about, *words)
+        if made["status"] != "signing":
+            raise Failed(f"{version} should wait for signatures, it is {made['status']}")
+        for number, published in ((1, False), (2, True)):
+            signed = self.sign(made["id"], number)
+            if signed["published"] is not published:
+                raise Failed(f"{version} with {number} signatures: published is {signed['published']}")
+        found: str = made["id"]
+        return found
+
+    def sign(self, release: str, number: int) -> Any:
+        """One of the three release keys signs."""
+        key = f"desk/keys/release-{PRODUCT}-{number}.pem"
+        return self.skylift("release", "sign", release, "--keys", "desk", "--key", key)
+
+    def wait_for_delta(self, version: str) -> None:
+        """Until a delta to this version has been made."""
+
+        def there() -> bool:
+            self.check_server()
+            found = self.client.get("/api/releases", limit=50)["items"]
+            made = next(release for release in found if release["version"] == version)
+            return any(artifact["kind"] == "delta" for artifact in made["artifacts"])
+
+        wait(there, f"the delta to {version}")
+
+    def deployment(self, deployment: str) -> dict[str, Any]:
+        self.check_server()
+        found: dict[str, Any] = self.client.get(f"/api/deployments/{deployment}")
+        return found
+
+    def ended(self, deployment: str, seconds: float = PATIENCE_S) -> dict[str, Any]:
+        """The deployment, once it neither is scheduled nor runs."""
+
+        def look() -> dict[str, Any] | None:
+            found = self.deployment(deployment)
+            return None if found["status"] in ("scheduled", "running") else found
+
+        found: dict[str, Any] = wait(look, f"{deployment} ends or stops itself", seconds)
+        return found
+
+    # --- the devices -------------------------------------------------------------------------------
+
+    def enroll(self, names: list[str], factory: Path, version: str, **settings: Any) -> list[Device]:
+        """Devices with their factory image, started. `settings` go into agent.toml."""
+        claim = self.skylift("device", "enroll", "--type", DEVICE_TYPE, "--uses", str(len(names)))["claim"]
+        made = []
+        for name in names:
+            home = self.home / "devices" / name
+            home.mkdir(parents=True)
+            body = self._agent_toml(name, claim, factory, version, settings)
+            (home / "agent.toml").write_text(body)
+            device = Device(name, home)
+            device.start()
+            self.devices[name] = device
+            made.append(device)
+        return made
+
+    def _agent_toml(
+        self, name: str, claim: str, factory: Path, version: str, settings: dict[str, Any]
+    ) -> str:
+        values: dict[str, Any] = {
+            "server": self.facts["url"],
+            "device_id": name,
+            "device_type": DEVICE_TYPE,
+            "state_dir": "state",
+            "roots": str(self.home / "roots"),
+            "claim": claim,
+            "mqtt": self.facts["mqtt"],
+            "factory_image": str(factory),
+            "factory_version": version,
+            "boot_attempts": 2,
+            "health_passes": 2,
+            "health_interval_seconds": 0.2,
+            "health_deadline_seconds": 6.0,
+            **settings,
+        }
+        return "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items())
+
+    def close(self) -> None:
+        """Stop every process that was started here, and remove the folder."""
+        for device in self.devices.values():
+            if device.process is not None:
+                device.process.terminate()
+        for device in self.devices.values():
+            device.stop()
+        if self.server is not None:
+            _end(self.server)
+        shutil.rmtree(self.home, ignore_errors=True)
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    process.terminate()
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
