@@ -1,0 +1,230 @@
+"""Cuts the agent's power at every disk operation of every update, from every starting disk, and boots again.
+
+For each starting disk (factory, updated once or twice, with a configuration, torn in mid-download, armed,
+after a fallback) and each update (full image, delta, configuration, images and configurations that turn out
+sick), the operations are counted once; then each is cut before, in the middle and after, with and without
+losing what was not synced, by a real SIGKILL of a forked process. Then the power comes back: a valid image
+must boot, and the update must end as it would have. Pairs of cuts (a second one during recovery) are sampled
+with a seed.
+
+Prints cuts, bricks and unverified boots; the last line of stdout is one JSON object.
+"""
+
+import argparse
+import json
+import os
+import random
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+from skylift.firmware.delta import create_delta
+from skylift.testkit.powerplug import MODES, Bench, Cut, PluggedDisk, Update
+
+SIZE = 96 << 10
+# Syncing is what is simulated: a disk in memory saves the wait for a real one.
+SCRATCH = "/dev/shm" if os.path.isdir("/dev/shm") else None  # noqa: S108 - only a private folder below it
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A starting disk and an update; `expect` is how the update ends, `may_run` which images are right."""
+
+    start: str
+    update: Update
+    attempt: int
+
+
+class Desk:
+    """The images, and the starting disks as folders to copy."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        noise = random.Random(7)
+        base = noise.randbytes(SIZE)
+        self.images = {name: base[:-8] + noise.randbytes(8) for name in ("old", "mid", "new", "sick")}
+        self.factory = home / "factory.img"
+        self.factory.write_bytes(self.images["old"])
+        self.updates = self._updates()
+        bodies = [*self.images.items()]
+        self.known = {Update("", "image", "", body).sha256: name != "sick" for name, body in bodies}
+        self.known |= {self.updates["config"].sha256: True, self.updates["sick config"].sha256: False}
+        self.starts = self._starts()
+
+    def _updates(self) -> dict[str, Update]:
+        patch = self.home / "patch"
+        old, new = self.images["mid"], self.images["new"]
+        assert create_delta(old, new, patch) is not None
+        base = Update("", "image", "", old).sha256
+        return {
+            "mid": Update("mid", "image", "mid", old),
+            "full": Update("full", "image", "new", new),
+            "delta": Update("delta", "image", "new", new, patch.read_bytes(), base),
+            "sick": Update("sick", "image", "sick", self.images["sick"], healthy=False),
+            "config": Update("config", "config", "c1", b'{"interval": 30}'),
+            "sick config": Update("sick config", "config", "c2", b'{"interval": 0}', healthy=False),
+        }
+
+    def bench(self, folder: Path) -> Bench:
+        return Bench(folder, self.factory, self.known)
+
+    def _starts(self) -> dict[str, Path]:
+        made: dict[str, Path] = {}
+
+        def disk(name: str, of: str | None = None) -> Path:
+            made[name] = self.home / "starts" / name.replace(" ", "-")
+            if of is None:
+                made[name].mkdir(parents=True)
+            else:
+                shutil.copytree(made[of], made[name])
+            return made[name]
+
+        def run(folder: Path, update: Update | None, attempt: int, cut: Cut | None = None) -> None:
+            if cut is None:
+                self.bench(folder).live(PluggedDisk(folder), update, attempt)
+            else:
+                killed(self.bench(folder), update, attempt, cut)
+
+        run(disk("factory"), None, 0)
+        run(disk("updated once", "factory"), self.updates["mid"], 101)
+        run(disk("updated twice", "updated once"), self.updates["full"], 102)
+        run(disk("with a configuration", "updated once"), self.updates["config"], 103)
+        run(disk("after a fallback", "updated once"), self.updates["sick"], 104)
+        torn = self._operations("updated once", self.updates["sick"], 105)
+        run(
+            disk("torn in mid-download", "updated once"),
+            self.updates["sick"],
+            105,
+            Cut(torn // 3, "during", True),
+        )
+        run(disk("armed", "updated once"), self.updates["sick"], 106, Cut(torn * 3 // 4, "after", False))
+        return made
+
+    def _operations(self, start: str, update: Update, attempt: int) -> int:
+        with tempfile.TemporaryDirectory(dir=self.home) as scratch:
+            folder = Path(scratch) / "disk"
+            source = self.home / "starts" / start.replace(" ", "-")
+            shutil.copytree(source, folder)
+            return self.bench(folder).live(PluggedDisk(folder), update, attempt).operations
+
+    def scenes(self) -> Iterator[Scene]:
+        for start in self.starts:
+            for name in ("full", "delta", "sick", "config", "sick config"):
+                yield Scene(start, self.updates[name], 1)
+
+
+def killed(bench: Bench, update: Update | None, attempt: int, cut: Cut) -> bool:
+    """Run in a forked child until the plug kills it; False when it ended before the cut came."""
+    child = os.fork()
+    if child == 0:
+        try:
+            bench.live(PluggedDisk(bench.home, cut), update, attempt)
+        finally:
+            os._exit(0)
+    _, status = os.waitpid(child, 0)
+    return os.WIFSIGNALED(status)
+
+
+@dataclass
+class Found:
+    """What a scene came to."""
+
+    cuts: int = 0
+    bricked: int = 0
+    unverified: int = 0
+    wrong: int = 0
+
+
+def play(desk: Desk, scene: Scene, stride: int, pairs: int) -> Found:
+    """Every cut of one scene, then some pairs."""
+    found = Found()
+    scratch = Path(tempfile.mkdtemp(dir=desk.home))
+    expected = desk._operations(scene.start, scene.update, scene.attempt)
+    cuts = [
+        Cut(at, mode, lose)
+        for at in range(1, expected + 1, stride)
+        for mode in MODES
+        for lose in (False, True)
+    ]
+    for cut in cuts:
+        folder = _copy(desk, scene, scratch)
+        if killed(desk.bench(folder), scene.update, scene.attempt, cut):
+            found.cuts += 1
+            _recover(desk, scene, folder, found)
+    dice = random.Random(f"{scene.start}/{scene.update.name}")
+    for _ in range(pairs):
+        folder = _copy(desk, scene, scratch)
+        for _ in range(2):
+            cut = Cut(dice.randint(1, expected), dice.choice(MODES), dice.random() < 0.5)
+            found.cuts += killed(desk.bench(folder), scene.update, scene.attempt, cut)
+        _recover(desk, scene, folder, found)
+    shutil.rmtree(scratch)
+    return found
+
+
+def _copy(desk: Desk, scene: Scene, scratch: Path) -> Path:
+    folder = scratch / "disk"
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(desk.starts[scene.start], folder)
+    return folder
+
+
+def _recover(desk: Desk, scene: Scene, folder: Path, found: Found) -> None:
+    """The power is back: it boots something valid, and the update ends as it would have."""
+    outcome = desk.bench(folder).live(PluggedDisk(folder), scene.update, scene.attempt)
+    found.bricked += outcome.bricked or not outcome.ran
+    found.unverified += outcome.unverified
+    ends = "complete" if scene.update.healthy else "rolled_back"
+    runs = outcome.ran[-1] if outcome.ran else ""
+    must_run_it = scene.update.kind == "image" and scene.update.healthy
+    # No last word: it had been delivered before the cut, nothing was left to say.
+    runs_right = bool(desk.known.get(runs)) and (runs == scene.update.sha256 or not must_run_it)
+    found.wrong += not runs_right or outcome.final not in (ends, "")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", action="store_true", help="accepted for symmetry: the JSON is always last")
+    parser.add_argument("--stride", type=int, default=1, help="every n-th operation only")
+    parser.add_argument("--pairs", type=int, default=60, help="sampled pairs of cuts per scene")
+    options = parser.parse_args()
+    started = time.monotonic()
+    totals = Found()
+    with tempfile.TemporaryDirectory(dir=SCRATCH) as home:
+        desk = Desk(Path(home))
+        scenes = list(desk.scenes())
+        jobs = [(desk, scene, options.stride, options.pairs) for scene in scenes]
+        print(
+            f"{'start':<24}{'update':<14}{'cuts':>7}{'bricked':>9}{'unverified':>12}{'wrong':>7}",
+            file=sys.stderr,
+        )
+        with get_context("fork").Pool(os.cpu_count()) as pool:
+            for scene, found in zip(scenes, pool.imap(_play, jobs), strict=True):
+                line = f"{scene.start:<24}{scene.update.name:<14}{found.cuts:>7}{found.bricked:>9}"
+                print(f"{line}{found.unverified:>12}{found.wrong:>7}", file=sys.stderr)
+                totals.cuts += found.cuts
+                totals.bricked += found.bricked
+                totals.unverified += found.unverified
+                totals.wrong += found.wrong
+    told = {
+        "cuts": totals.cuts,
+        "bricked": totals.bricked,
+        "unverified_boots": totals.unverified,
+        "wrong_endings": totals.wrong,
+        "seconds": round(time.monotonic() - started, 1),
+    }
+    print(json.dumps(told))
+    return 0 if not (totals.bricked or totals.unverified or totals.wrong) else 1
+
+
+def _play(job: tuple[Desk, Scene, int, int]) -> Found:
+    return play(*job)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
