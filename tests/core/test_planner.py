@@ -385,3 +385,28 @@ def test_an_empty_phase_ends_at_once_but_never_carries_anyone_past_a_manual_gate
     assert plan(replace(world, phases=phases), NOW).actions == (OpenPhase(1), EndPhase(1), OpenPhase(2))
     gated = (*phases[:2], replace(phases[2], gate=Gate.MANUAL))
     assert plan(replace(world, phases=gated), NOW).actions == (OpenPhase(1), EndPhase(1))
+
+
+@pytest.mark.parametrize(
+    ("percent", "size", "failed"), [(2.4, 125, 3), (1.2, 250, 3), (2.8, 250, 7), (0.3, 1000, 3)]
+)
+def test_a_threshold_is_the_number_that_was_written_as_a_decimal(
+    percent: float, size: int, failed: int
+) -> None:
+    """Exactly at the limit goes on, also where the float is a hair beside it; planner and auditor agree."""
+    tally = Tally(complete=size - failed, failed=failed)
+    phase = Phase(0, "phase 1", tally, state=PhaseState.OPEN, opened_at=NOW)
+    world = World(
+        deployment="dep_x",
+        version="1.1.0",
+        generation=1,
+        status=DeploymentStatus.RUNNING,
+        phases=(phase,),
+        failure_rule=FailureRule(percent),
+    )
+    decided = plan(world, NOW)
+    assert not any(isinstance(action, Pause | Stop) for action in decided.actions)
+    assert audit(world, decided, NOW) == []
+    worse = replace(world, phases=(replace(phase, tally=replace(tally, failed=failed + 1)),))
+    assert isinstance(plan(worse, NOW).actions[0], Pause)
+    assert audit(worse, plan(worse, NOW), NOW) == []

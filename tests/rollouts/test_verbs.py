@@ -30,7 +30,7 @@ def refused(verb: Any, *args: Any) -> Rejected:
 def test_a_pause_holds_who_has_not_begun_and_lets_the_others_finish(yard: Any) -> None:
     fleet = yard.fleet(4)
     yard.release("1.1.0")
-    deployment = yard.running(**ALL_AT_ONCE)
+    deployment = yard.running(failure_threshold_percent=100, **ALL_AT_ONCE)
     assert yard.checks(fleet[:2], deployment) == fleet[:2]
     yard.report(fleet[1], deployment, "downloading")
     yard.pause(deployment)

@@ -5,9 +5,9 @@ A test says what the attacker holds and what he tries; the last lines say that t
 
 import json
 from dataclasses import replace
-from datetime import timedelta
 
 import pytest
+
 from skylift.core.errors import TrustError, Unavailable
 from skylift.core.lifecycle import Reason
 from skylift.testkit.trustlab import (
@@ -35,10 +35,10 @@ def refused(line: Line, code: Reason, floor: int = 0) -> str:
     return str(caught.value)
 
 
-def evil_role(lab: Lab, version: int, signers: list[files.Signer], device_type: str = HARDWARE) -> Targets:
+def evil_role(lab: Lab, version: int) -> Targets:
     """The product's role with one image more that nobody released."""
-    path = target_path(PRODUCT, "6.6.6", device_type)
-    custom = {"version": "6.6.6", "hardware": [device_type], "security_version": 9, "kind": "image"}
+    path = target_path(PRODUCT, "6.6.6", HARDWARE)
+    custom = {"version": "6.6.6", "hardware": [HARDWARE], "security_version": 9, "kind": "image"}
     return files.product_role(version, PRODUCT, {path: files.target(path, 9, DIGEST, custom)}, lab.clock())
 
 
@@ -58,7 +58,7 @@ def order_for(lab: Lab, role: Targets, line: Line, version: int = 7) -> None:
 def test_one_stolen_release_key_with_all_online_keys_installs_nothing(lab: Lab) -> None:
     lab.released("1.0.0")
     device = lab.enroll()
-    role = evil_role(lab, 2, [])
+    role = evil_role(lab, 2)
     body = files.sign(role, [lab.release_keys()[0]])
     order_for(lab, role, device)
     device.lies |= forge_image_repo(lab, {PRODUCT: (2, body)}, 50, lab.clock())
@@ -68,7 +68,7 @@ def test_one_stolen_release_key_with_all_online_keys_installs_nothing(lab: Lab) 
 def test_one_stolen_release_key_does_not_count_twice(lab: Lab) -> None:
     lab.released("1.0.0")
     device = lab.enroll()
-    role = evil_role(lab, 2, [])
+    role = evil_role(lab, 2)
     once = json.loads(files.sign(role, [lab.release_keys()[0]]))
     other = lab.release_keys()[1].public_key.keyid
     once["signatures"].append({"keyid": other, "sig": once["signatures"][0]["sig"]})
@@ -81,7 +81,7 @@ def test_one_stolen_release_key_does_not_count_twice(lab: Lab) -> None:
 def test_the_online_keys_alone_sign_no_image(lab: Lab) -> None:
     lab.released("1.0.0")
     device = lab.enroll()
-    role = evil_role(lab, 2, [])
+    role = evil_role(lab, 2)
     body = files.sign(role, [lab.online.image, lab.online.director])
     order_for(lab, role, device)
     device.lies |= forge_image_repo(lab, {PRODUCT: (2, body)}, 50, lab.clock())
@@ -91,7 +91,7 @@ def test_the_online_keys_alone_sign_no_image(lab: Lab) -> None:
 def test_an_order_for_an_image_nobody_released_is_refused(lab: Lab) -> None:
     lab.released("1.0.0")
     device = lab.enroll()
-    order_for(lab, evil_role(lab, 2, []), device)
+    order_for(lab, evil_role(lab, 2), device)
     assert "vouches" in refused(device, Reason.SIGNATURE_INVALID)
 
 
@@ -99,7 +99,7 @@ def test_release_keys_of_one_product_do_not_sign_for_another(lab: Lab) -> None:
     lab.ceremony("sensor", "camera")
     lab.released("1.0.0")
     device = lab.enroll()
-    role = evil_role(lab, 2, [])
+    role = evil_role(lab, 2)
     body = files.sign(role, lab.release_keys("camera"))
     order_for(lab, role, device)
     device.lies |= forge_image_repo(lab, {PRODUCT: (2, body)}, 50, lab.clock())
@@ -110,7 +110,7 @@ def test_a_products_role_says_nothing_outside_its_own_paths(lab: Lab) -> None:
     """Two stolen keys of `camera` do not vouch for `sensor/...`."""
     lab.ceremony("sensor", "camera")
     device = lab.enroll()
-    role = evil_role(lab, 1, [])  # an image below sensor/, in camera's role
+    role = evil_role(lab, 1)  # an image below sensor/, in camera's role
     body = files.sign(role, lab.release_keys("camera"))
     order_for(lab, role, device)
     device.lies |= forge_image_repo(lab, {"camera": (1, body)}, 50, lab.clock())
@@ -137,13 +137,11 @@ def test_a_strangers_root_changes_nothing(lab: Lab) -> None:
 
 def test_one_root_key_makes_no_root(lab: Lab) -> None:
     device = lab.enroll()
-    holders = lab.desk.signers("director.root", 3)
+    holders = lab.desk.signers("root", 3)
     own = stranger()
     keys = {"root": [h.public_key for h in holders]}
     keys |= {role: [own.public_key] for role in ("targets", "snapshot", "timestamp")}
-    device.lies[DIRECTOR, "2.root.json"] = files.sign(
-        files.root(2, keys, DIRECTOR, lab.clock()), holders[:1]
-    )
+    device.lies[DIRECTOR, "2.root.json"] = files.sign(files.root(2, keys, DIRECTOR, lab.clock()), holders[:1])
     refused(device, Reason.SIGNATURE_INVALID)
 
 
@@ -242,7 +240,7 @@ def test_an_image_for_other_hardware_is_refused(lab: Lab) -> None:
 
 @pytest.mark.parametrize("hardware", ["sensor-v2-pro", None, 7, {"sensor-v2": 1}])
 def test_hardware_that_is_not_a_list_fits_nothing(lab: Lab, hardware: object) -> None:
-    """`sensor-v2` is part of the text `sensor-v2-pro`, and a key of the object; neither is a list of types."""
+    """`sensor-v2` is part of the text `sensor-v2-pro`, and a key of the object; neither is a list."""
     path = target_path(PRODUCT, "1.0.0", HARDWARE)
     custom = {"version": "1.0.0", "hardware": hardware, "security_version": 0, "kind": "image"}
     role = files.product_role(1, PRODUCT, {path: files.target(path, 9, DIGEST, custom)}, lab.clock())
@@ -347,18 +345,21 @@ def test_a_clock_set_back_revives_nothing_that_has_expired(lab: Lab) -> None:
 
 
 def test_files_of_two_times_are_not_mixed(lab: Lab) -> None:
-    """An old product role under the newest snapshot."""
+    """An old product role under the newest snapshot; an old snapshot under the newest timestamp."""
     lab.released("1.0.0")
     second = lab.released("1.1.0")
-    device = lab.enroll()
-    device.order(second)
-    old = device.honest(IMAGE, f"1.{PRODUCT}.json")
-    device.lies = {(IMAGE, f"2.{PRODUCT}.json"): old}
-    refused(device, Reason.METADATA_ROLLBACK)
-    device.lies = {(IMAGE, "3.snapshot.json"): device.honest(IMAGE, "2.snapshot.json")}
-    refused(device, Reason.SIGNATURE_INVALID)  # the timestamp names the snapshot's digest
-    device.lies = {}
-    assert device.verify() is not None
+    for number, (name, old, code) in enumerate(
+        (
+            (f"2.{PRODUCT}.json", f"1.{PRODUCT}.json", Reason.METADATA_ROLLBACK),
+            ("3.snapshot.json", "2.snapshot.json", Reason.SIGNATURE_INVALID),  # the timestamp has its digest
+        )
+    ):
+        device = lab.enroll(f"dev-{number}")
+        device.order(second)
+        device.lies = {(IMAGE, name): device.honest(IMAGE, old)}
+        refused(device, code)
+        device.lies = {}
+        assert device.verify() is not None
 
 
 def test_the_director_and_the_image_repository_do_not_stand_in_for_each_other(lab: Lab) -> None:
@@ -402,7 +403,9 @@ def test_one_altered_byte_anywhere_is_refused(lab: Lab, repo: str) -> None:
     for number, (name, body) in enumerate(item for item in recorded.items() if item[0][0] == repo):
         at = body.index(b'"expires"') + 12  # a digit of the year
         broken = body[:at] + (b"9" if body[at : at + 1] != b"9" else b"8") + body[at + 1 :]
-        fresh = Line(lab, honest.device_pk, replace(honest.trust, directory=lab.directory / f"f{number}{repo}"))
+        fresh = Line(
+            lab, honest.device_pk, replace(honest.trust, directory=lab.directory / f"f{number}{repo}")
+        )
         fresh.lies = {name: broken}
         refused(fresh, Reason.SIGNATURE_INVALID)
         fresh.lies = {}
@@ -498,7 +501,6 @@ def test_withheld_files_are_no_verdict_on_an_order(lab: Lab) -> None:
     with pytest.raises(Unavailable):
         device.verify()
     device.cut = False
-    lab.desk.public("image.root")  # still there
     assert device.verify() is not None
 
 
@@ -510,4 +512,3 @@ def test_a_slow_day_is_no_attack(lab: Lab) -> None:
     assert device.verify() is not None
     lab.clock.forward(days=60)  # type: ignore[attr-defined] # the tests' clock
     assert device.verify() is not None
-    assert lab.clock() - timedelta(days=60) < lab.clock()

@@ -35,11 +35,20 @@ def create(
     product: Annotated[str | None, typer.Option(help="Where two products have the version.")] = None,
     phases: Annotated[str | None, typer.Option(help="Cumulative percentages, such as 10,40,100.")] = None,
     rollout_percentage: Annotated[float | None, typer.Option(help="Size of each batch.")] = None,
-    interval: Annotated[float, typer.Option(help="Minutes each phase soaks before the next.")] = 60.0,
-    wait: Annotated[float, typer.Option(help="Minutes a phase waits for devices to ask.")] = 30.0,
-    threshold: Annotated[float, typer.Option(help="Failure rate in percent above which it stops.")] = 10.0,
+    interval: Annotated[
+        float | None, typer.Option(help="Minutes each phase soaks before the next; 60 unless given.")
+    ] = None,
+    wait: Annotated[
+        float | None, typer.Option(help="Minutes a phase waits for devices to ask; 30 unless given.")
+    ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(help="Failure rate in percent above which it stops; 10 unless given."),
+    ] = None,
     min_devices: Annotated[int | None, typer.Option(help="Decided devices before the rate counts.")] = None,
-    failure_action: Annotated[str, typer.Option(help="pause, abort or rollback")] = "pause",
+    failure_action: Annotated[
+        str | None, typer.Option(help="pause, abort or rollback; pause unless given.")
+    ] = None,
     max_parallel: Annotated[int | None, typer.Option(help="Devices at it at the same time.")] = None,
     starts_at: Annotated[str | None, typer.Option(help="An ISO 8601 time.")] = None,
     manual: Annotated[bool, typer.Option("--manual", help="Every later phase waits for promote.")] = False,
@@ -58,7 +67,7 @@ def create(
 
     skylift deploy create 2.4.0 --all --phases 1,10,100 --interval 60 --threshold 5
     """
-    body: dict[str, Any] = json.loads(config.read_text()) if config else {}
+    body = _read_config(config) if config else {}
     body |= {"release": release} if release.startswith("rel_") else {"firmware_version": release}
     given = {
         "product": product,
@@ -88,18 +97,25 @@ def create(
     this.output.one(made, wording.summary(made))
 
 
-def _phases(text: str, interval: float, wait: float, manual: bool) -> list[dict[str, Any]]:
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        body = json.loads(path.read_text())
+    except ValueError as e:
+        raise Leave(Exit.USAGE, f"--config is {path.name!r}: must be JSON ({e})") from e
+    if not isinstance(body, dict):
+        raise Leave(Exit.USAGE, f"--config is {path.name!r}: must be one JSON object")
+    return body
+
+
+def _phases(text: str, interval: float | None, wait: float | None, manual: bool) -> list[dict[str, Any]]:
     try:
         ends = [float(part) for part in text.split(",")]
     except ValueError as e:
         raise Leave(Exit.USAGE, f"--phases is {text!r}: percentages with commas, such as 10,40,100") from e
+    times = {"min_minutes": interval, "wait_minutes": wait}
+    given = {name: minutes for name, minutes in times.items() if minutes is not None}
     return [
-        {
-            "percent": end,
-            "min_minutes": interval,
-            "wait_minutes": wait,
-            "gate": "manual" if manual and number else "auto",
-        }
+        {"percent": end, "gate": "manual" if manual and number else "auto", **given}
         for number, end in enumerate(ends)
     ]
 
@@ -164,15 +180,13 @@ def watch(
     token: TokenOption = None,
 ) -> None:
     """Live: phases, rate against threshold, recent failures, and what it waits for. Ctrl-C leaves."""
-    from rich.live import Live
-
     this = session(server, token, Format.TABLE, False)
     found = _find(this, deployment)
-    with Live(wording.picture(found), console=this.output.out, refresh_per_second=4) as live:
+    with wording.live(this.output.out, found) as show:
         while found["status"] not in ENDED and not _stopped(found):
             time.sleep(0.5)
             found = _find(this, deployment)
-            live.update(wording.picture(found))
+            show(found)
     raise Leave(_exit_code(found))
 
 
@@ -276,4 +290,6 @@ def rollback(
 ) -> None:
     """Send the devices it updated back to the release they came from."""
     must_confirm(f"roll back everything {deployment} updated?", yes)
-    _verb("rollback", deployment, {}, session(server, token, output, as_json))
+    this = session(server, token, output, as_json)
+    answer = this.client.post(f"/api/deployments/{deployment}:rollback", {})
+    this.output.one(answer, wording.sent_back(answer))

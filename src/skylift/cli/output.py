@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+WIDE = 240
+
 
 class Format(StrEnum):
     """`-o`."""
@@ -24,7 +26,8 @@ class Output:
 
     def __init__(self, form: Format) -> None:
         self.form = form
-        self.out = Console(highlight=False)
+        # What a pipe reads must not be cut to the width of a terminal that is not there.
+        self.out = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
         self.err = Console(stderr=True, highlight=False)
 
     def one(self, found: Any, lines: Iterable[tuple[str, Any]] | None = None) -> None:

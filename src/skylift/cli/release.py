@@ -12,7 +12,23 @@ from skylift.cli.output import Format
 from skylift.cli.trust import DEFAULT_DESK, KeysOption, sign_role
 
 app = typer.Typer(help="Releases: product, version, image; what gets signed.", no_args_is_help=True)
-Release = Annotated[str, typer.Argument(help="A release's id, rel_...")]
+Release = Annotated[str, typer.Argument(help="A release's id, rel_..., or PRODUCT/VERSION.")]
+
+
+def release_id(this: Session, asked: str) -> str:
+    """The id of a release that was named by id, or by product and version."""
+    product, slash, version = asked.partition("/")
+    if not slash:
+        return asked
+    cursor = None
+    while True:
+        page = this.client.get("/api/releases", product=product, limit=500, cursor=cursor)
+        for found in page["items"]:
+            if found["version"] == version:
+                return str(found["id"])
+        cursor = page["next"]
+        if cursor is None:
+            raise Leave(Exit.ERROR, f"release is {asked!r}: {product} has no version {version!r}")
 
 
 @app.command()
@@ -74,6 +90,7 @@ def upload(
 ) -> None:
     """One more image of a draft release, for another device type."""
     this = session(server, token, output, as_json)
+    release = release_id(this, release)
     _upload(this, release, device_type, image)
     if seal:
         this.client.post(f"/api/releases/{release}:seal")
@@ -92,6 +109,7 @@ def sign(
 ) -> None:
     """Add offline signatures; at two of three the release is published. Keys are never sent."""
     this = session(server, token, output, as_json)
+    release = release_id(this, release)
     found = this.client.get(f"/api/releases/{release}")
     if found["status"] == "published":
         this.output.say(f"{release} is published already")
@@ -115,6 +133,7 @@ def verify(
     from skylift.trust.desk import vouched
 
     this = session(server, token, output, as_json)
+    release = release_id(this, release)
     found = this.client.get(f"/api/releases/{release}")
     role = found["product"]
     status = this.client.get("/api/trust")
@@ -124,9 +143,13 @@ def verify(
     public = keys / "public"
     body = this.client.raw(f"/image/{known[role]}.{role}.json")
     digest = sha256_of(image)
-    path = vouched(role, body, digest, public / "image.root.json", public / "image.targets.json")
+    roots = public / "image.root.json", public / "image.targets.json"
+    path = vouched(role, body, digest, *roots, under=f"{role}/{found['version']}/")
     if path is None:
-        raise Leave(Exit.FAILED, f"{image.name} ({digest[:16]}...) is not signed by {role}'s release keys")
+        said = (
+            f"{image.name} ({digest[:16]}...) is not what {role}'s release keys signed as {found['version']}"
+        )
+        raise Leave(Exit.FAILED, said)
     this.output.one({"release": release, "file": image.name, "sha256": digest, "signed_as": path})
 
 
@@ -154,7 +177,8 @@ def show(
     as_json: JsonOption = False,
 ) -> None:
     """One release: its images, signatures gathered, deltas."""
-    _show(session(server, token, output, as_json), release)
+    this = session(server, token, output, as_json)
+    _show(this, release_id(this, release))
 
 
 def _show(this: Session, release: str) -> None:

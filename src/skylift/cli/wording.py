@@ -1,9 +1,11 @@
 """How a deployment looks on a terminal: the same words as everywhere, as lines, tables and a live picture."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
@@ -27,8 +29,24 @@ def summary(found: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     for name in ("id", "product", "version", "status", "status_reason", "paused_by", "devices"):
         if found.get(name) not in (None, ""):
             yield name, found[name]
-    for note in found.get("notes", ()):
+    for note in _notes(found):
         yield "waits for", note
+
+
+def sent_back(answer: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """A rollback: the deployments that do it, and whom nobody can send back."""
+    yield "rolls back", answer["rolled_back"]
+    for made in answer["deployments"]:
+        yield made["id"], f"{made['devices']} devices to {made['version']}"
+    for version, devices in answer["left"].items():
+        yield "left", f"{devices} devices that came from {version}, which no release offers any more"
+
+
+def _notes(found: dict[str, Any]) -> list[str]:
+    """The planner's words, where they say more than the status and its reason."""
+    if found["status"] in ("complete", "aborted", "failed"):
+        return []
+    return [note for note in found.get("notes", ()) if note != found.get("status_reason")]
 
 
 def status(output: Output, found: dict[str, Any]) -> None:
@@ -60,10 +78,19 @@ def picture(found: dict[str, Any]) -> RenderableType:
     if found.get("status_reason"):
         parts.append(Text(found["status_reason"], style=colour))
     parts.append(_phases(found))
-    parts.extend(Text(f"waits for: {note}", style="dim") for note in found.get("notes", ()))
+    parts.extend(Text(f"waits for: {note}", style="dim") for note in _notes(found))
     if found.get("recent_failures"):
         parts.append(_failures(found["recent_failures"]))
     return Group(*parts)
+
+
+@contextmanager
+def live(console: Console, found: dict[str, Any]) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """The picture, redrawn by the function this gives; where there is no terminal, only its last state."""
+    with Live(picture(found), console=console, refresh_per_second=4) as shown:
+        yield lambda now: shown.update(picture(now))
+    if not console.is_terminal:
+        console.print()  # Live ends its last line only on terminals
 
 
 def _phases(found: dict[str, Any]) -> Table:

@@ -14,7 +14,6 @@ from typing import Any
 
 import httpx2
 from rich.console import Console
-from rich.live import Live
 from rich.table import Table
 
 from skylift.cli import wording
@@ -36,9 +35,9 @@ class Show:
         self.console.print(f"[bold blue]▸[/bold blue] {sentence}")
 
 
-def run(devices: int, *, keep: bool, as_json: bool) -> int:
+def run(devices: int, *, keep: bool, as_json: bool, console: Console | None = None) -> int:
     """The exit code: 0 only if all of it came out as told."""
-    show = Show(Console(stderr=True))
+    show = Show(console or Console(stderr=True))
     started = time.monotonic()
     try:
         summary = _story(show, devices)
@@ -129,13 +128,13 @@ def _watch(show: Show, deployment: str) -> None:
     """Live until it ends or stops itself."""
     until = time.monotonic() + PATIENCE_S
     found = show.stage.deployment(deployment)
-    with Live(wording.picture(found), console=show.console, refresh_per_second=4) as live:
+    with wording.live(show.console, found) as redraw:
         while found["status"] in ("scheduled", "running"):
             if time.monotonic() > until:
                 raise Failed(f"{deployment} is still {found['status']}: {found['notes']}")
             time.sleep(0.3)
             found = show.stage.deployment(deployment)
-            live.update(wording.picture(found))
+            redraw(found)
 
 
 def _settled(stage: Stage, deployment: str) -> dict[str, Any] | None:

@@ -265,7 +265,8 @@ class Bench:
             (self.home / name).mkdir(parents=True, exist_ok=True)
         boot = WatchedBoot(disk, self.home / "slots", config.boot_attempts, self.known)
         _BOARD[:] = [boot]
-        boot.provision(self.factory, "factory")
+        if not (self.home / "slots" / "boot.json").exists() and update is None:
+            boot.provision(self.factory, "factory")  # once, at the factory: never to paper over a loss
         server = MemoryServer(config, update, attempt)
         bricked = False
         try:

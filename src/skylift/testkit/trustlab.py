@@ -64,7 +64,7 @@ class Lab:
         """The online key of the director is replaced: a new root, signed by the root holders."""
         fresh = keys.generate()
         self.online = OnlineKeys(self.online.image, fresh)
-        holders = self.desk.signers(f"{DIRECTOR}.root", 3)
+        holders = self.desk.signers("root", 3)
         named = {"root": [holder.public_key for holder in holders]}
         named |= {role: [fresh.public_key] for role in ("targets", "snapshot", "timestamp")}
         known = files.read("root", self.desk.public(f"{DIRECTOR}.root").read_bytes(), files.Root)

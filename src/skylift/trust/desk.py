@@ -124,11 +124,14 @@ def _no(sentence: str) -> TrustError:
     return TrustError(Reason.SIGNATURE_INVALID, f"will not be signed: {sentence}")
 
 
-def vouched(role: str, published: bytes, sha256: str, root: Path, targets: Path) -> str | None:
-    """The path under which the role's release keys vouch for these bytes, or None."""
+def vouched(
+    role: str, published: bytes, sha256: str, root: Path, targets: Path, under: str = ""
+) -> str | None:
+    """The path (beginning with `under`) for which the role's release keys vouch for these bytes, or None."""
     delegations = _delegations(root, targets)
     known = files.read(role, published, Targets)
     if not files.verifies(delegations, role, known):
         raise TrustError(Reason.SIGNATURE_INVALID, f"the published {role} is not signed by its release keys")
     images = known.signed.targets.items()
-    return next((path for path, image in images if image.hashes.get("sha256") == sha256), None)
+    fitting = (path for path, image in images if image.hashes.get("sha256") == sha256)
+    return next((path for path in fitting if path.startswith(under)), None)
