@@ -47,8 +47,8 @@ def main(words: list[str]) -> int:
 
 
 def install() -> None:
-    """.venv with exactly what the lock says; done once per lock."""
-    parts = (LOCK.read_bytes(), PROJECT.read_bytes(), sys.version.encode())
+    """.venv with exactly what the lock says; done once per lock and place: a moved one is broken."""
+    parts = (LOCK.read_bytes(), PROJECT.read_bytes(), sys.version.encode(), str(ROOT).encode())
     wanted = hashlib.sha256(b"".join(parts)).hexdigest()
     stamp = VENV / "skylift.stamp"
     if stamp.exists() and stamp.read_text() == wanted and PYTHON.exists():
@@ -148,8 +148,9 @@ def bench(words: list[str]) -> int:
 
 
 def docs(words: list[str]) -> int:
-    """Links, code blocks, and the names the tour speaks of."""
-    return code([PYTHON, "-m", "pytest", "-q", "tests/docs", *words])
+    """Write the generated parts anew, then check links, code blocks, and the names the tour speaks of."""
+    written = code([PYTHON, ROOT / "docs" / "generate.py"])
+    return written or code([PYTHON, "-m", "pytest", "-q", "tests/docs", *words])
 
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {

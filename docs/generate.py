@@ -4,8 +4,8 @@ A page says `<!-- begin NAME -->` and `<!-- end NAME -->`; what stands between t
 tables, the command line, the routes and the settings themselves. `tests/docs` fails where a page is stale.
 """
 
-import itertools
 import ast
+import itertools
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -249,16 +249,19 @@ def _json(value: Any) -> str:
 
 
 def errors() -> Iterator[str]:
-    """Every stable code, as it stands in the source: the HTTP status, the place that says it."""
-    found: dict[str, tuple[str, str]] = {}
-    for path in sorted((DOCS.parent / "src" / "skylift").rglob("*.py")):
-        place = path.relative_to(DOCS.parent / "src" / "skylift").parts[0].removesuffix(".py")
-        if place not in ("cli", "testkit"):
+    """Every stable code, as it stands in the source: the HTTP status, the places that say it."""
+    source = DOCS.parent / "src" / "skylift"
+    found: dict[str, str] = {}
+    said_by: dict[str, set[str]] = {}
+    for path in sorted(source.rglob("*.py")):
+        place = path.relative_to(source).parts[0].removesuffix(".py")
+        if place not in ("agent", "cli", "testkit"):
             for code, kind in _codes(ast.parse(path.read_text())):
-                found.setdefault(code, (kind, place))
+                found.setdefault(code, kind)
+                said_by.setdefault(code, set()).add(place)
     yield from ("| code | status | said by |", "|---|---|---|")
-    for code, (kind, place) in sorted(found.items()):
-        yield f"| `{code}` | {_status(kind)} | {place} |"
+    for code, kind in sorted(found.items()):
+        yield f"| `{code}` | {_status(kind)} | {', '.join(sorted(said_by[code]))} |"
 
 
 def _codes(tree: ast.Module) -> Iterator[tuple[str, str]]:

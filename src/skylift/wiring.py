@@ -234,11 +234,13 @@ def _first_token(database: Database, path: Path, clock: Clock) -> None:
         if stored.tokens(conn):
             return
     if not path.exists():
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        temporary = path.with_name("admin.token.new")
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(handle, "w") as file:
             file.write("op_" + os.urandom(32).hex() + "\n")
             file.flush()
             os.fsync(file.fileno())
+        temporary.replace(path)
     token = path.read_text().strip()
     database.write(lambda conn: access.make_token(conn, "admin", "admin", "skylift", clock(), token=token))
 

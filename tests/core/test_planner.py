@@ -410,3 +410,29 @@ def test_a_threshold_is_the_number_that_was_written_as_a_decimal(
     worse = replace(world, phases=(replace(phase, tally=replace(tally, failed=failed + 1)),))
     assert isinstance(plan(worse, NOW).actions[0], Pause)
     assert audit(worse, plan(worse, NOW), NOW) == []
+
+
+def test_the_end_of_its_lifetime_waits_for_devices_on_their_way_in_any_phase() -> None:
+    """A late joiner or a retry is in flight in a phase that was through long ago."""
+    through = Phase(
+        0,
+        "phase 1",
+        Tally(validating=1, complete=3),
+        state=PhaseState.THROUGH,
+        opened_at=NOW,
+        finished_at=NOW,
+    )
+    last = Phase(1, "phase 2", Tally(waiting=2, complete=1), state=PhaseState.OPEN, opened_at=NOW)
+    world = World(
+        deployment="dep_x",
+        version="1.1.0",
+        generation=1,
+        status=DeploymentStatus.RUNNING,
+        phases=(through, last),
+        ends_at=NOW + timedelta(minutes=10),
+    )
+    later = NOW + timedelta(minutes=20)
+    assert plan(world, later).actions == ()
+    assert audit(world, plan(world, later), later) == []
+    landed = replace(through, tally=Tally(complete=4))
+    assert isinstance(plan(replace(world, phases=(landed, last)), later).actions[0], Finish)

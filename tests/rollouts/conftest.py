@@ -342,7 +342,17 @@ class Yard:
         assert not ended, "a phase opened before the one before it was through or promoted"
         room = self.row(deployment).max_parallel
         if room is not None:
-            assert sum(phase.tally.in_flight for phase in found.phases) <= room
+            assert self._first_attempts(deployment) <= room
+
+    def _first_attempts(self, deployment: str) -> int:
+        """Devices that are at it without an operator's retry."""
+        columns = tables.updates.c
+        question = sa.select(sa.func.count()).where(
+            columns.deployment_id == deployment,
+            columns.attempt == 1,
+            columns.state.in_([state.value for state in OPEN]),
+        )
+        return int(self.read(lambda conn: conn.execute(question).scalar_one()))
 
     def _slots_hold(self) -> None:
         open_states = [state.value for state in OPEN]

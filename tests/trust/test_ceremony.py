@@ -1,6 +1,7 @@
 """The key ceremony at the desk, and what the server takes in of it: nothing unverified."""
 
 import json
+import os
 import stat
 from collections.abc import Sequence
 from pathlib import Path
@@ -339,3 +340,35 @@ def test_a_desk_with_a_passphrase_opens_with_it_alone(tmp_path: Path, bare: Lab)
         with pytest.raises(Rejected, match="passphrase"):
             keys.load(tmp_path / "locked" / "keys" / "root-1.pem", passphrase)
     assert bare.desk.signers("root", 3)
+
+
+def test_the_power_fails_at_every_write_of_a_ceremony(bare: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Held again after any of them, it comes to an end, and the server takes it."""
+
+    class PowerCut(BaseException):
+        pass
+
+    cuts = 0
+    for last in range(100):
+        bare.desk = Desk(bare.directory / f"desk-{last}", None)
+        seen = 0
+
+        def cut(handle: int, last: int = last, real: Any = os.fsync) -> None:
+            nonlocal seen
+            seen += 1
+            if seen > last:
+                raise PowerCut
+            real(handle)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", cut)
+            try:
+                ceremony_of(bare)
+            except PowerCut:
+                cuts += 1
+        again = ceremony_of(bare)
+        assert again == ceremony_of(bare)
+        if seen <= last:
+            bare.give(again)
+            break
+    assert cuts >= 20

@@ -1,5 +1,7 @@
 """Key files and signatures."""
 
+import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -59,3 +61,38 @@ def test_what_is_no_signature_does_not_verify(sig: str) -> None:
     assert not valid_signature(made.public_key, Signature(made.public_key.keyid, sig), b"bytes")
     assert valid_signature(made.public_key, made.sign(b"bytes"), b"bytes")
     assert not valid_signature(keys.generate().public_key, made.sign(b"bytes"), b"bytes")
+
+
+def test_a_power_cut_while_a_key_is_written_leaves_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server whose first start was cut short makes its key at the second; never half of one."""
+
+    class PowerCut(BaseException):
+        pass
+
+    def cut(*_: object) -> None:
+        raise PowerCut
+
+    path = tmp_path / "online.pem"
+    for call in ("open", "fsync", "link"):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, call, cut)
+            with pytest.raises(PowerCut):
+                keys.load_or_make(path)
+        assert not path.exists()
+    made = keys.load_or_make(path)
+    assert keys.load_or_make(path).public_key == made.public_key
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_file_system_without_links_keeps_keys_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_links(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", no_links)
+    made = keys.load_or_make(tmp_path / "k.pem")
+    assert keys.load(tmp_path / "k.pem", None).public_key == made.public_key
+    with pytest.raises(OSError, match="not permitted"):
+        keys.save(keys.generate(), tmp_path / "k.pem", None)
+    assert keys.load(tmp_path / "k.pem", None).public_key == made.public_key

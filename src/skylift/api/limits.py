@@ -18,6 +18,24 @@ class TooLarge(Exception):
     """More than the limit has come in."""
 
 
+class _Counted:
+    """A request's body, counted as it comes. `limit` 0: not here."""
+
+    def __init__(self, receive: Receive, limit: int) -> None:
+        self._receive = receive
+        self._limit = limit
+        self._seen = 0
+        self.too_large = False
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        self._seen += len(message.get("body", b""))
+        if self._limit and self._seen > self._limit:
+            self.too_large = True
+            raise TooLarge
+        return message
+
+
 class Limits:
     """ASGI middleware."""
 
@@ -31,39 +49,27 @@ class Limits:
             await self.app(scope, receive, send)
             return
         started = perf_counter()
+        body = _Counted(receive, 0 if scope["path"] in UPLOADS else self.max_body)
         sent: dict[str, int] = {}
 
         async def watched(message: Message) -> None:
+            if body.too_large:
+                return  # whatever the application makes of a body that was cut off: the answer is ours
             if message["type"] == "http.response.start":
                 sent["status"] = message["status"]
             await send(message)
 
+        body.too_large = scope["path"] not in UPLOADS and _announced(scope) > self.max_body
         try:
-            await self._bounded(scope, receive, watched)
+            if not body.too_large:
+                await self.app(scope, body.receive, watched)
         except TooLarge:
-            if "status" in sent:
-                raise
-            await self._refuse(scope, receive, watched)
+            pass  # answered below
+        if body.too_large:
+            sent["status"] = 413
+            await self._refuse(scope, receive, send)
         route = getattr(scope.get("route"), "path", "other")
         self.metrics.requests.labels(route, str(sent.get("status", 0))).observe(perf_counter() - started)
-
-    async def _bounded(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["path"] in UPLOADS:
-            await self.app(scope, receive, send)
-            return
-        if _announced(scope) > self.max_body:
-            raise TooLarge
-        counted = 0
-
-        async def counting() -> Message:
-            nonlocal counted
-            message = await receive()
-            counted += len(message.get("body", b""))
-            if counted > self.max_body:
-                raise TooLarge
-            return message
-
-        await self.app(scope, counting, send)
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
         rule = f"at most {self.max_body} bytes"

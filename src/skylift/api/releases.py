@@ -182,7 +182,8 @@ async def blob(request: Request) -> Response:
         "Cache-Control": "private, max-age=31536000, immutable",
         "X-Content-Type-Options": "nosniff",
     }
-    if etag in (part.strip() for part in request.headers.get("if-none-match", "").split(",")):
+    known = (part.strip().removeprefix("W/") for part in request.headers.get("if-none-match", "").split(","))
+    if any(tag in (etag, "*") for tag in known):
         return Response(status_code=304, headers=headers)
     return FileResponse(path, media_type="application/octet-stream", headers=headers)
 

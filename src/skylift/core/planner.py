@@ -100,7 +100,7 @@ def _watch(world: World, phase: Phase, now: datetime) -> Plan:
     if phase.promoted and not _last(world, phase):
         return _act(world, f"{phase.name}: promoted by an operator", EndPhase(phase.number))
 
-    if _lifetime_over(world, now) and not tally.in_flight:
+    if _lifetime_over(world, now) and not _in_flight(world):
         return _expire(world, phase)
     note = f"{phase.name}: {_waiting_for(phase)}"
     later = [at for at in (waits_until, world.ends_at) if at is not None and at > now]
@@ -115,7 +115,7 @@ def _after(world: World, phase: Phase, now: datetime) -> Plan:
         return _open_next(world, phase.number)
     following = world.phases[phase.number + 1]
     if following.gate is Gate.MANUAL:
-        if _lifetime_over(world, now):
+        if _lifetime_over(world, now) and not _in_flight(world):
             return _expire(world, phase)
         note = f"{phase.name}: through; {following.name} waits for an operator to promote it"
         return _until_lifetime(world, now, note)
@@ -129,7 +129,7 @@ def _after(world: World, phase: Phase, now: datetime) -> Plan:
 def _last_mile(world: World, now: datetime) -> Plan:
     """Every phase is through; stragglers may still come."""
     waiting = sum(phase.tally.waiting for phase in world.phases)
-    in_flight = sum(phase.tally.in_flight for phase in world.phases)
+    in_flight = _in_flight(world)
     if (not waiting or _lifetime_over(world, now)) and not in_flight:
         return _finish(world)
     note = f"every phase is through; {waiting} devices have not asked yet, {in_flight} are on their way"
@@ -147,7 +147,7 @@ def _finish(world: World) -> Plan:
 
 
 def _expire(world: World, phase: Phase) -> Plan:
-    """The lifetime is over with this phase current and nobody in flight."""
+    """The lifetime is over with this phase current and nobody in flight, in no phase."""
     if _last(world, phase):
         return _finish(world)
     sentence = f"{phase.name}: the deployment's lifetime is over and later phases never opened"
@@ -169,6 +169,11 @@ def _open_next(world: World, number: int) -> Plan:
 
 def _last(world: World, phase: Phase) -> bool:
     return phase.number + 1 == len(world.phases)
+
+
+def _in_flight(world: World) -> int:
+    """Devices on their way in any phase: late joiners and retries are in flight in phases long through."""
+    return sum(phase.tally.in_flight for phase in world.phases)
 
 
 def _lifetime_over(world: World, now: datetime) -> bool:

@@ -387,6 +387,7 @@ def retry(
     device_ids: tuple[str, ...] | None = None,
 ) -> int:
     """Failed and rolled-back devices get another attempt; how many. A complete deployment runs again.
+    `max_parallel` bounds what the server offers by itself, not what an operator asks for again.
 
     `order_again(conn, device_pk, deployment_id, attempt)` writes the device's signed order for the attempt.
     """

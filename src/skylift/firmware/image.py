@@ -30,7 +30,9 @@ _ESP_MAX_SEGMENTS = 16
 
 
 def corrupt(sentence: str) -> Rejected:
-    return Rejected("corrupt_image", f"image is corrupt: {sentence}", field="body", rule="a whole image")
+    return Rejected(
+        "corrupt_image", f"body is a corrupt image: {sentence}", field="body", rule="a whole image"
+    )
 
 
 def inspect(path: Path) -> dict[str, Any]:

@@ -5,6 +5,7 @@ release keys per product, the first roots of both repositories, and the delegati
 product it adds that product; nothing that exists is changed, and no private key leaves the directory.
 """
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -51,9 +52,15 @@ class Desk:
         return self.path / "public" / f"{name}.json"
 
     def keep(self, name: str, body: bytes) -> bytes:
+        """Written whole or not at all: a torn root at the desk could not be made again."""
         path = self.public(name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(body)
+        temporary = path.with_suffix(".json.new")
+        with temporary.open("wb") as file:
+            file.write(body)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
         return body
 
 

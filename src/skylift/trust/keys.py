@@ -5,6 +5,7 @@ is the file that was signed before.
 """
 
 import os
+import secrets
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -54,20 +55,39 @@ def generate() -> KeySigner:
 
 
 def save(signer: KeySigner, path: Path, passphrase: bytes | None) -> None:
-    """Write the key to a new file that only its owner reads. An existing file is never overwritten."""
+    """Write the key to a new file that only its owner reads. An existing file is never overwritten, and a
+    power cut leaves no half of one."""
     locked: KeySerializationEncryption = BestAvailableEncryption(passphrase) if passphrase else NoEncryption()
     pem = signer._private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, locked)
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "wb") as file:
+            file.write(pem)
+            file.flush()
+            os.fsync(file.fileno())
+        _name(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _name(temporary: Path, path: Path) -> None:
+    """Give the written file its name; `Rejected` where there is one already."""
+    try:
+        os.link(temporary, path)
     except FileExistsError as e:
-        raise invalid(
-            "key", path.name, "the file exists; keys are never overwritten", code="key_exists"
-        ) from e
-    with os.fdopen(handle, "wb") as file:
-        file.write(pem)
-        file.flush()
-        os.fsync(file.fileno())
+        rule = "the file exists; keys are never overwritten"
+        raise invalid("key", path.name, rule, code="key_exists") from e
+    except OSError:  # a file system without links, such as a USB stick's
+        if path.exists():
+            raise
+        os.replace(temporary, path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def load(path: Path, passphrase: bytes | None) -> KeySigner:
