@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -255,8 +256,9 @@ def serve(settings: Settings) -> None:
 
 
 async def _serve(settings: Settings) -> None:
-    server = build(settings)
     port = settings.port or free_port(settings.host)
+    _must_be_free(settings.host, port)
+    server = build(settings)
     granian = Granian(
         server.app,
         address=settings.host,
@@ -284,6 +286,17 @@ async def _serve(settings: Settings) -> None:
         granian.stop()  # type: ignore[no-untyped-call] # granian ships no types for it
         await asyncio.wait({serving}, timeout=5)
         await asyncio.to_thread(server.stop)
+
+
+def _must_be_free(host: str, port: int) -> None:
+    """granian would share a port that is taken (SO_REUSEPORT), and two servers would answer in turn."""
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    with socket.socket(family, kind, protocol) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as any server that is restarted
+        try:
+            probe.bind(address)
+        except OSError as e:
+            raise OSError(e.errno, f"cannot listen: {e.strerror}", f"{host}:{port}") from e
 
 
 async def _listening(host: str, port: int, serving: "asyncio.Task[None]") -> None:

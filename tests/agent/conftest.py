@@ -58,6 +58,7 @@ class Depot:
     checks: list[dict[str, list[str]]] = field(default_factory=list)
     check_status: int = 200
     check_body: bytes | None = None
+    retry_after: str = ""
     asked: list[tuple[str, str, str]] = field(default_factory=list)  # path, Range, Authorization
     sent: int = 0
     wait: threading.Event = field(default_factory=threading.Event)
@@ -134,6 +135,8 @@ def handler(depot: Depot) -> type[BaseHTTPRequestHandler]:
         def _json(self, status: int, body: bytes) -> None:
             self.send_response(status)
             self.send_header("Content-Length", str(len(body)))
+            if depot.retry_after:
+                self.send_header("Retry-After", depot.retry_after)
             self.end_headers()
             self.wfile.write(body)
 
@@ -163,7 +166,8 @@ def handler(depot: Depot) -> type[BaseHTTPRequestHandler]:
         def _blob(self, path: str, asked: str) -> None:
             body, fault = depot.blobs[path], depot.faults.get(path, Fault())
             if fault.status:
-                return self._json(fault.status, b"{}")
+                self._json(fault.status, b"{}")
+                return
             if fault.flip:
                 body = body[:500] + bytes([body[500] ^ 1]) + body[501:]
             start = 0 if fault.ignore_range or not asked else int(asked[6:].partition("-")[0])
@@ -175,6 +179,7 @@ def handler(depot: Depot) -> type[BaseHTTPRequestHandler]:
                 self.send_header("Content-Length", str(len(body) - start - fault.short))
             self.end_headers()
             self._stream(body[start : len(body) - fault.short], fault)
+            return
 
         def _stream(self, body: bytes, fault: Fault) -> None:
             self.close_connection = True

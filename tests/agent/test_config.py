@@ -69,12 +69,6 @@ def test_a_wrong_health_check_is_refused_by_its_place(item: object, field: str, 
     assert refused(tmp_path, health=[item]) == field
 
 
-_LET_THROUGH = pytest.mark.xfail(
-    strict=True, reason="not looked at: it breaks later, or lets no trial ever boot"
-)
-
-
-@_LET_THROUGH
 @pytest.mark.parametrize(
     ("field", "value"),
     [
@@ -93,7 +87,7 @@ def test_a_value_out_of_bounds_is_refused_by_name(field: str, value: object, tmp
 def test_a_file_that_is_not_toml_or_not_there_is_said(tmp_path: Path) -> None:
     (tmp_path / "agent.toml").write_bytes(b"\xff = [")
     for name in ("agent.toml", "missing.toml"):
-        with pytest.raises(Rejected, match=name.split(".")[0]):
+        with pytest.raises(Rejected, match="TOML" if name == "agent.toml" else "cannot be read"):
             read(tmp_path / name)
 
 

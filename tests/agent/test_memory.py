@@ -72,7 +72,6 @@ def test_reports_that_nobody_takes_stay_within_bounds() -> None:
     assert journal.reports[-1]["attempt"] == MAX_REPORTS * 3 - 1
 
 
-@pytest.mark.xfail(strict=True, reason="the floor is kept in the journal alone, and goes with it")
 def test_a_garbage_journal_does_not_lower_the_floor(device: Device, depot: Depot, image: Make) -> None:
     depot.offer(image("1.1.0"), "1.1.0", security_version=7)
     device.until(lambda: depot.states()[-1:] == ["complete"])
@@ -86,9 +85,6 @@ def test_a_garbage_journal_does_not_lower_the_floor(device: Device, depot: Depot
     assert asked == [7]
 
 
-@pytest.mark.xfail(
-    strict=True, reason="the slot beside the confirmed one counts as idle even while it runs on trial"
-)
 def test_the_slot_that_runs_is_never_written_whatever_the_journal_says(
     device: Device, depot: Depot, image: Make
 ) -> None:
@@ -108,9 +104,6 @@ def test_the_slot_that_runs_is_never_written_whatever_the_journal_says(
         assert device.slot(running).read_bytes() == new
 
 
-@pytest.mark.xfail(
-    strict=True, raises=(Bricked, KeyError), reason="boot.json has one copy, and a garbage one boots nothing"
-)
 @pytest.mark.parametrize("garbage", [b"{", b"{}", b'{"kinds": {}, "failed_boots": 0}'])
 def test_a_garbage_boot_record_does_not_brick_a_device_whose_slots_are_whole(
     garbage: bytes, device: Device, depot: Depot

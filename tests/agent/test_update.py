@@ -82,7 +82,7 @@ def test_a_delta_with_anything_wrong_gives_way_to_the_full_image(
 def test_a_trial_that_fails_its_health_check_falls_back_and_says_so(
     device: Device, depot: Depot, image: Make, make_device: MakeDevice
 ) -> None:
-    device = make_device(health_deadline_seconds=0.5)
+    device = make_device(health_deadline_seconds=2.0)
     depot.offer(image("2.0.0", Behaviour.UNHEALTHY), "2.0.0")
     device.until(lambda: depot.states()[-1:] == ["rolled_back"])
     assert depot.last["reason"] == "health_check_failed"
@@ -96,7 +96,7 @@ def test_a_trial_that_fails_its_health_check_falls_back_and_says_so(
 def test_an_image_that_never_starts_falls_back(
     behaviour: Behaviour, depot: Depot, image: Make, make_device: MakeDevice
 ) -> None:
-    device = make_device(health_deadline_seconds=0.5)
+    device = make_device(health_deadline_seconds=2.0)
     depot.offer(image("2.0.0", behaviour), "2.0.0")
     device.until(lambda: depot.states()[-1:] == ["rolled_back"])
     assert depot.last["reason"] in ("health_check_failed", "boot_failed")
@@ -137,7 +137,7 @@ def test_a_slot_whose_bytes_changed_is_never_booted(device: Device, depot: Depot
 def test_a_confirmed_image_that_crashes_in_a_loop_gives_way_to_the_former_and_withdraws_its_success(
     depot: Depot, image: Make, make_device: MakeDevice
 ) -> None:
-    device = make_device(health_deadline_seconds=1.0)
+    device = make_device(health_deadline_seconds=5.0)
     depot.offer(image("1.1.0"), "1.1.0")
     device.until(lambda: depot.states()[-1:] == ["complete"])
     device.until(device.settled)
@@ -166,7 +166,7 @@ def test_a_configuration_is_an_update_like_any_other(device: Device, depot: Depo
 def test_a_configuration_that_breaks_health_falls_back_to_the_former(
     depot: Depot, make_device: MakeDevice
 ) -> None:
-    device = make_device(health_deadline_seconds=0.5)
+    device = make_device(health_deadline_seconds=2.0)
     depot.offer(b'{"interval": 30}', "c1", kind="config")
     device.until(lambda: depot.states()[-1:] == ["complete"])
     depot.offer(b'{"break_health": true}', "c2", kind="config", deployment="dep_2")

@@ -1,5 +1,6 @@
-"""What an image says of itself: whole images pass, corrupt ones of a known format are refused with a reason."""
+"""What an image says of itself: whole images pass, corrupt ones of a known format are refused."""
 
+import contextlib
 import hashlib
 import io
 import struct
@@ -53,8 +54,8 @@ def squashfs() -> bytes:
     head = bytearray(96)
     head[:4] = b"hsqs"
     struct.pack_into("<H", head, 20, 6)
-    struct.pack_into("<Q", head, 40, 4096)
-    return bytes(head) + bytes(4000)
+    struct.pack_into("<Q", head, 40, 600)
+    return bytes(head) + bytes(504)
 
 
 WHOLE = {
@@ -98,7 +99,6 @@ def test_an_image_cut_short_is_refused(name: str, tmp_path: Path) -> None:
             look(tmp_path / "image", body[:length])
 
 
-@pytest.mark.xfail(strict=True, reason="an ELF of 64 bits cut inside its header is read as one of 32")
 def test_an_elf_cut_inside_its_header_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Rejected, match="corrupt"):
         look(tmp_path / "image", elf()[:60])
@@ -125,14 +125,7 @@ def test_a_stored_zip_with_a_wrong_byte_inside_is_refused(tmp_path: Path) -> Non
         look(tmp_path / "image", body[:at] + b"!" + body[at + 1 :])
 
 
-_ZIP_RAISES = pytest.mark.xfail(
-    strict=True, reason="a zip's flipped flag or stream raises RuntimeError or zlib.error instead of Rejected"
-)
-
-
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=_ZIP_RAISES if "zip" in name else ()) for name in WHOLE]
-)
+@pytest.mark.parametrize("name", WHOLE)
 def test_no_flipped_byte_of_any_format_is_more_than_a_refusal(name: str, tmp_path: Path) -> None:
     body, _ = WHOLE[name]
     for at in range(len(body)):
@@ -150,10 +143,8 @@ def test_no_flipped_byte_of_any_format_is_more_than_a_refusal(name: str, tmp_pat
 def test_garbage_behind_a_known_beginning_is_read_or_refused(
     tmp_path_factory: pytest.TempPathFactory, magic: bytes, rest: bytes
 ) -> None:
-    try:
+    with contextlib.suppress(Rejected):
         look(tmp_path_factory.getbasetemp() / "garbage", magic + rest)
-    except Rejected:
-        pass
 
 
 def test_a_demo_image_is_whole_and_always_the_same(tmp_path: Path) -> None:

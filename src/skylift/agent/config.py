@@ -1,5 +1,6 @@
 """`agent.toml`, read once into a frozen value. Unknown names and wrong types are errors with their name."""
 
+import re
 import tomllib
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
@@ -79,6 +80,11 @@ def parse(body: dict[str, Any], base: Path) -> Config:
     if body.get("factory_version"):
         check_version("factory_version", body["factory_version"])
     given = {name: _typed(name, value) for name, value in body.items()}
+    for name, (low, high) in _BOUNDS.items():
+        if not low <= given.get(name, low) <= high:  # not a number fails this, too
+            raise invalid(name, given[name], f"between {low:g} and {high:g}")
+    if given.get("mqtt") and not re.fullmatch(r"mqtts?://[^/:@]+(:[0-9]{1,5})?/?", given["mqtt"]):
+        raise invalid("mqtt", given["mqtt"], "mqtt://host:port or mqtts://host:port")
     for name in ("state_dir", "roots"):
         given[name] = (base / body[name]).resolve()
     for name in ("factory_image", "ca_file"):
@@ -90,6 +96,8 @@ def parse(body: dict[str, Any], base: Path) -> Config:
 def _typed(name: str, value: Any) -> Any:
     default = getattr(_DEFAULTS, name, "")
     if name == "health":
+        if not isinstance(value, list):
+            raise invalid(name, value, "a list of checks")
         return tuple(_health(number, item) for number, item in enumerate(value))
     if name == "build_time":
         if not isinstance(value, datetime) or value.tzinfo is None:
@@ -104,6 +112,18 @@ def _typed(name: str, value: Any) -> Any:
     return value
 
 
+_YEAR = 365 * 86400.0
+_BOUNDS: dict[str, tuple[float, float]] = {
+    "port": (0, 65535),
+    "boot_attempts": (1, 100),
+    "health_passes": (1, 1000),
+    "poll_seconds": (0, _YEAR),
+    "health_deadline_seconds": (0, _YEAR),
+    "health_interval_seconds": (0, _YEAR),
+    "download_deadline_seconds": (0, _YEAR),
+    "min_bytes_per_second": (0, 1e12),
+    "delta_memory_bytes": (0, 1 << 40),
+}
 _DEFAULTS = Config("", "", "", Path(), Path())
 
 
@@ -119,6 +139,9 @@ def _health(number: int, item: Any) -> HealthCheck:
         if name not in allowed:
             raise invalid(f"{field}.{name}", item[name], f"is not a field of kind {item['kind']}")
     given = dict(item)
+    seconds = given.get("timeout_seconds", 5.0)
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds <= 3600:
+        raise invalid(f"{field}.timeout_seconds", seconds, "above 0, at most 3600")
     if "command" in given:
         if not isinstance(given["command"], list) or not all(isinstance(w, str) for w in given["command"]):
             raise invalid(f"{field}.command", given["command"], "a list of words")

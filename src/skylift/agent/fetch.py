@@ -7,14 +7,15 @@ only its digest decides, wherever the bytes came from.
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from skylift.agent.boot.file import FileBoot, digest
 from skylift.agent.config import Config
 from skylift.agent.disk import Disk
 from skylift.agent.journal import Journal, JournalFile, Order, Stage
-from skylift.agent.transport import Transport
-from skylift.core.errors import TrustError
+from skylift.agent.transport import NotResumed, Refused, Transport
+from skylift.core.errors import TrustError, Unavailable
 from skylift.core.lifecycle import Reason
 from skylift.firmware.delta import DeltaError, apply_delta
 
@@ -45,7 +46,12 @@ class Fetcher:
         if not journal.offset:
             journal = self._by_delta(journal, order)
         if journal.offset < order.length:
-            journal = self._by_image(journal, order, progress)
+            try:
+                journal = self._by_image(journal, order, progress)
+            except NotResumed:
+                journal = replace(self._file.load(), offset=0)
+                self._file.save(journal)
+                journal = self._by_image(journal, order, progress)
         if digest(path) != order.sha256:
             again = replace(journal, offset=0)
             self._file.save(again)
@@ -69,7 +75,7 @@ class Fetcher:
         try:
             patch, journal = self._patch(journal, order, delta)
             image = apply_delta(self._boot.path(order.kind, running), patch, order.length)
-        except (DeltaError, TrustError, KeyError, TypeError, ValueError) as e:
+        except (DeltaError, Refused, Unavailable, KeyError, TypeError, ValueError) as e:
             return self._note(journal, f"delta not used: {e}")
         return self._write(journal, order, image)
 
@@ -85,15 +91,20 @@ class Fetcher:
         path = self._boot.path(order.kind, order.slot)
         handle = self._disk.create(path)
         try:
-            for at in range(0, len(image), DURABLE_EVERY):
-                self._disk.write(handle, path, image[at : at + DURABLE_EVERY])
-            self._disk.sync(handle, path)
+            self._fill(handle, path, image)
+        except OSError as e:
+            raise _no_space(e) from e
         finally:
             self._disk.close(handle)
         self._disk.sync_directory(path.parent)
         done = replace(journal, offset=len(image))
         self._file.save(done)
         return done
+
+    def _fill(self, handle: int, path: Path, image: bytes) -> None:
+        for at in range(0, len(image), DURABLE_EVERY):
+            self._disk.write(handle, path, image[at : at + DURABLE_EVERY])
+        self._disk.sync(handle, path)
 
     def _note(self, journal: Journal, note: str) -> Journal:
         noted = replace(journal, notes=(*journal.notes, note)[-5:])
@@ -115,18 +126,31 @@ class Fetcher:
                 written += len(chunk)
                 journal = replace(journal, received=journal.received + len(chunk))
                 if written - durable >= DURABLE_EVERY or written == order.length:
-                    self._disk.sync(handle, path)
-                    journal = replace(journal, offset=written)
-                    self._file.save(journal)
+                    journal = self._durable(journal, handle, path, written)
                     durable = written
                     progress(100 * written // order.length)
+        except Unavailable:
+            if written > durable:  # the line broke: what came is kept, however little it was
+                self._durable(journal, handle, path, written)
+            raise
         except OSError as e:
-            raise TrustError(Reason.NO_SPACE, f"the slot cannot be written: {e.strerror}") from e
+            raise _no_space(e) from e
         finally:
             self._disk.close(handle)
         return journal
+
+    def _durable(self, journal: Journal, handle: int, path: Path, written: int) -> Journal:
+        """Sync, then note how far it got: never the other way round."""
+        self._disk.sync(handle, path)
+        noted = replace(journal, offset=written)
+        self._file.save(noted)
+        return noted
 
     def _room(self, needed: int) -> None:
         free = shutil.disk_usage(self._config.state_dir).free
         if free < needed + SPARE:
             raise TrustError(Reason.NO_SPACE, f"{needed + SPARE} bytes are needed, {free} are free")
+
+
+def _no_space(error: OSError) -> TrustError:
+    return TrustError(Reason.NO_SPACE, f"the slot cannot be written: {error.strerror}")

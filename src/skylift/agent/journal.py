@@ -36,6 +36,7 @@ class Order:
     slot: str
     url: str
     delta: dict[str, Any] | None = None
+    began: float = 0.0  # when it was taken up, in seconds of the system clock
 
     @property
     def tag(self) -> str:
@@ -84,6 +85,25 @@ class JournalFile:
 
     def save(self, journal: Journal) -> None:
         self._disk.replace_json(self._path, asdict(journal))
+
+
+class Floor:
+    """The highest security_version ever confirmed; beside the journal: losing that one lowers nothing."""
+
+    def __init__(self, disk: Disk, path: Path) -> None:
+        self._disk = disk
+        self._path = path
+
+    def read(self) -> int:
+        body = read_json(self._path)
+        return body["floor"] if isinstance(body, dict) and isinstance(body.get("floor"), int) else 0
+
+    def rise(self, to: int) -> int:
+        """The floor from now on; it never sinks."""
+        now = self.read()
+        if to > now:
+            self._disk.replace_json(self._path, {"floor": to})
+        return max(to, now)
 
 
 def _journal(body: dict[str, Any]) -> Journal:

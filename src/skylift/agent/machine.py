@@ -6,6 +6,7 @@ is armed, what fell back). After any cut the same facts give the same step; doin
 | journal | boot control | step |
 |---|---|---|
 | any | a fallback nobody has reported | REPORT_FALLBACK |
+| idle | a trial runs (the journal was lost) | TRY |
 | idle | - | POLL |
 | fetching | - | FETCH |
 | ready | the order's slot is confirmed | FINISH |
@@ -48,7 +49,7 @@ def next_step(facts: Facts) -> Step:
     if facts.unreported_fallback:
         return Step.REPORT_FALLBACK
     if journal.stage is Stage.IDLE or journal.order is None:
-        return Step.POLL
+        return Step.TRY if boot.running_trial else Step.POLL
     if journal.stage is Stage.FETCHING:
         return Step.FETCH
     tag = journal.order.tag

@@ -23,7 +23,7 @@ from skylift.agent.config import Config, roots
 from skylift.agent.disk import Disk
 from skylift.agent.doorbell import Doorbell
 from skylift.agent.fetch import Fetcher
-from skylift.agent.journal import Journal, JournalFile, Order, Stage
+from skylift.agent.journal import Floor, Journal, JournalFile, Order, Stage
 from skylift.agent.machine import Facts, Step, next_step
 from skylift.agent.transport import Refused, Transport, own_token
 from skylift.core.errors import TrustError, Unavailable
@@ -63,6 +63,7 @@ class Agent:
         self._log = log
         self._verify = verify or self._verify_by_trust
         self._file = JournalFile(disk, config.state_dir / "journal.json")
+        self._floor = Floor(disk, config.state_dir / "floor.json")
         self._fetcher = Fetcher(config, disk, boot, self._file, transport)
         self.wake = threading.Event()
         self.stopping = False
@@ -108,7 +109,8 @@ class Agent:
                 return self._finish(journal)
 
     def _facts(self, journal: Journal) -> Facts:
-        kind = journal.order.kind if journal.order else "image"
+        trying = (each for each in KINDS if self._boot.facts(each).running_trial)
+        kind = journal.order.kind if journal.order else next(trying, "image")
         fallen = any(self._boot.facts(each).fallen_tag for each in KINDS)
         return Facts(journal, self._boot.facts(kind), fallen)
 
@@ -130,7 +132,7 @@ class Agent:
 
     def _poll(self, journal: Journal) -> float | None:
         if not self._known_healthy:
-            if wrong := health.judge(self._config, self._port, self._boot.alive):
+            if wrong := health.judge(self._config, self._port, self._boot.alive, local=True):
                 self._log(f"not healthy: {wrong}")
                 return None  # counted by the board; too often, and the former image comes back
             self._boot.healthy()
@@ -168,7 +170,7 @@ class Agent:
 
     def _accept(self, answer: dict[str, Any], journal: Journal) -> Order | None:
         """The order, if both repositories vouch for it; the check's own words are hints only."""
-        found = self._verify(self._transport, journal.floor)
+        found = self._verify(self._transport, max(journal.floor, self._floor.read()))
         if found is None:
             return None
         if found.kind not in KINDS:
@@ -186,6 +188,7 @@ class Agent:
             slot=self._boot.idle_slot(found.kind),
             url=answer["url"] if hinted else f"/api/blobs/{found.sha256}",
             delta=delta if isinstance(delta, dict) else None,
+            began=time.time(),
         )
 
     def _verify_by_trust(self, transport: Transport, floor: int) -> Any:
@@ -227,6 +230,11 @@ class Agent:
         except Refused as e:
             self._end(self._file.load(), order, S.FAILED, Reason.DOWNLOAD_ERROR, str(e))
             return 0
+        except Unavailable as e:
+            if time.time() - order.began < self._config.download_deadline_seconds:
+                raise
+            self._end(self._file.load(), order, S.FAILED, Reason.DOWNLOAD_ERROR, f"never got it: {e}")
+            return 0
         for note in ready.notes:
             self._log(note)
         self._file.save(self._queue(ready, order, S.INSTALLING, progress=100))
@@ -243,7 +251,9 @@ class Agent:
         return 0
 
     def _try(self, journal: Journal) -> float | None:
-        order = _order(journal)
+        if journal.order is None:
+            return self._try_forgotten(journal)
+        order = journal.order
         if wrong := health.judge(self._config, self._port, self._boot.alive):
             self._log(f"trial failed: {wrong}")
             self._boot.mark_bad(order.kind, f"{Reason.HEALTH_CHECK_FAILED}: {wrong}")
@@ -252,10 +262,28 @@ class Agent:
         self._log(f"confirmed: {order.kind} {order.version}")
         return 0
 
+    def _try_forgotten(self, journal: Journal) -> float | None:
+        """A trial runs whose order the journal lost (a broken disk): boot control knows enough."""
+        kind = next(each for each in KINDS if self._boot.facts(each).running_trial)
+        if wrong := health.judge(self._config, self._port, self._boot.alive):
+            self._boot.mark_bad(kind, f"{Reason.HEALTH_CHECK_FAILED}: {wrong}")
+            return None
+        facts = self._boot.facts(kind)
+        deployment, _, attempt = facts.trial_tag.rpartition("/")
+        report = {
+            "deployment": deployment,
+            "attempt": int(attempt),
+            "state": S.COMPLETE.value,
+            "image_sha256": self._boot.slot(kind, facts.running).sha256,
+        }
+        self._boot.confirm(kind)
+        self._file.save(journal.answer(facts.trial_tag).queue(report))
+        return 0
+
     def _finish(self, journal: Journal) -> float | None:
         """Confirmed. The floor rises only here, and in the same write as the report."""
         order = _order(journal)
-        journal = replace(journal, floor=max(journal.floor, order.security_version))
+        journal = replace(journal, floor=self._floor.rise(max(journal.floor, order.security_version)))
         proof = self._boot.versions()[2] if order.kind == "image" else order.sha256
         self._end(journal, order, S.COMPLETE, None, "; ".join(journal.notes), image_sha256=proof)
         self._known_healthy = True
@@ -313,12 +341,19 @@ class Agent:
             except Unavailable as e:
                 self._log(f"report waits: {e}")
                 return journal
+            told = f"{journal.reports[0].get('deployment')}/{journal.reports[0].get('attempt')}"
             journal = replace(journal, reports=journal.reports[1:])
-            if answer.get("state") == S.CANCELED.value and journal.order is not None:
+            if answer.get("state") == S.CANCELED.value and self._may_stop(journal, told):
                 self._log("canceled by the server")
-                journal = replace(journal, stage=Stage.IDLE, order=None, offset=0).answer(journal.order.tag)
+                journal = replace(journal, stage=Stage.IDLE, order=None, offset=0).answer(told)
             self._file.save(journal)
         return journal
+
+    def _may_stop(self, journal: Journal, tag: str) -> bool:
+        """Whether the order in hand is the one of this tag, and not armed yet: a trial is judged, come what
+        may."""
+        order = journal.order
+        return order is not None and order.tag == tag and self._boot.facts(order.kind).trial_tag != tag
 
     def _progress(self, order: Order, percent: int) -> None:
         """Told as it goes; nobody is sorry for one that gets lost."""

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote, urlencode, urljoin
+from urllib.parse import quote, urlencode, urljoin, urlsplit
 
 import urllib3
 
@@ -33,6 +33,10 @@ class Refused(SkyliftError):
     def __init__(self, status: int, sentence: str) -> None:
         super().__init__(sentence)
         self.status = status
+
+
+class NotResumed(Unavailable):
+    """The server sends the whole file where a part was asked for."""
 
 
 @dataclass
@@ -104,14 +108,16 @@ class Transport:
         `sha256` is the ETag a resumed download insists on. Gives up (`Unavailable`) on a line slower than the
         configured rate over a minute, and past the deadline.
         """
-        headers = dict(self._headers)
+        where = self._url(url)
+        own = urlsplit(where)[:2] == urlsplit(self.config.server)[:2]
+        headers = dict(self._headers) if own else {}  # the token is for our server only
         if offset:
             headers |= {"Range": f"bytes={offset}-", "If-Range": f'"{sha256}"'}
         try:
-            answer = self._pool.request("GET", self._url(url), headers=headers, preload_content=False)
+            answer = self._pool.request("GET", where, headers=headers, preload_content=False, redirect=False)
             try:
                 if offset and answer.status == 200:
-                    raise Unavailable("the server does not resume this file", 1)
+                    raise NotResumed("the server does not resume this file", 1)
                 if answer.status != (206 if offset else 200):
                     raise _unavailable(answer)
                 yield from self._paced(answer, length - offset)

@@ -58,14 +58,16 @@ class Output:
 
     @contextmanager
     def progress(self, what: str, total: int | None) -> Iterator[Callable[[int], None]]:
-        """A bar on stderr; the function moves it."""
+        """A bar on stderr, where that is a terminal; the function moves it."""
+        if not self.err.is_terminal:
+            yield lambda n: None
+            return
         bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             DownloadColumn(),
             TimeRemainingColumn(),
             console=self.err,
-            transient=not self.err.is_terminal,
         )
         with bar:
             task = bar.add_task(what, total=total)

@@ -9,6 +9,7 @@ import json
 import struct
 import tomllib
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -55,7 +56,7 @@ def _zip(file: BinaryIO, head: bytes, size: int) -> dict[str, Any]:
     try:
         with zipfile.ZipFile(file) as archive:
             bad = archive.testzip()
-    except (zipfile.BadZipFile, EOFError, OSError, ValueError, NotImplementedError) as e:
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, RuntimeError) as e:
         raise corrupt(f"its zip directory does not read ({e})") from e
     if bad:
         raise corrupt(f"{bad} inside does not match its checksum")
@@ -63,12 +64,12 @@ def _zip(file: BinaryIO, head: bytes, size: int) -> dict[str, Any]:
 
 
 def _elf(file: BinaryIO, head: bytes, size: int) -> dict[str, Any]:
-    if len(head) < 52:
-        raise corrupt("an ELF header has 52 bytes at least")
-    wide, little = head[4] == 2, head[5] == 1
+    wide, little = head[4:5] == b"\x02", head[5:6] == b"\x01"
+    if len(head) < (64 if wide else 52):
+        raise corrupt("it ends inside its ELF header")
     order = "<" if little else ">"
     machine = struct.unpack_from(f"{order}H", head, 18)[0]
-    if wide and len(head) >= 64:
+    if wide:
         offset, entry, count = _sections(head, f"{order}Q", 40, f"{order}HH", 58)
     else:
         offset, entry, count = _sections(head, f"{order}I", 32, f"{order}HH", 46)

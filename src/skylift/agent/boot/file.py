@@ -55,20 +55,28 @@ class FileBoot:
         self._directory = directory
         self._attempts = attempts
         self._path = directory / "boot.json"
+        self._copy = directory / "boot-copy.json"
         self._booted: dict[str, tuple[str, bool]] = {}  # kind -> (slot, on trial): this boot's own memory
         self._process: subprocess.Popen[bytes] | None = None
 
     # --- what is written down ----------------------------------------------------------------------
 
     def _load(self) -> tuple[dict[str, _Kind], int]:
-        body = read_json(self._path)
-        if not isinstance(body, dict):
-            return {kind: _Kind() for kind in KINDS}, 0
-        return {kind: _Kind(**body["kinds"][kind]) for kind in KINDS}, int(body["failed_boots"])
+        """What was saved last. A record that a broken disk spoiled is read from its copy."""
+        for path in (self._path, self._copy):
+            body = read_json(path)
+            try:
+                return {kind: _Kind(**body["kinds"][kind]) for kind in KINDS}, int(body["failed_boots"])
+            except (KeyError, TypeError, ValueError):
+                continue
+        return {kind: _Kind() for kind in KINDS}, 0
 
     def _save(self, kinds: dict[str, _Kind], failed_boots: int) -> None:
+        """The record, then its copy: if the power fails between the two, the newer one is the one that is
+        read."""
         body = {"kinds": {kind: asdict(state) for kind, state in kinds.items()}, "failed_boots": failed_boots}
         self._disk.replace_json(self._path, body)
+        self._disk.replace_json(self._copy, body)
 
     def _set(self, kind: str, **values: Any) -> None:
         kinds, failed = self._load()

@@ -1,0 +1,172 @@
+"""`skylift deploy` does what it says, and its exit codes are what scripts rely on."""
+
+import json
+
+import pytest
+
+from skylift.testkit.stage import Stage
+
+from .conftest import Cli, Unit
+
+
+def start(cli: Cli, group: str, *words: str) -> str:
+    """A running deployment of 1.1.0 to the test's group; its id."""
+    said = cli("deploy", "create", "1.1.0", "--group", group, "--interval", "0", *words, "--json")
+    assert said.code == 0, said.err
+    found: str = json.loads(said.out)["id"]
+    return found
+
+
+def test_a_dry_run_counts_and_creates_nothing(cli: Cli, stage: Stage, group: str) -> None:
+    before = stage.client.get("/api/deployments")["items"]
+    said = cli("deploy", "create", "1.1.0", "--group", group, "--phases", "25,100", "--dry-run", "--json")
+    assert said.code == 0, said.err
+    assert [phase["devices"] for phase in json.loads(said.out)["phases"]] == [1, 3]
+    assert stage.client.get("/api/deployments")["items"] == before
+
+
+def test_what_a_file_says_holds_unless_an_option_says_otherwise(
+    cli: Cli, stage: Stage, group: str, units: list[Unit]
+) -> None:
+    file = stage.home / "careful.json"
+    file.write_text(json.dumps({"target_groups": [group], "failure_threshold_percent": 3, "priority": 4}))
+    said = cli("deploy", "create", "1.1.0", "--config", file, "--threshold", "7", "--json")
+    assert said.code == 0, said.err
+    made = json.loads(said.out)
+    assert (made["failure_threshold_percent"], made["priority"]) == (7.0, 4)
+    assert cli("deploy", "abort", made["id"], "--yes").code == 0
+    made = json.loads(cli("deploy", "create", "1.1.0", "--config", file, "--json").out)
+    assert made["failure_threshold_percent"] == 3.0
+
+
+def test_waiting_ends_with_0_when_it_is_complete(cli: Cli, group: str, units: list[Unit]) -> None:
+    deployment = start(cli, group, "--all-at-once")
+    wait_for_offers(cli, deployment)
+    for unit in units:
+        unit.complete()
+    said = cli("deploy", "status", deployment, "--wait", "--timeout", "30s")
+    assert said.code == 0, said.err
+    assert "complete" in said.out
+
+
+def test_waiting_ends_with_4_when_its_threshold_stopped_it(cli: Cli, group: str, units: list[Unit]) -> None:
+    deployment = start(cli, group, "--all-at-once", "--threshold", "20")
+    wait_for_offers(cli, deployment)
+    units[0].fail()
+    said = cli("deploy", "status", deployment, "--wait", "--timeout", "30s", "--json")
+    assert said.code == 4, said.err
+    found = json.loads(said.out)
+    assert (found["status"], found["paused_by"]) == ("paused", "failure_threshold")
+    assert "above the threshold of 20 %" in found["status_reason"]
+
+
+def test_waiting_ends_with_3_when_it_was_aborted(cli: Cli, group: str) -> None:
+    deployment = start(cli, group)
+    assert cli("deploy", "abort", deployment, "--yes", "--reason", "second thoughts").code == 0
+    said = cli("deploy", "status", deployment, "--wait", "--timeout", "30s")
+    assert said.code == 3
+    assert "second thoughts" in said.out
+
+
+def test_waiting_ends_with_5_when_its_time_is_over(cli: Cli, group: str) -> None:
+    deployment = start(cli, group)
+    said = cli("deploy", "status", deployment, "--wait", "--timeout", "1s", "--json")
+    assert said.code == 5
+    assert json.loads(said.out)["status"] in ("scheduled", "running")
+    assert "after 1s" in said.err
+
+
+def test_looking_once_exits_with_0_whatever_it_sees(cli: Cli, group: str) -> None:
+    deployment = start(cli, group)
+    cli("deploy", "abort", deployment, "--yes")
+    assert cli("deploy", "status", deployment).code == 0
+
+
+@pytest.mark.parametrize("time", ["soon", "5d", ""])
+def test_a_timeout_that_is_no_time_is_refused(cli: Cli, group: str, time: str) -> None:
+    said = cli("deploy", "status", start(cli, group), "--wait", "--timeout", time)
+    assert said.code == 2
+    assert f"--timeout is {time!r}" in said.err
+
+
+def test_a_deployment_nobody_knows_is_exit_code_1(cli: Cli) -> None:
+    said = cli("deploy", "status", "dep_nowhere")
+    assert said.code == 1
+    assert "dep_nowhere" in said.err
+
+
+def test_watching_a_stopped_deployment_shows_why_and_who(cli: Cli, group: str, units: list[Unit]) -> None:
+    deployment = start(cli, group, "--all-at-once", "--threshold", "20")
+    wait_for_offers(cli, deployment)
+    units[0].fail()
+    said = cli("deploy", "watch", deployment)
+    assert said.code == 4
+    assert "top reason: health_check_failed" in said.out
+    assert units[0].name in said.out
+    assert "the sensor is silent" in said.out
+    assert said.out.endswith("\n")
+
+
+def test_an_operator_pauses_resumes_and_promotes(cli: Cli, group: str, units: list[Unit]) -> None:
+    deployment = start(cli, group, "--phases", "25,100", "--manual")
+    wait_for_offers(cli, deployment)
+    said = cli("deploy", "pause", deployment, "--reason", "lunch", "--json")
+    assert json.loads(said.out)["status"] == "paused"
+    assert json.loads(said.out)["paused_by"] == "operator"
+    assert json.loads(cli("deploy", "resume", deployment, "--json").out)["status"] == "running"
+    assert cli("deploy", "promote", deployment).code == 0
+    wait_for_offers(cli, deployment, phase=1)
+
+
+def test_a_breach_that_stands_is_not_resumed_by_saying_please(
+    cli: Cli, group: str, units: list[Unit]
+) -> None:
+    deployment = start(cli, group, "--all-at-once", "--threshold", "20")
+    wait_for_offers(cli, deployment)
+    units[0].fail()
+    assert cli("deploy", "status", deployment, "--wait", "--timeout", "30s").code == 4
+    assert cli("deploy", "resume", deployment).code == 1
+    assert cli("deploy", "retry", deployment, "--device", units[0].name).code == 0
+    assert cli("deploy", "resume", deployment).code == 0
+    for unit in units:
+        unit.complete()
+    assert cli("deploy", "status", deployment, "--wait", "--timeout", "30s").code == 0
+
+
+def test_a_rollback_says_how_many_go_back_and_to_what(cli: Cli, group: str, units: list[Unit]) -> None:
+    deployment = start(cli, group, "--all-at-once")
+    wait_for_offers(cli, deployment)
+    for unit in units:
+        unit.complete()
+    assert cli("deploy", "status", deployment, "--wait", "--timeout", "30s").code == 0
+    said = cli("deploy", "rollback", deployment, "--yes")
+    assert said.code == 0
+    assert "4 devices to 1.0.0" in said.out
+
+
+@pytest.mark.parametrize("verb", ["abort", "rollback"])
+def test_destructive_verbs_do_nothing_unless_confirmed(cli: Cli, group: str, verb: str) -> None:
+    deployment = start(cli, group)
+    said = cli("deploy", verb, deployment)
+    assert said.code == 2
+    assert "--yes" in said.err
+    assert json.loads(cli("deploy", "status", deployment, "--json").out)["status"] in ("scheduled", "running")
+
+
+def test_deployments_are_listed_by_status(cli: Cli, group: str) -> None:
+    deployment = start(cli, group)
+    cli("deploy", "abort", deployment, "--yes")
+    listed = json.loads(cli("deploy", "list", "--status", "aborted", "--json").out)
+    assert deployment in {found["id"] for found in listed}
+    assert {found["status"] for found in listed} == {"aborted"}
+
+
+def wait_for_offers(cli: Cli, deployment: str, phase: int = 0) -> None:
+    """Until this phase is open."""
+    from skylift.testkit.stage import wait
+
+    def is_open() -> bool:
+        found = json.loads(cli("deploy", "status", deployment, "--json").out)
+        return bool(found["phases"][phase]["state"] == "open")
+
+    wait(is_open, f"phase {phase} opens", 20)

@@ -1,0 +1,218 @@
+"""Releases, keys, devices, groups and deltas, as an operator handles them."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from skylift.testkit.image import Behaviour, build
+from skylift.testkit.stage import Stage
+
+from .conftest import Cli, Unit
+
+ABOUT = ("--product", "sensor", "--device-type", "sensor-v2")
+
+
+def create(cli: Cli, image: Path, version: str, *words: str) -> str:
+    """A release that waits for its signatures; its id."""
+    said = cli("release", "create", image, *ABOUT, "--version", version, *words, "--json")
+    assert said.code == 0, said.err
+    found: str = json.loads(said.out)["id"]
+    return found
+
+
+# --- releases -----------------------------------------------------------------------------------------
+
+
+def test_a_half_signed_release_shows_it_and_cannot_be_deployed(cli: Cli, stage: Stage) -> None:
+    made = create(cli, build(stage.home / "a.pyz", "6.0.0"), "6.0.0")
+    key = stage.home / "desk" / "keys" / "release-sensor-1.pem"
+    signed = cli("release", "sign", made, "--keys", "desk", "--key", key)
+    assert signed.code == 0, signed.err
+    assert "1 of 2" in signed.err
+    assert "adds sensor/6.0.0/sensor-v2" in signed.err  # shown before it was signed
+    assert "1 of 2" in cli("release", "show", "sensor/6.0.0").out
+    assert "1 of 2" in cli("trust", "status").err
+    said = cli("deploy", "create", made, "--all")
+    assert said.code == 1
+    assert "not yet signed by enough keys" in said.err
+
+
+def test_the_same_key_twice_is_still_one_signature(cli: Cli, stage: Stage) -> None:
+    made = create(cli, build(stage.home / "b.pyz", "6.1.0"), "6.1.0")
+    key = stage.home / "desk" / "keys" / "release-sensor-2.pem"
+    for _ in range(2):
+        said = cli("release", "sign", made, "--keys", "desk", "--key", key, "--json")
+        assert json.loads(said.out)["signatures"] == 1
+
+
+def test_a_key_that_is_not_the_products_signs_nothing(cli: Cli, stage: Stage) -> None:
+    made = create(cli, build(stage.home / "c.pyz", "6.2.0"), "6.2.0")
+    said = cli(
+        "release", "sign", made, "--keys", "desk", "--key", stage.home / "desk" / "keys" / "root-1.pem"
+    )
+    assert said.code != 0
+    assert "Traceback" not in said.err
+    assert "is not a release key of sensor" in said.err
+
+
+def test_a_wrong_passphrase_is_one_line(cli: Cli, stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = create(cli, build(stage.home / "d.pyz", "6.3.0"), "6.3.0")
+    monkeypatch.setenv("SKYLIFT_KEY_PASSPHRASE", "not this")
+    key = stage.home / "desk" / "keys" / "release-sensor-1.pem"
+    said = cli("release", "sign", made, "--keys", "desk", "--key", key)
+    assert said.code != 0
+    assert "Traceback" not in said.err
+    assert said.err.strip().splitlines()[-1].startswith("skylift: ")
+
+
+def test_a_file_is_verified_against_what_was_signed_for_that_release(cli: Cli, stage: Stage) -> None:
+    good, other = stage.home / "1.1.0.pyz", stage.home / "1.0.0.pyz"
+    said = cli("release", "verify", "sensor/1.1.0", good, "--keys", "desk")
+    assert said.code == 0, said.err
+    assert "sensor/1.1.0/sensor-v2" in said.out
+    assert cli("release", "verify", "sensor/1.1.0", other, "--keys", "desk").code == 3
+
+
+def test_a_version_the_product_has_already_is_refused(cli: Cli, stage: Stage) -> None:
+    said = cli("release", "create", stage.home / "1.0.0.pyz", *ABOUT, "--version", "1.1.0")
+    assert said.code == 1
+    assert "version is '1.1.0'" in said.err
+
+
+def test_an_empty_image_is_refused_and_leaves_no_release_that_could_be_sealed(cli: Cli, stage: Stage) -> None:
+    empty = stage.home / "empty.img"
+    empty.write_bytes(b"")
+    said = cli("release", "create", empty, *ABOUT, "--version", "6.4.0")
+    assert said.code != 0
+    assert "Traceback" not in said.err
+    found = json.loads(cli("release", "show", "sensor/6.4.0", "--json").out)
+    assert (found["status"], found["artifacts"]) == ("draft", [])
+
+
+def test_a_release_for_two_device_types_is_filled_and_then_sealed(cli: Cli, stage: Stage) -> None:
+    image = build(stage.home / "e.pyz", "6.5.0")
+    made = create(cli, image, "6.5.0", "--draft")
+    key = stage.home / "desk" / "keys" / "release-sensor-1.pem"
+    assert cli("release", "sign", made, "--keys", "desk", "--key", key).code == 1  # a draft
+    said = cli("release", "upload", made, image, "--device-type", "sensor-v3", "--seal", "--json")
+    found = json.loads(said.out)
+    assert found["status"] == "signing"
+    assert {artifact["device_type"] for artifact in found["artifacts"]} == {"sensor-v2", "sensor-v3"}
+
+
+def test_a_release_nobody_knows_is_exit_code_1(cli: Cli) -> None:
+    for name in ("rel_nowhere", "sensor/0.0.1", "nothing/1.0.0"):
+        said = cli("release", "show", name)
+        assert said.code in (1, 2), said
+        assert "Traceback" not in said.err
+
+
+# --- keys ---------------------------------------------------------------------------------------------
+
+
+def test_the_ceremony_again_with_a_product_adds_that_product(cli: Cli) -> None:
+    said = cli("trust", "init", "--product", "lamp", "--keys", "desk")
+    assert said.code == 0, said.err
+    assert cli("trust", "init", "--product", "lamp", "--keys", "desk").code == 0
+    assert cli("release", "list", "--product", "lamp").code == 0
+    roles = {
+        role["role"]: role["version"] for role in json.loads(cli("trust", "status", "--json").out)["roles"]
+    }
+    assert roles["targets"] == 2
+
+
+def test_private_keys_are_encrypted_and_nobody_elses_to_read(stage: Stage) -> None:
+    keys = list((stage.home / "desk" / "keys").glob("*.pem"))
+    assert len(keys) >= 9
+    for key in keys:
+        assert b"ENCRYPTED" in key.read_bytes()
+        assert key.stat().st_mode & 0o077 == 0
+
+
+def test_exporting_roots_from_a_desk_without_any_says_what_to_do(cli: Cli, tmp_path: Path) -> None:
+    said = cli("trust", "export", "--linux", tmp_path / "roots", "--keys", tmp_path / "nothing")
+    assert said.code == 2
+    assert "skylift trust init" in said.err
+
+
+# --- devices and groups -------------------------------------------------------------------------------
+
+
+def test_a_device_is_listed_shown_and_its_story_told(cli: Cli, units: list[Unit]) -> None:
+    one = units[0].name
+    assert one in cli("device", "list", "--version", "1.0.0").out
+    assert json.loads(cli("device", "show", one, "--json").out)["current_version"] == "1.0.0"
+    kinds = {event["kind"] for event in json.loads(cli("device", "timeline", one, "--json").out)}
+    assert "enrolled" in kinds
+
+
+def test_a_decommissioned_device_is_let_in_nowhere(cli: Cli, units: list[Unit]) -> None:
+    said = cli("device", "decommission", units[3].name)
+    assert said.code == 2  # not confirmed
+    assert cli("device", "decommission", units[3].name, "--yes").code == 0
+    with pytest.raises(Exception, match="401"):
+        units[3].check()
+
+
+def test_a_group_lives_its_life(cli: Cli, units: list[Unit]) -> None:
+    first, second = units[0].name, units[1].name
+    assert cli("group", "create", "porch", "--device", first).code == 0
+    assert cli("group", "add", "porch", second).code == 0
+    assert json.loads(cli("group", "show", "porch", "--json").out)["size"] == 2
+    assert cli("group", "remove", "porch", first).code == 0
+    assert json.loads(cli("group", "show", "porch", "--json").out)["size"] == 1
+    assert cli("group", "delete", "porch").code == 2
+    assert cli("group", "delete", "porch", "--yes").code == 0
+    assert cli("group", "show", "porch").code == 1
+
+
+def test_a_live_group_counts_who_fits_now(cli: Cli, units: list[Unit]) -> None:
+    query = f'device_id ~ "{units[0].name[:-2]}-*" and current_version = 1.0.0'
+    assert cli("group", "create", "live", "--query", query).code == 0
+    assert json.loads(cli("group", "show", "live", "--json").out)["size"] == 4
+    units[0].version = "1.0.1"
+    units[0].check()
+    assert json.loads(cli("group", "show", "live", "--json").out)["size"] == 3
+    assert cli("group", "delete", "live", "--yes").code == 0
+
+
+def test_a_query_that_is_none_is_refused_with_its_reason(cli: Cli) -> None:
+    said = cli("group", "create", "broken", "--query", "device_type = ")
+    assert said.code == 2
+    assert "query" in said.err
+
+
+# --- deltas -------------------------------------------------------------------------------------------
+
+
+def test_a_delta_is_made_inspected_and_applied(cli: Cli, stage: Stage, tmp_path: Path) -> None:
+    old, new, patch = stage.home / "1.0.0.pyz", stage.home / "1.1.0.pyz", tmp_path / "patch"
+    made = json.loads(cli("delta", "make", old, new, patch, "--json").out)
+    assert made["type"] == "delta"
+    assert made["patch_size"] == patch.stat().st_size
+    assert (
+        json.loads(cli("delta", "inspect", patch, "--json").out)["target_sha256"] == made["new_version_hash"]
+    )
+    assert cli("delta", "apply", old, patch, tmp_path / "rebuilt").code == 0
+    assert (tmp_path / "rebuilt").read_bytes() == new.read_bytes()
+
+
+def test_a_delta_from_another_base_is_refused_and_writes_nothing(
+    cli: Cli, stage: Stage, tmp_path: Path
+) -> None:
+    old, new, patch = stage.home / "1.0.0.pyz", stage.home / "1.1.0.pyz", tmp_path / "patch"
+    cli("delta", "make", old, new, patch)
+    said = cli("delta", "apply", new, patch, tmp_path / "rebuilt")
+    assert said.code == 1
+    assert "Traceback" not in said.err
+    assert not (tmp_path / "rebuilt").exists()
+
+
+def test_a_delta_that_is_not_worth_it_is_exit_code_3(cli: Cli, stage: Stage, tmp_path: Path) -> None:
+    noise = tmp_path / "noise"
+    noise.write_bytes(bytes(range(256)) * 4)
+    new = build(tmp_path / "new.pyz", "7.0.0", Behaviour.HEALTHY)
+    said = cli("delta", "make", noise, new, tmp_path / "patch")
+    assert said.code == 3
+    assert not (tmp_path / "patch").exists()
