@@ -25,11 +25,10 @@ from skylift.api.metrics import Metrics
 from skylift.core.deadlines import Deadlines
 from skylift.core.errors import SkyliftError
 from skylift.core.lifecycle import UpdateState
-from skylift.engine import access, deltas, signing
+from skylift.engine import access, deltas, signing, waiting
 from skylift.engine.blobs import BlobStore
 from skylift.engine.broker import EmbeddedBroker, free_port
 from skylift.engine.checkin import Checkin, LiveCache, Pace
-from skylift.engine.deployments import recount_waiting
 from skylift.engine.loop import Loop
 from skylift.engine.notify import Doorbell, PhaseBell
 from skylift.engine.outbox import Courier
@@ -212,7 +211,7 @@ def _handlers(
     database: Database, blobs: BlobStore, clock: Clock, deadlines: Deadlines, bell: Doorbell | None
 ) -> dict[str, Callable[[dict[str, Any]], None]]:
     def recount(payload: dict[str, Any]) -> None:
-        database.write(lambda conn: recount_waiting(conn, payload["deployment"]))
+        waiting.recount(database, payload["deployment"])
 
     def send_back(payload: dict[str, Any]) -> None:
         database.write(lambda conn: roll_back(conn, payload["deployment"], "skylift", clock(), deadlines))
@@ -290,13 +289,13 @@ async def _serve(settings: Settings) -> None:
 
 def _must_be_free(host: str, port: int) -> None:
     """granian would share a port that is taken (SO_REUSEPORT), and two servers would answer in turn."""
-    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    with socket.socket(family, kind, protocol) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as any server that is restarted
-        try:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as any server that is restarted
             probe.bind(address)
-        except OSError as e:
-            raise OSError(e.errno, f"cannot listen: {e.strerror}", f"{host}:{port}") from e
+    except OSError as e:
+        raise OSError(e.errno, f"cannot listen: {e.strerror}", f"{host}:{port}") from e
 
 
 async def _listening(host: str, port: int, serving: "asyncio.Task[None]") -> None:

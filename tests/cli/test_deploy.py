@@ -8,6 +8,8 @@ from skylift.testkit.stage import Stage
 
 from .conftest import Cli, Unit
 
+pytestmark = pytest.mark.slow  # it waits for the server's loop, again and again
+
 
 def start(cli: Cli, group: str, *words: str) -> str:
     """A running deployment of 1.1.0 to the test's group; its id."""

@@ -138,6 +138,7 @@ class Running:
             self._process.wait()
 
 
+@pytest.mark.slow
 def test_the_quickstart_does_what_it_says(tmp_path: Path) -> None:
     text = PAGE.read_text()
     for port in ("8080", "1883"):

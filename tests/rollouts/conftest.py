@@ -12,7 +12,7 @@ from skylift.core.deadlines import Deadlines
 from skylift.core.ids import mint
 from skylift.core.lifecycle import OPEN, Reason, UpdateState
 from skylift.core.world import World
-from skylift.engine import deployments, enroll, reports, rollback
+from skylift.engine import deployments, enroll, reports, rollback, waiting
 from skylift.engine import groups as engine_groups
 from skylift.engine.checkin import Ask, Checkin, LiveCache, Needs, order_again, recount
 from skylift.engine.loop import Loop
@@ -153,7 +153,8 @@ class Yard:
     def carry_recounts(self) -> None:
         """What the courier does with `recount` rows."""
         for payload in self.outbox("recount"):
-            self.write(lambda conn, p=payload: deployments.recount_waiting(conn, p["deployment"]))
+            waiting.recount(self.database, payload["deployment"])
+        self.lives.invalidate()
 
     def device(self, name: str) -> Any:
         return self.read(lambda conn: devices.find_device(conn, name))

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from skylift.core.errors import Rejected
+from skylift.engine import waiting
 
 ALL_AT_ONCE = {"all_at_once": True}
 
@@ -398,3 +399,13 @@ def test_devices_that_never_ask_do_not_hold_the_fleet_for_ever(yard: Any) -> Non
     row = yard.row(deployment)
     assert row.status == "complete"
     assert "never asked" in row.status_reason
+
+
+def test_offers_made_during_a_recount_are_not_waited_for_twice(yard: Any) -> None:
+    fleet = yard.fleet(6)
+    yard.release("1.1.0")
+    deployment = yard.running(**ALL_AT_ONCE)
+    counted = yard.read(lambda conn: waiting.count(conn, deployment))
+    assert yard.checks(fleet[:2], deployment) == fleet[:2]
+    yard.write(lambda conn: waiting.put(conn, deployment, counted))
+    assert yard.world(deployment).phases[0].tally.waiting == 4

@@ -114,6 +114,10 @@ class Agent:
         fallen = any(self._boot.facts(each).fallen_tag for each in KINDS)
         return Facts(journal, self._boot.facts(kind), fallen)
 
+    def _alive(self) -> bool:
+        """Whether judging makes sense: the image runs, and nobody has told us to stop."""
+        return self._boot.alive() and not self.stopping
+
     def _sleep(self, seconds: float) -> bool:
         """Rest until the time is over or somebody rings; False when the image died meanwhile."""
         until = time.monotonic() + seconds
@@ -132,11 +136,12 @@ class Agent:
 
     def _poll(self, journal: Journal) -> float | None:
         if not self._known_healthy:
-            if wrong := health.judge(self._config, self._port, self._boot.alive, local=True):
+            if wrong := health.judge(self._config, self._port, self._alive, local=True):
                 self._log(f"not healthy: {wrong}")
                 return None  # counted by the board; too often, and the former image comes back
             self._boot.healthy()
             self._known_healthy = True
+        enroll(self._config, self._disk, self._transport)
         self._deliver(journal)
         version, config_version, sha256 = self._boot.versions()
         try:
@@ -254,7 +259,9 @@ class Agent:
         if journal.order is None:
             return self._try_forgotten(journal)
         order = journal.order
-        if wrong := health.judge(self._config, self._port, self._boot.alive):
+        if wrong := health.judge(self._config, self._port, self._alive):
+            if self.stopping:
+                return 0  # not judged: the next boot tries again
             self._log(f"trial failed: {wrong}")
             self._boot.mark_bad(order.kind, f"{Reason.HEALTH_CHECK_FAILED}: {wrong}")
             return None
@@ -265,7 +272,9 @@ class Agent:
     def _try_forgotten(self, journal: Journal) -> float | None:
         """A trial runs whose order the journal lost (a broken disk): boot control knows enough."""
         kind = next(each for each in KINDS if self._boot.facts(each).running_trial)
-        if wrong := health.judge(self._config, self._port, self._boot.alive):
+        if wrong := health.judge(self._config, self._port, self._alive):
+            if self.stopping:
+                return 0
             self._boot.mark_bad(kind, f"{Reason.HEALTH_CHECK_FAILED}: {wrong}")
             return None
         facts = self._boot.facts(kind)
@@ -394,7 +403,12 @@ def enroll(config: Config, disk: Disk, transport: Transport) -> None:
     """Once, with the claim token of the configuration."""
     done = config.state_dir / "shared" / "enrolled"
     if config.claim and not done.exists():
-        transport.enroll(config.claim)
+        try:
+            transport.enroll(config.claim)
+        except Refused as e:
+            raise Unavailable(f"not enrolled: {e}", 60) from e
+        except Unavailable as e:
+            raise Unavailable(f"not enrolled yet: {e}", min(e.retry_after, 10)) from e
         disk.replace(done, b"yes\n")
 
 
@@ -413,7 +427,6 @@ def main(config: Config, log: Callable[[str], None]) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, leave)
-    _enroll_until_done(config, disk, transport, stop, log)
     bell = Doorbell(config, transport.token, lambda: _ring(current)) if config.mqtt else None
     try:
         while not stop.is_set():
@@ -424,6 +437,7 @@ def main(config: Config, log: Callable[[str], None]) -> int:
             disk.replace(config.state_dir / "shared" / "port", str(port).encode())
             agent = Agent(config, disk, boot, transport, port, log)
             current[:] = [agent]
+            agent.stopping = stop.is_set()  # told while it was made
             try:
                 outcome = agent.run()
             finally:
@@ -439,19 +453,6 @@ def main(config: Config, log: Callable[[str], None]) -> int:
 def _ring(current: list[Agent]) -> None:
     for agent in current:
         agent.wake.set()
-
-
-def _enroll_until_done(
-    config: Config, disk: Disk, transport: Transport, stop: threading.Event, log: Callable[[str], None]
-) -> None:
-    """A server that is away is waited for; a claim that is refused ends it."""
-    while not stop.is_set():
-        try:
-            enroll(config, disk, transport)
-            return
-        except Unavailable as e:
-            log(f"not enrolled yet: {e}")
-            stop.wait(min(e.retry_after, 10))
 
 
 def _free_port() -> int:

@@ -23,6 +23,7 @@ MAX_ANSWER = 64 << 10
 CHUNK = 64 << 10
 CONNECT_S, READ_S = 10.0, 30.0
 SLOW_WINDOW_S = 60.0
+LONGEST_S = 3600.0  # whatever a server says, it is asked again within the hour
 
 
 class Refused(SkyliftError):
@@ -130,7 +131,7 @@ class Transport:
         started = window = time.monotonic()
         in_window = 0
         while remaining > 0:
-            chunk = answer.read(min(CHUNK, remaining))
+            chunk = answer.read1(min(CHUNK, remaining))  # what has come, also of a line that breaks
             if not chunk:
                 raise Unavailable(f"the download ended {remaining} bytes early", 5)
             remaining -= len(chunk)
@@ -180,7 +181,9 @@ def _unavailable(answer: urllib3.BaseHTTPResponse, raw: bytes = b"") -> SkyliftE
     if answer.status in (400, 403, 404, 409, 413, 422):
         return Refused(answer.status, f"the server refuses ({answer.status}): {told}")
     after = answer.headers.get("Retry-After", "")
-    return Unavailable(f"the server answers {answer.status}", float(after) if after.isdecimal() else 30.0)
+    return Unavailable(
+        f"the server answers {answer.status}", min(float(after), LONGEST_S) if after.isdecimal() else 30.0
+    )
 
 
 def own_token(disk: Disk, config: Config) -> str:

@@ -18,6 +18,7 @@ from amqtt.contexts import Action, BaseContext
 from amqtt.plugins.base import BaseAuthPlugin, BaseTopicPlugin
 from amqtt.session import Session
 
+from skylift.core.errors import Unavailable
 from skylift.engine.notify import topic
 
 START_S = 10.0
@@ -104,13 +105,14 @@ class EmbeddedBroker:
         return f"mqtt://{self._rules.user}:{self._rules.password}@{self._host}:{self.port}"
 
     def start(self) -> None:
-        """Raises what kept it from starting."""
+        """Raises `Unavailable` with what kept it from starting."""
         _RULES[self._key] = self._rules
         self._thread.start()
         if not self._ready.wait(START_S):
-            raise RuntimeError("the embedded broker did not start in time")
+            raise Unavailable("the embedded MQTT broker did not start in time")
         if self._failed is not None:
-            raise self._failed
+            where = f"{self._host}:{self.port}"
+            raise Unavailable(f"the MQTT broker cannot listen on {where}: {self._failed}") from self._failed
 
     def stop(self) -> None:
         if self._loop is not None and self._stop is not None and self._failed is None:
@@ -119,7 +121,9 @@ class EmbeddedBroker:
         _RULES.pop(self._key, None)
 
     def _run(self) -> None:
-        logging.getLogger("amqtt").setLevel(logging.ERROR)
+        logging.getLogger("amqtt").setLevel(
+            logging.CRITICAL
+        )  # what keeps it from starting is raised, not logged
         logging.getLogger("transitions").setLevel(logging.ERROR)
         try:
             asyncio.run(self._serve())
@@ -132,6 +136,7 @@ class EmbeddedBroker:
         here = f"{__name__}."
         broker = Broker(_config(f"{self._host}:{self.port}", here, self._key))
         await broker.start()
+        logging.getLogger("amqtt").setLevel(logging.ERROR)
         self._ready.set()
         await self._stop.wait()
         await broker.shutdown()

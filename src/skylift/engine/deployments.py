@@ -241,26 +241,6 @@ def _at(places: list[int], wanted: float) -> tuple[int, int]:
     return end, places[end - 1] if end else -1
 
 
-def recount_waiting(conn: Connection, deployment_id: str) -> None:
-    """Count again who waits in each phase: after the fleet or a group changed. One scan, O(phases) writes."""
-    row = deployments.find(conn, deployment_id)
-    if row is None or DeploymentStatus(row.status) in ENDED:
-        return
-    types = deployments.device_types(conn, row.release_id)
-    ends = [phase.upto for phase in deployments.phases_of(conn, deployment_id)]
-    had = deployments.offered(conn, deployment_id)
-    waiting = dict.fromkeys(range(len(ends)), 0)
-    for device in select.candidates(conn, deployment_id, row.selector):
-        if device.pk not in had and needs(device, row.kind, row.version, types):
-            at = place(device.h, row.salt)
-            number = next((n for n, end in enumerate(ends) if at <= end), None)
-            if number is not None:
-                waiting[number] += 1
-    world.lock(conn, deployment_id)
-    deployments.set_waiting(conn, deployment_id, waiting)
-    apply.wake(conn, deployment_id)
-
-
 # --- the operator's verbs --------------------------------------------------------------------------
 
 

@@ -12,8 +12,10 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine import URL, Engine, make_url
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.pool import NullPool
+
+from skylift.core.errors import invalid
 
 BUSY_S = (
     10.0  # another process holds SQLite's write lock (a backup, a migration): wait that long, then say so
@@ -22,9 +24,15 @@ SOCKET_S = 60.0  # the longest question we ask PostgreSQL (a preview over millio
 POOL = 8  # readers kept open; more are made when needed: a reader in the event loop must never queue for one
 
 # PostgreSQL's words (SQLSTATE) for "another transaction was in the way: try again".
-_COLLISIONS = frozenset({"40001", "40P01", "55P03"})
+_DUPLICATE = "23505"  # another server inserted it a moment ago: looked at again, it is there
+_COLLISIONS = frozenset({"40001", "40P01", "55P03", _DUPLICATE})
 # ... and for "I am going away": classes 08 (connection), 53 (resources), 57P (shutdown).
 _GONE = ("08", "53", "57P")
+# SQLite's: locked, full, unreadable. None of them says anything about the deed; all others do.
+_SQLITE_GONE = tuple(
+    f"SQLITE_{word}"
+    for word in "BUSY LOCKED FULL IOERR CANTOPEN CORRUPT NOTADB READONLY NOMEM PROTOCOL INTERRUPT".split()
+)
 
 
 class Trouble(StrEnum):
@@ -37,14 +45,17 @@ class Trouble(StrEnum):
 
 def normal(url: str) -> URL:
     """The URL with the driver we use; `sqlite:///path` and `postgresql://user@host/db` are understood."""
-    parsed = make_url(url)
+    try:
+        parsed = make_url(url)
+    except ArgumentError as e:
+        raise invalid("database_url", url, "must be a URL, such as postgresql://user@host/name") from e
     if parsed.get_backend_name() == "sqlite":
         if not parsed.database or parsed.database == ":memory:":
-            raise ValueError("SQLite needs a file: several connections share the database")
+            raise invalid("database_url", url, "needs a file: several connections share the database")
         return parsed.set(drivername="sqlite")
     if parsed.get_backend_name() == "postgresql":
         return parsed.set(drivername="postgresql+pg8000")
-    raise ValueError(f"database is {parsed.drivername}: sqlite or postgresql")
+    raise invalid("database_url", parsed.drivername, "must be sqlite or postgresql")
 
 
 def writing_engine(url: URL) -> Engine:
@@ -103,9 +114,8 @@ def trouble(error: BaseException) -> Trouble:
     if isinstance(error.orig, OSError):
         return Trouble.GONE
     if isinstance(error.orig, sqlite3.Error):
-        # Locked, full, unreadable: none of them says anything about the deed. "no such table" does.
         name = getattr(error.orig, "sqlite_errorname", "")
-        return Trouble.DEED if name in ("", "SQLITE_ERROR") or "CONSTRAINT" in name else Trouble.GONE
+        return Trouble.GONE if name.startswith(_SQLITE_GONE) else Trouble.DEED
     return Trouble.GONE if isinstance(error, OperationalError) else Trouble.DEED
 
 
@@ -114,3 +124,8 @@ def sqlstate(error: DBAPIError) -> str | None:
     args = getattr(error.orig, "args", ())
     answer = args[0] if args else None
     return answer.get("C") if isinstance(answer, dict) else None
+
+
+def is_duplicate(error: BaseException) -> bool:
+    """Whether a unique constraint of PostgreSQL refused it."""
+    return isinstance(error, DBAPIError) and sqlstate(error) == _DUPLICATE

@@ -58,6 +58,14 @@ def of_deployment(conn: Connection, deployment: str) -> dict[int, dict[str, int]
     return found
 
 
+def rows(conn: Connection, deployment: str) -> dict[int, int]:
+    """phase -> updates there are, in any state."""
+    return {
+        phase: sum(n for key, n in tally.items() if not key.startswith(REASON))
+        for phase, tally in of_deployment(conn, deployment).items()
+    }
+
+
 def recount(conn: Connection, deployment: str) -> dict[int, dict[str, int]]:
     """The same from the rows themselves: reads every update of the deployment."""
     rows = conn.execute(

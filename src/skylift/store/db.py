@@ -6,8 +6,11 @@ under load one fsync serves hundreds, when idle nobody waits for anybody (natura
 measured two to four times worse).
 
 The rules:
-- A deed touches only the database: after a deadlock or a lost connection it runs again.
+- A deed touches only the database: after a deadlock or a lost connection it runs again. It takes effect
+  once all the same: a commit whose answer got lost is looked up in PostgreSQL, not guessed.
 - A deed that raises is undone alone; the others of its group are not touched.
+- When the database is gone, whoever waits is told so (`Unavailable`); nothing waits for ever, and nothing
+  that goes wrong in here ends the thread.
 - SQLite: WAL and synchronous=FULL (NORMAL lost acknowledged reports in a simulated power cut);
   checkpoints run here, between groups, never in the foreground of a request.
 """
@@ -15,17 +18,26 @@ The rules:
 import os
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import sqlalchemy as sa
 from sqlalchemy import Connection
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from skylift.core.errors import Unavailable
-from skylift.store.connect import Trouble, normal, reading_engine, trouble, writing_engine
+from skylift.store.connect import (
+    Trouble,
+    is_duplicate,
+    normal,
+    reading_engine,
+    trouble,
+    writing_engine,
+)
 from skylift.store.migrate import migrate
 
 __all__ = ["Connection", "Database", "migrate"]
@@ -35,7 +47,9 @@ Deed = Callable[[Connection], T]
 
 MAX_GROUP = 500  # deeds per commit: 500 rows a commit is where both databases stop gaining
 WAL_CHECKPOINT_BYTES = 4 << 20
-TRIES = 4  # of a single deed on a connection that was lost or a deadlock
+TRIES = 4  # of a single deed that collides with others'
+RECONNECTS = 1  # a connection that was lost (the database was restarted) is made anew; then it is an outage
+UNDECIDED_S = 10.0  # how long to ask about a commit whose answer got lost
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +78,14 @@ class Database:
         self._readers = reading_engine(parsed)
         self._writers = writing_engine(parsed)
         self._writing: Connection | None = None  # kept open between groups
+        # What a broken connection raises: SQLAlchemy's errors, and the driver's where we speak to it directly.
+        self._broken = (SQLAlchemyError, self._writers.dialect.loaded_dbapi.Error)
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._closed = False
+        self._gate = threading.Lock()  # nothing enters behind the word that ends the queue
+        self._lost: BaseException = Unavailable(
+            "the database does not answer"
+        )  # why an attempt came to nothing
         self._thread = threading.Thread(target=self._run, name="skylift-writer", daemon=True)
         self._thread.start()
 
@@ -90,10 +110,11 @@ class Database:
     def submit(self, deed: Deed[T]) -> "Future[T]":
         """The deed's future: resolved when its effect is durable."""
         future: Future[T] = Future()
-        if self._closed:
-            future.set_exception(Unavailable("the database is closing"))
-        else:
-            self._jobs.put(_Job(deed, future))
+        with self._gate:
+            if self._closed:
+                future.set_exception(Unavailable("the database is closing"))
+            else:
+                self._jobs.put(_Job(deed, future))
         return future
 
     def write(self, deed: Deed[T]) -> T:
@@ -104,10 +125,11 @@ class Database:
 
     def close(self) -> None:
         """Finish what waits, then close every connection."""
-        if self._closed:
-            return
-        self._closed = True
-        self._jobs.put(None)
+        with self._gate:
+            if self._closed:
+                return
+            self._closed = True
+            self._jobs.put(None)
         self._thread.join()
         self._readers.dispose()
         self._writers.dispose()
@@ -115,19 +137,29 @@ class Database:
     # --- the writer's thread --------------------------------------------------------------------
 
     def _run(self) -> None:
-        while True:
+        last = False
+        while not last:
             group, last = self._take()
             if group:
-                self._commit(group)
-            if last:
-                self._hang_up("TRUNCATE")
-                return
+                self._commit_or_tell(group)
+        self._hang_up("TRUNCATE")
+
+    def _commit_or_tell(self, group: list[_Job]) -> None:
+        """A mistake of ours in here is told to those who wait, and does not end the thread."""
+        try:
+            self._commit(group)
+        except BaseException as e:  # noqa: BLE001 - handed to every caller that has no answer yet
+            self._hang_up()
+            for job in group:
+                if not job.future.done():
+                    job.future.set_exception(e)
 
     def _take(self) -> tuple[list[_Job], bool]:
         job = self._jobs.get()
         group: list[_Job] = []
         while job is not None:
-            group.append(job)
+            if job.future.set_running_or_notify_cancel():  # its caller may have gone meanwhile
+                group.append(job)
             if len(group) >= MAX_GROUP:
                 return group, False
             try:
@@ -137,38 +169,80 @@ class Database:
         return group, True
 
     def _commit(self, group: list[_Job]) -> None:
-        outcomes = self._attempt(group)
+        outcomes = self._attempt(group) if len(group) > 1 else None
         if outcomes is not None:
             _answer(outcomes)
-        elif len(group) > 1:  # something broke the whole group: find out who can go on alone
-            for job in group:
-                self._commit([job])
-        else:
-            self._insist(group[0])
+        else:  # alone, or something broke the whole group: find out who can go on alone
+            self._one_by_one(group)
         self._checkpoint()
 
-    def _insist(self, job: _Job) -> None:
-        for _ in range(TRIES - 1):
-            outcomes = self._attempt([job])
-            if outcomes is not None:
-                _answer(outcomes)
+    def _one_by_one(self, group: list[_Job]) -> None:
+        for number, job in enumerate(group):
+            if not self._insist(job):  # the others would wait for the same dead connection: tell them now
+                for other in group[number:]:
+                    other.future.set_exception(_unavailable(self._lost))
                 return
-        job.future.set_exception(self._outage)
+
+    def _insist(self, job: _Job) -> bool:
+        """Run one deed until it is through or refused; False when the database is gone (nobody was told)."""
+        collisions = losses = 0
+        while (outcomes := self._attempt([job])) is None:
+            kind = trouble(self._lost)
+            collisions += kind is Trouble.COLLISION
+            losses += kind is Trouble.GONE
+            if losses > RECONNECTS:
+                return False
+            if collisions >= TRIES or kind is Trouble.DEED:
+                own = kind is Trouble.DEED or is_duplicate(self._lost)
+                job.future.set_exception(self._lost if own else _unavailable(self._lost))
+                return True
+        _answer(outcomes)
+        return True
 
     def _attempt(self, group: list[_Job]) -> "list[tuple[_Job, Any, BaseException | None]] | None":
         """Every job's outcome after one durable commit, or None when the transaction was lost."""
+        mark = None
+        outcomes: list[tuple[_Job, Any, BaseException | None]] = []
         try:
             if self._writing is None:
                 self._writing = self._writers.connect()
             with self._writing.begin():
                 outcomes = [(job, *_run_alone(self._writing, job.deed)) for job in group]
-        except SQLAlchemyError as e:
-            self._outage = _unavailable(e)
+                mark = self._mark(self._writing)
+        except Exception as e:  # noqa: BLE001 - kept, and judged by whoever called
+            self._lost = e
             self._hang_up()
-            return None
+            if mark is None or not self._is_committed(mark, e):
+                return None
         self.stats.commits += 1
         self.stats.deeds += len(group)
         return outcomes
+
+    def _mark(self, connection: Connection) -> str | None:
+        """The name of this transaction, to ask for it later. SQLite's commits answer, or did not happen."""
+        if self.dialect != "postgresql":
+            return None
+        return str(connection.exec_driver_sql("SELECT pg_current_xact_id()::text").scalar_one())
+
+    def _is_committed(self, mark: str, error: BaseException) -> bool:
+        """Whether the transaction was committed although `error` came in place of the answer.
+
+        Where nobody can be asked the answer is no: the caller is told of an outage, and asks again.
+        """
+        if isinstance(error, DBAPIError) and trouble(error) is not Trouble.GONE:
+            return False  # the server answered, and the answer was no
+        until = time.monotonic() + UNDECIDED_S
+        while time.monotonic() < until:
+            try:
+                with self._writers.connect() as connection:
+                    question = sa.text("SELECT pg_xact_status(CAST(:mark AS xid8))")
+                    status = connection.execute(question, {"mark": mark}).scalar_one()
+            except SQLAlchemyError:
+                return False
+            if status != "in progress":
+                return bool(status == "committed")
+            time.sleep(0.02)  # its backend is still there, about to notice that nobody listens
+        return False
 
     def _hang_up(self, checkpoint: str = "") -> None:
         """Drop the writing connection; the next group opens a new one."""
@@ -179,19 +253,18 @@ class Database:
             if checkpoint and self._file:
                 _wal_checkpoint(connection, checkpoint)
             connection.close()
-        except SQLAlchemyError:
+        except self._broken:
             connection.invalidate()  # it is broken already: nothing of it is kept
 
     def _checkpoint(self) -> None:
         """Between groups, so that no request ever waits for one."""
         if self._file is None or self._writing is None:
             return
-        wal = f"{self._file}-wal"
-        if os.path.exists(wal) and os.path.getsize(wal) >= WAL_CHECKPOINT_BYTES:
-            try:
+        try:
+            if os.path.getsize(f"{self._file}-wal") >= WAL_CHECKPOINT_BYTES:
                 _wal_checkpoint(self._writing, "PASSIVE")
-            except SQLAlchemyError:
-                self._hang_up()  # nothing is lost: the log only stays longer
+        except (OSError, *self._broken):
+            self._hang_up()  # nothing is lost: the log only stays longer
 
 
 def _wal_checkpoint(connection: Connection, mode: str) -> None:
@@ -223,6 +296,6 @@ def _answer(outcomes: "list[tuple[_Job, Any, BaseException | None]]") -> None:
             job.future.set_result(result)
 
 
-def _unavailable(error: Exception) -> Unavailable:
+def _unavailable(error: BaseException) -> Unavailable:
     orig = getattr(error, "orig", None) or error
     return Unavailable(f"the database does not answer ({type(orig).__name__}: {orig})"[:300])

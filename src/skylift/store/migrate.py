@@ -11,7 +11,10 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection
+from sqlalchemy.engine import Engine
+from sqlalchemy.exc import DBAPIError
 
+from skylift.core.errors import Unavailable
 from skylift.store.connect import normal, writing_engine
 
 TREE = Path(__file__).parent / "migrations"
@@ -22,12 +25,27 @@ def migrate(url: str) -> None:
     """Creates or upgrades the schema at `url`, in one transaction. Again: nothing changes."""
     engine = writing_engine(normal(url))
     try:
-        with engine.begin() as conn:
+        with _connected(engine) as conn, conn.begin():
             if engine.dialect.name == "postgresql":
                 conn.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
             command.upgrade(config(conn), "head")
     finally:
         engine.dispose()
+
+
+def _connected(engine: Engine) -> Connection:
+    """The first connection of a server's life: what is wrong with it is said in a sentence."""
+    try:
+        return engine.connect()
+    except DBAPIError as e:
+        shown = engine.url.render_as_string(hide_password=True)
+        raise Unavailable(f"database_url is {shown!r}: cannot be opened: {_said(e)}") from e
+
+
+def _said(error: DBAPIError) -> str:
+    """The driver's own words; PostgreSQL's come as a dictionary."""
+    words = getattr(error.orig, "args", None) or (error.orig,)
+    return str(words[0]["M"] if isinstance(words[0], dict) else words[0])
 
 
 def config(conn: Connection) -> Config:
