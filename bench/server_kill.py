@@ -276,6 +276,9 @@ def main() -> int:
         fleet = asyncio.run(run(bench, given.devices, given.seed))
         stage.kill_server()
         found = judge(bench, fleet) | {"seconds": round(time.monotonic() - started, 1)}
+    except Failed as e:
+        say(f"the bench failed: {e}\n{(stage.home / 'server.log').read_text(errors='replace')[-3000:]}")
+        return 1
     finally:
         stage.close()
     for name, value in found.items():

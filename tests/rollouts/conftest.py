@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from random import Random
 from typing import Any
 
 import pytest
@@ -38,6 +39,7 @@ class Yard:
     configs: dict[str, str] = field(default_factory=dict)
     types: dict[str, str] = field(default_factory=dict)
     serial: int = 0
+    draw: Random = field(default_factory=lambda: Random(0))  # salts and ids: the same test, the same places
 
     def __post_init__(self) -> None:
         self.deadlines = Deadlines()
@@ -66,8 +68,9 @@ class Yard:
         with self.database.read() as conn:
             return question(conn)
 
-    def wipe(self) -> None:
-        """Forget everything: the next example begins in an empty yard."""
+    def wipe(self, seed: int = 0) -> None:
+        """Forget everything: the next example begins in an empty yard, with randomness of its own."""
+        self.draw.seed(seed)
 
         def empty(conn: Connection) -> None:
             for table in reversed(tables.metadata.sorted_tables):
@@ -369,17 +372,23 @@ class Yard:
         assert sorted(map(tuple, rows)) == sorted(map(tuple, held))
 
 
+def seeded(made: Yard, monkeypatch: pytest.MonkeyPatch) -> Yard:
+    monkeypatch.setattr(deployments, "randbits", lambda bits: made.draw.getrandbits(bits))
+    monkeypatch.setattr(deployments, "token_bytes", lambda count: made.draw.randbytes(count))
+    return made
+
+
 @pytest.fixture
-def yard(database: Database, clock: Any) -> Iterator[Yard]:
+def yard(database: Database, clock: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Yard]:
     """An empty yard, on SQLite and on PostgreSQL."""
-    made = Yard(database, clock)
+    made = seeded(Yard(database, clock), monkeypatch)
     yield made
     made.database.close()
 
 
 @pytest.fixture
-def sqlite_yard(sqlite_database: Database, clock: Any) -> Iterator[Yard]:
+def sqlite_yard(sqlite_database: Database, clock: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Yard]:
     """The same on SQLite only, for tests that are not about SQL."""
-    made = Yard(sqlite_database, clock)
+    made = seeded(Yard(sqlite_database, clock), monkeypatch)
     yield made
     made.database.close()

@@ -41,7 +41,7 @@ class Life:
     def __init__(self, yard: Any, seed: int) -> None:
         self.yard, self.draw = yard, Random(seed)
         self.deployments: list[str] = []
-        yard.wipe()
+        yard.wipe(seed)
         yard.clock.now = BEGIN
         for version in ("1.0.0", *VERSIONS):
             yard.release(version)

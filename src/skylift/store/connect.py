@@ -29,9 +29,18 @@ _COLLISIONS = frozenset({"40001", "40P01", "55P03", _DUPLICATE})
 # ... and for "I am going away": classes 08 (connection), 53 (resources), 57P (shutdown).
 _GONE = ("08", "53", "57P")
 # SQLite's: locked, full, unreadable. None of them says anything about the deed; all others do.
-_SQLITE_GONE = tuple(
-    f"SQLITE_{word}"
-    for word in "BUSY LOCKED FULL IOERR CANTOPEN CORRUPT NOTADB READONLY NOMEM PROTOCOL INTERRUPT".split()
+_SQLITE_GONE = (
+    "SQLITE_BUSY",
+    "SQLITE_LOCKED",
+    "SQLITE_FULL",
+    "SQLITE_IOERR",
+    "SQLITE_CANTOPEN",
+    "SQLITE_CORRUPT",
+    "SQLITE_NOTADB",
+    "SQLITE_READONLY",
+    "SQLITE_NOMEM",
+    "SQLITE_PROTOCOL",
+    "SQLITE_INTERRUPT",
 )
 
 
@@ -101,9 +110,9 @@ def _postgresql(url: URL, **options: Any) -> Engine:
 
 
 def trouble(error: BaseException) -> Trouble:
-    """Whose fault `error` is. Anything that is not the driver's is the deed's."""
+    """Whose fault `error` is. Anything that is neither the driver's nor the network's is the deed's."""
     if not isinstance(error, DBAPIError):
-        return Trouble.GONE if isinstance(error, sa.exc.TimeoutError) else Trouble.DEED
+        return Trouble.GONE if isinstance(error, sa.exc.TimeoutError | OSError) else Trouble.DEED
     code = sqlstate(error)
     if code is not None:
         if code in _COLLISIONS:

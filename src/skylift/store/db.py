@@ -78,7 +78,7 @@ class Database:
         self._readers = reading_engine(parsed)
         self._writers = writing_engine(parsed)
         self._writing: Connection | None = None  # kept open between groups
-        # What a broken connection raises: SQLAlchemy's errors, and the driver's where we speak to it directly.
+        # What a broken connection raises; the driver's own errors come where we speak to it directly.
         self._broken = (SQLAlchemyError, self._writers.dialect.loaded_dbapi.Error)
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._closed = False

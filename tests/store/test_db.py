@@ -1,0 +1,391 @@
+"""One writer, many readers: what was answered is durable, and nothing that goes wrong is anybody else's."""
+
+import asyncio
+import os
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from conftest import START, Cluster, answers, start_cluster, unprivileged, wait_until
+from skylift.core.errors import Rejected, Unavailable
+from skylift.store import devices
+from skylift.store.db import Connection, Database, migrate
+from skylift.store.tables import settings_kv
+
+
+def put(key: str, value: int = 1) -> Callable[[Connection], str]:
+    def deed(conn: Connection) -> str:
+        conn.execute(settings_kv.insert().values(key=key, value=value))
+        return key
+
+    return deed
+
+
+def keys(database: Database) -> set[str]:
+    with database.read() as conn:
+        return {row.key for row in conn.execute(sa.select(settings_kv.c.key))}
+
+
+class Held:
+    """A deed that keeps the writer busy until told, so that others pile up behind it."""
+
+    def __init__(self, database: Database) -> None:
+        self.begun, self.go = threading.Event(), threading.Event()
+        self.future = database.submit(self._deed)
+        assert self.begun.wait(10)
+
+    def _deed(self, conn: Connection) -> None:
+        self.begun.set()
+        assert self.go.wait(10)
+
+
+def test_a_write_that_was_answered_is_there(database: Database) -> None:
+    assert database.write(put("a")) == "a"
+    assert keys(database) == {"a"}
+
+
+def test_deeds_that_wait_share_one_commit(database: Database) -> None:
+    held = Held(database)
+    futures = [database.submit(put(f"k{n}")) for n in range(50)]
+    before = database.stats.commits
+    held.go.set()
+    assert [future.result(10) for future in futures] == [f"k{n}" for n in range(50)]
+    assert database.stats.commits - before == 2  # the one that held them up, and all others
+
+
+def test_a_deed_that_raises_is_undone_alone(database: Database) -> None:
+    def half(conn: Connection) -> None:
+        put("half")(conn)
+        raise Rejected("no", "no")
+
+    def clumsy(conn: Connection) -> None:
+        put("clumsy")(conn)
+        conn.exec_driver_sql("SELECT * FROM there_is_no_such_table")
+
+    held = Held(database)
+    good, bad, worse, last = (database.submit(deed) for deed in (put("a"), half, clumsy, put("b")))
+    held.go.set()
+    assert (good.result(10), last.result(10)) == ("a", "b")
+    with pytest.raises(Rejected):
+        bad.result(10)
+    with pytest.raises(sa.exc.DBAPIError):
+        worse.result(10)
+    assert keys(database) == {"a", "b"}
+
+
+def test_a_reader_sees_one_moment(database: Database) -> None:
+    database.write(put("a"))
+    with database.read() as conn:
+        first = conn.execute(sa.select(sa.func.count()).select_from(settings_kv)).scalar_one()
+        database.write(put("b"))
+        assert conn.execute(sa.select(sa.func.count()).select_from(settings_kv)).scalar_one() == first
+    assert keys(database) == {"a", "b"}
+
+
+def test_a_reader_cannot_write(database: Database) -> None:
+    with pytest.raises((sa.exc.DBAPIError, Unavailable)), database.read() as conn:
+        conn.execute(settings_kv.insert().values(key="x", value=1))
+    assert keys(database) == set()
+
+
+def test_a_caller_who_left_disturbs_nobody(database: Database) -> None:
+    """The event loop cancels what a client no longer waits for; the writer goes on with the others."""
+    held = Held(database)
+
+    async def impatient() -> None:
+        waiting = asyncio.wrap_future(database.submit(put("left")))
+        waiting.cancel()
+        await asyncio.sleep(0)
+
+    asyncio.run(impatient())
+    held.go.set()
+    assert database.write(put("stayed")) == "stayed"
+    assert "left" not in keys(database)
+
+
+def test_a_caller_who_leaves_in_the_middle_disturbs_nobody(database: Database) -> None:
+    held = Held(database)
+    assert not held.future.cancel()  # too late: it runs
+    held.go.set()
+    assert database.write(put("next")) == "next"
+
+
+def test_a_deed_must_not_wait_for_another(database: Database) -> None:
+    with pytest.raises(RuntimeError, match="must not"):
+        database.write(lambda conn: database.write(put("inner")))
+    assert database.write(put("outer")) == "outer"
+
+
+def test_closing_finishes_what_waits_and_refuses_what_comes(database: Database) -> None:
+    held = Held(database)
+    waiting = database.submit(put("waited"))
+    closing = threading.Thread(target=database.close)
+    closing.start()
+    held.go.set()
+    closing.join(10)
+    assert waiting.result(0) == "waited"
+    with pytest.raises(Unavailable):
+        database.write(put("late"))
+    database.close()  # again: nothing happens
+
+
+def test_of_many_threads_nobody_is_lost_or_done_twice(database: Database) -> None:
+    def count(conn: Connection) -> None:
+        conn.execute(settings_kv.update().where(settings_kv.c.key == "n").values(value=read(conn) + 1))
+
+    def read(conn: Connection) -> int:
+        return int(conn.execute(sa.select(settings_kv.c.value).where(settings_kv.c.key == "n")).scalar_one())
+
+    database.write(put("n", 0))
+    threads = [threading.Thread(target=lambda: [database.write(count) for _ in range(20)]) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    with database.read() as conn:
+        assert read(conn) == 160
+
+
+# --- SQLite ------------------------------------------------------------------------------------------
+
+
+def test_sqlite_syncs_every_commit_and_keeps_its_promises(sqlite_database: Database) -> None:
+    def asked(conn: Connection) -> dict[str, object]:
+        names = ("journal_mode", "synchronous", "foreign_keys", "wal_autocheckpoint")
+        return {name: conn.exec_driver_sql(f"PRAGMA {name}").scalar_one() for name in names}
+
+    assert sqlite_database.write(asked) == {
+        "journal_mode": "wal",
+        "synchronous": 2,  # FULL
+        "foreign_keys": 1,
+        "wal_autocheckpoint": 0,
+    }
+
+
+def test_the_log_of_sqlite_does_not_grow_for_ever(sqlite_database: Database, tmp_path: Path) -> None:
+    log = tmp_path / "skylift.db-wal"
+    sqlite_database.write(put("big"))
+    for n in range(40):
+        text = f"{n}" * 400_000
+        sqlite_database.write(lambda conn, text=text: conn.execute(settings_kv.update().values(value=text)))
+    assert log.stat().st_size < 12 << 20
+    sqlite_database.close()
+    assert not log.exists() or log.stat().st_size == 0
+
+
+def test_a_checkpoint_that_fails_ends_nothing(
+    sqlite_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr("skylift.store.db.WAL_CHECKPOINT_BYTES", 0)
+    monkeypatch.setattr("skylift.store.db._wal_checkpoint", full)
+    for n in range(3):
+        assert sqlite_database.write(put(f"k{n}")) == f"k{n}"
+    assert keys(sqlite_database) == {"k0", "k1", "k2"}
+
+
+def test_a_deed_that_breaks_its_connection_breaks_it_for_nobody_else(sqlite_database: Database) -> None:
+    with pytest.raises(Unavailable):
+        sqlite_database.write(lambda conn: conn.connection.driver_connection.close())
+    assert sqlite_database.write(put("a")) == "a"
+
+
+def test_a_database_locked_by_another_process_is_an_outage(
+    sqlite_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sqlite_database.write(lambda conn: conn.exec_driver_sql("PRAGMA busy_timeout=50"))
+    other = sa.create_engine(f"sqlite:///{sqlite_database.url.removeprefix('sqlite:///')}")
+    with other.connect() as conn:
+        raw = conn.connection.driver_connection
+        assert raw is not None
+        raw.isolation_level = None
+        raw.execute("BEGIN IMMEDIATE")
+        monkeypatch.setattr("skylift.store.connect.BUSY_S", 0.05)
+        with pytest.raises(Unavailable):
+            sqlite_database.write(put("a"))
+        raw.execute("ROLLBACK")
+    other.dispose()
+    assert sqlite_database.write(put("a")) == "a"
+
+
+WRITER = """
+import sys
+from skylift.store.db import Database
+from skylift.store.tables import settings_kv
+database = Database(sys.argv[1])
+for n in range(100_000):
+    database.write(lambda conn: conn.execute(settings_kv.insert().values(key=f"k{n}", value=n)))
+    print(n, flush=True)
+"""
+
+
+def test_a_killed_writer_loses_nothing_that_was_answered(database_url: str) -> None:
+    command = [sys.executable, "-c", WRITER, database_url]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    answered = [process.stdout.readline() for _ in range(30)]
+    process.kill()
+    answered += process.stdout.readlines()
+    process.wait(10)
+    database = Database(database_url)
+    found = keys(database)
+    database.close()
+    acknowledged = {f"k{line.strip()}" for line in answered if line.endswith("\n")}
+    assert acknowledged <= found
+    assert len(found - acknowledged) <= 1  # written, and killed before it was told
+
+
+# --- PostgreSQL --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def own(cluster: Cluster) -> Iterator[Cluster]:
+    """A PostgreSQL of the test's own, that it may kill."""
+    made = start_cluster(cluster.binaries)
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def shared(cluster: Cluster, postgresql_template: str) -> str:
+    return cluster.url(cluster.fresh(postgresql_template))
+
+
+@pytest.mark.postgresql
+def test_a_connection_that_was_cut_is_made_again(cluster: Cluster, shared: str) -> None:
+    database = Database(shared)
+    database.write(put("a"))
+    with database.read() as conn:
+        conn.exec_driver_sql("SELECT 1")
+    name = shared.rsplit("/", 1)[1]
+    others = f"pg_stat_activity WHERE datname = '{name}'"
+    cluster.sql("SELECT pg_terminate_backend(pid) FROM " + others)  # noqa: S608 - our own name  # noqa: S608 - names of our own making
+    assert database.write(put("b")) == "b"
+    assert keys(database) == {"a", "b"}
+    database.close()
+
+
+@pytest.mark.postgresql
+def test_a_commit_whose_answer_got_lost_is_not_repeated(shared: str) -> None:
+    """The server commits and the answer never arrives: asked about, the transaction counts, once."""
+    database = Database(shared)
+    database.write(put("n", 0))
+    runs = []
+
+    def deed(conn: Connection) -> None:
+        runs.append(1)
+        conn.exec_driver_sql("UPDATE settings_kv SET value = (value::int + 1)::text WHERE key = 'n'")
+        if len(runs) == 1:
+            driver = conn.connection.driver_connection
+            assert driver is not None
+            socket = driver._usock
+            whole = driver.execute_simple
+
+            def cut(sql: str, *rest: object) -> object:
+                if str(sql).upper().startswith("COMMIT"):
+                    whole(sql, *rest)  # it is done ...
+                    socket.close()  # ... and nobody hears of it
+                    raise OSError("connection reset")
+                return whole(sql, *rest)
+
+            driver.execute_simple = cut
+
+    database.write(deed)
+    with database.read() as conn:
+        assert conn.execute(sa.select(settings_kv.c.value)).scalar_one() == len(runs) == 1
+    database.close()
+
+
+@pytest.mark.postgresql
+def test_a_deadlock_is_run_again(shared: str) -> None:
+    one, two = Database(shared), Database(shared)
+    for key in ("a", "b"):
+        one.write(put(key, 0))
+    meet = threading.Barrier(2)
+
+    def both(first: str, second: str) -> Callable[[Connection], None]:
+        def deed(conn: Connection) -> None:
+            touch = "UPDATE settings_kv SET value = (value::int + 1)::text WHERE key = '{}'"
+            conn.exec_driver_sql(touch.format(first))
+            with suppress(threading.BrokenBarrierError):
+                meet.wait(2)  # both hold their first row; the second time nobody comes
+            conn.exec_driver_sql(touch.format(second))
+
+        return deed
+
+    futures: list[Future[None]] = [one.submit(both("a", "b")), two.submit(both("b", "a"))]
+    for future in futures:
+        future.result(30)
+    with one.read() as conn:
+        assert set(conn.execute(sa.select(settings_kv.c.value)).scalars()) == {2}
+    one.close()
+    two.close()
+
+
+@pytest.mark.postgresql
+def test_two_servers_that_insert_the_same_look_again(shared: str) -> None:
+    one, two = Database(shared), Database(shared)
+    inserted, go = threading.Event(), threading.Event()
+
+    def enroll(conn: Connection, wait: bool) -> bool:
+        if devices.find_device(conn, "dev-1") is not None:
+            return False
+        devices.insert(conn, device_id="dev-1", device_type="t", token_hash="0" * 64, labels={}, now=START)
+        if wait:
+            inserted.set()
+            assert go.wait(10)
+        return True
+
+    first = one.submit(lambda conn: enroll(conn, True))
+    assert inserted.wait(10)
+    second = two.submit(lambda conn: enroll(conn, False))
+    wait_until(lambda: waits_for_a_lock(shared), what="the second waits for the first")
+    go.set()
+    assert (first.result(10), second.result(10)) == (True, False)
+    one.close()
+    two.close()
+
+
+def waits_for_a_lock(url: str) -> bool:
+    engine = sa.create_engine(url.replace("postgresql", "postgresql+pg8000"), poolclass=sa.NullPool)
+    with engine.connect() as conn:
+        found = conn.exec_driver_sql("SELECT count(*) FROM pg_locks WHERE NOT granted").scalar_one()
+    return bool(found)
+
+
+@pytest.mark.postgresql
+def test_an_outage_is_told_and_survived(own: Cluster) -> None:
+    name = own.fresh()
+    migrate(own.url(name))
+    database = Database(own.url(name))
+    database.write(put("before"))
+    own.sql("CHECKPOINT")  # this cluster does not sync
+    os.kill(own.server.pid, 9)
+    own.server.wait()
+    held = [database.submit(put(f"k{n}")) for n in range(20)]
+    for future in held:
+        with pytest.raises(Unavailable):
+            future.result(10)
+    with pytest.raises(Unavailable), database.read() as conn:
+        conn.exec_driver_sql("SELECT 1")
+    own.server = subprocess.Popen(
+        own.server.args,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd=own.home,
+        **unprivileged(),
+    )
+    wait_until(lambda: answers(own), 30, "PostgreSQL answers again")
+    assert database.write(put("after")) == "after"
+    assert keys(database) == {"before", "after"}
+    database.close()
