@@ -21,6 +21,7 @@ router = APIRouter(prefix="/api/deployments", tags=["deployments"])
 DeploymentId = Annotated[str, Path(pattern="^dep_[0-9a-z]{1,40}$")]
 Limit = Annotated[int, Query(ge=1, le=500)]
 Cursor = Annotated[str | None, Query(max_length=100, pattern="^[A-Za-z0-9._-]*$")]
+Word = Annotated[str | None, Query(max_length=20, pattern="^[a-z_]*$")]
 
 
 class PhaseBody(BaseModel):
@@ -72,7 +73,7 @@ class Verb(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    reason: str = Field(default="", max_length=300)
+    reason: str = Field(default="", max_length=300, pattern="^[^\\x00]*$")
 
 
 class Resume(BaseModel):
@@ -113,7 +114,7 @@ def page(
     who: Viewer,
     limit: Limit = 50,
     cursor: Cursor = None,
-    status: Annotated[str | None, Query(max_length=20)] = None,
+    status: Word = None,
 ) -> Any:
     """Newest first. `next` is the cursor of the next page, null at the end."""
     with context_of(request).database.read() as conn:
@@ -136,7 +137,7 @@ def list_devices(
     who: Viewer,
     limit: Limit = 100,
     cursor: Cursor = None,
-    state: Annotated[str | None, Query(max_length=20)] = None,
+    state: Word = None,
 ) -> Any:
     """Every device that was offered something, by name."""
     with context_of(request).database.read() as conn:

@@ -18,7 +18,7 @@ from skylift.store.db import Connection
 
 router = APIRouter(tags=["devices"])
 DeviceId = Annotated[str, Path(pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-Name = Annotated[str | None, Query(max_length=64)]
+Name = Annotated[str | None, Query(max_length=64, pattern="^[A-Za-z0-9._+-]*$")]
 
 
 class NewDevice(BaseModel):

@@ -36,7 +36,8 @@ class ReleaseBody(BaseModel):
     product: str = Field(min_length=1, max_length=64)
     version: str = Field(min_length=1, max_length=64)
     kind: str = Field(default="image", max_length=16)
-    notes: str = Field(default="", max_length=publish.MAX_NOTES)
+    # PostgreSQL's text cannot hold a null.
+    notes: str = Field(default="", max_length=publish.MAX_NOTES, pattern="^[^\\x00]*$")
     security_version: int = Field(default=0, ge=0, lt=2**31)
 
 
@@ -65,7 +66,7 @@ def page(
     who: Viewer,
     limit: Limit = 50,
     cursor: Cursor = None,
-    product: Annotated[str | None, Query(max_length=64)] = None,
+    product: Annotated[str | None, Query(max_length=64, pattern="^[A-Za-z0-9._-]*$")] = None,
 ) -> Any:
     """Newest first."""
     with context_of(request).database.read() as conn:

@@ -158,6 +158,7 @@ def _refused(field: str, rule: str) -> Rejected:
 
 def find(conn: Connection, device_id: str) -> Device:
     """The device, or `Rejected` (not found)."""
+    check_name("device", device_id)
     found = devices.find_device(conn, device_id)
     if found is None:
         raise Rejected(

@@ -50,6 +50,8 @@ def create(
 def _pks(conn: Connection, field: str, device_ids: list[str]) -> list[int]:
     if len(device_ids) > MAX_MEMBERS:
         raise invalid(field, len(device_ids), f"at most {MAX_MEMBERS} in one request")
+    for number, device_id in enumerate(device_ids):
+        check_name(f"{field}[{number}]", device_id)
     found = devices.by_ids(conn, device_ids)
     for number, device_id in enumerate(device_ids):
         if device_id not in found or found[device_id].status != devices.ACTIVE:
@@ -86,6 +88,8 @@ def change_members(
     if group.kind != "list":
         raise invalid("group", name, "is a query: its members follow from it", code="not_a_list")
     groups.add(conn, group.id, _pks(conn, "add", add))
+    for number, device_id in enumerate(remove):
+        check_name(f"remove[{number}]", device_id)
     gone = devices.by_ids(conn, remove)
     groups.remove(conn, group.id, [device.pk for device in gone.values()])
     events.record(conn, actor, "group.members", group.id, {"add": len(add), "remove": len(gone)}, now)
