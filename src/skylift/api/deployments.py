@@ -168,7 +168,7 @@ def pause(request: Request, deployment_id: DeploymentId, who: Acting, body: Verb
         deeds.pause(conn, deployment_id, who.name, context.clock(), reason)
         return _view(conn, deployment_id)
 
-    return context.write(deed)
+    return answer_once(request, context, who.name, body and body.model_dump(), 200, deed)
 
 
 @router.post("/{deployment_id}:resume")
@@ -181,7 +181,7 @@ def resume(request: Request, deployment_id: DeploymentId, who: Acting, body: Res
         deeds.resume(conn, deployment_id, who.name, context.clock(), threshold)
         return _view(conn, deployment_id)
 
-    return context.write(deed)
+    return answer_once(request, context, who.name, body and body.model_dump(), 200, deed)
 
 
 @router.post("/{deployment_id}:promote")
@@ -193,7 +193,7 @@ def promote(request: Request, deployment_id: DeploymentId, who: Acting) -> Any:
         deeds.promote(conn, deployment_id, who.name, context.clock())
         return _view(conn, deployment_id)
 
-    return context.write(deed)
+    return answer_once(request, context, who.name, None, 200, deed)
 
 
 @router.post("/{deployment_id}:abort")
@@ -206,7 +206,7 @@ def abort(request: Request, deployment_id: DeploymentId, who: Acting, body: Verb
         deeds.abort(conn, deployment_id, who.name, context.clock(), context.deadlines, reason)
         return _view(conn, deployment_id)
 
-    return context.write(deed)
+    return answer_once(request, context, who.name, body and body.model_dump(), 200, deed)
 
 
 @router.post("/{deployment_id}:retry")
@@ -228,7 +228,7 @@ def retry(request: Request, deployment_id: DeploymentId, who: Acting, body: Retr
         )
         return {**_view(conn, deployment_id), "retried": again}
 
-    return context.write(deed)
+    return answer_once(request, context, who.name, body and body.model_dump(), 200, deed)
 
 
 @router.post("/{deployment_id}:rollback")
@@ -245,4 +245,4 @@ def rollback(request: Request, deployment_id: DeploymentId, who: Acting) -> Any:
             "left": done.left,
         }
 
-    return context.write(deed)
+    return answer_once(request, context, who.name, None, 200, deed)

@@ -10,9 +10,11 @@ from skylift.api import views
 from skylift.api.auth import Acting, Viewer
 from skylift.api.context import context_of
 from skylift.api.deployments import Cursor, Limit
+from skylift.api.idempotency import answer_once
 from skylift.engine import enroll as enrolling
 from skylift.engine import groups as grouping
 from skylift.engine import select
+from skylift.engine.access import token_hash
 from skylift.store import devices, events, updates
 from skylift.store.db import Connection
 
@@ -54,18 +56,20 @@ class Labels(BaseModel):
 def claim(request: Request, body: NewClaim, who: Acting) -> Any:
     """A claim token; it is shown this once."""
     context = context_of(request)
-    made, token = context.write(
-        lambda conn: enrolling.make_claim(
+
+    def deed(conn: Connection) -> Any:
+        made, token = enrolling.make_claim(
             conn, body.device_type, body.uses, body.expires_in_hours, who.name, context.clock()
         )
-    )
-    return {
-        "id": made.id,
-        "claim": token,
-        "device_type": made.device_type,
-        "uses": made.uses_left,
-        "expires_at": views.instant(made.expires_at),
-    }
+        return {
+            "id": made.id,
+            "claim": token,
+            "device_type": made.device_type,
+            "uses": made.uses_left,
+            "expires_at": views.instant(made.expires_at),
+        }
+
+    return answer_once(request, context, who.name, body.model_dump(), 201, deed, withheld="claim")
 
 
 @router.post("/api/devices", status_code=201)
@@ -79,7 +83,8 @@ def register(request: Request, body: NewDevice, who: Acting) -> Any:
         )
         return _view(conn, body.device_id)
 
-    return context.write(deed)
+    given = body.model_dump() | {"token": token_hash(body.token)}
+    return answer_once(request, context, who.name, given, 201, deed)
 
 
 def _view(conn: Connection, device_id: str) -> dict[str, Any]:
@@ -199,4 +204,4 @@ def decommission(request: Request, device_id: DeviceId, who: Acting) -> Any:
         enrolling.decommission(conn, device_id, who.name, context.clock(), context.deadlines)
         return _view(conn, device_id)
 
-    return context.write(deed)
+    return answer_once(request, context, who.name, None, 200, deed)

@@ -1,6 +1,5 @@
 """Groups and operators' tokens, over HTTP."""
 
-from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path
@@ -12,6 +11,7 @@ from skylift.api import views
 from skylift.api.auth import Acting, Admin, Viewer
 from skylift.api.context import context_of
 from skylift.api.deployments import Cursor, Limit
+from skylift.api.idempotency import answer_once
 from skylift.engine import access as tokens
 from skylift.engine import groups as deeds
 from skylift.store import access, groups
@@ -63,7 +63,7 @@ def create(request: Request, body: NewGroup, who: Acting) -> Any:
         made = deeds.create(conn, body.name, body.query, body.devices, who.name, context.clock())
         return _whole(conn, made)
 
-    return context.write(deed)
+    return answer_once(request, context, who.name, body.model_dump(), 201, deed)
 
 
 @router.get("/api/groups")
@@ -128,11 +128,15 @@ def _token(found: access.OperatorToken) -> dict[str, Any]:
 def make_token(request: Request, body: NewToken, who: Admin) -> Any:
     """A token for an operator; it is shown this once."""
     context = context_of(request)
-    expires: datetime | None = body.expires_at
-    token_id, token = context.write(
-        lambda conn: tokens.make_token(conn, body.name, body.role, who.name, context.clock(), expires)
-    )
-    return {"id": token_id, "name": body.name, "role": body.role, "token": token}
+
+    def deed(conn: Connection) -> Any:
+        token_id, token = tokens.make_token(
+            conn, body.name, body.role, who.name, context.clock(), body.expires_at
+        )
+        return {"id": token_id, "name": body.name, "role": body.role, "token": token}
+
+    given = body.model_dump(mode="json")
+    return answer_once(request, context, who.name, given, 201, deed, withheld="token")
 
 
 @router.get("/api/tokens")

@@ -26,14 +26,16 @@ def answer_once(
     given: Any,
     status: int,
     deed: Callable[[Connection], Any],
+    withheld: str | None = None,
 ) -> Response:
-    """Do the deed, or repeat the answer it got under this key."""
+    """Do the deed, or repeat the answer it got under this key; the member `withheld` is not kept."""
     key = request.headers.get("idempotency-key")
     if key is None:
         return JSONResponse(context.write(deed), status_code=status)
     if not 0 < len(key) <= MAX_KEY or not key.isprintable():
         raise invalid("Idempotency-Key", key, f"1 to {MAX_KEY} printable characters")
     digest = hashlib.sha256(json.dumps([request.url.path, given], sort_keys=True).encode()).hexdigest()
-
-    found = context.write(lambda conn: access.once(conn, actor, key, digest, status, deed, context.clock()))
+    found = context.write(
+        lambda conn: access.once(conn, actor, key, digest, status, deed, context.clock(), withheld)
+    )
     return JSONResponse(found.body, status_code=found.status)

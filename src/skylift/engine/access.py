@@ -49,6 +49,8 @@ def make_token(
     """(id, token) of a new operator's token; the token is shown this once."""
     check_name("name", name)
     role_named(role)
+    if expires_at is not None and expires_at <= now:
+        raise invalid("expires_at", expires_at.isoformat(), "must lie ahead")
     made = token or "op_" + secrets.token_urlsafe(32)
     token_id = mint("tok", now, token_bytes(5))
     row = OperatorToken(token_id, name, role, now, expires_at, None)
@@ -90,16 +92,20 @@ def once(
     status: int,
     deed: Callable[[Connection], Any],
     now: datetime,
+    withheld: str | None = None,
 ) -> Kept:
     """The answer to a request under an idempotency key: made by `deed` the first time, repeated afterwards.
 
     The answer is kept in the transaction of the deed: there is no moment in which one is there without the
-    other. The same key for another request is a conflict.
+    other. The same key for another request is a conflict. Where the answer holds a token (its member
+    `withheld`) that is not kept: the deed is not done again, and the repeat says so.
     """
     found = access.kept(conn, actor, key)
     if found is None:
-        found = Kept(request_sha256, status, deed(conn))
-        access.keep(conn, actor, key, found, now)
+        made = deed(conn)
+        shown = {name: value for name, value in made.items() if name != withheld} if withheld else made
+        access.keep(conn, actor, key, Kept(request_sha256, status, shown), now)
+        return Kept(request_sha256, status, made)
     if found.request_sha256 != request_sha256:
         raise Rejected(
             "idempotency_conflict",
@@ -108,5 +114,14 @@ def once(
             field="Idempotency-Key",
             value=key,
             rule="a new key for a new request",
+        )
+    if withheld is not None:
+        raise Rejected(
+            "secret_not_kept",
+            f"Idempotency-Key is {key!r}: it was done, as {found.body['id']}; its {withheld} was shown once",
+            kind=Kind.CONFLICT,
+            field="Idempotency-Key",
+            value=key,
+            rule="a new key for a new one; take back the other",
         )
     return found

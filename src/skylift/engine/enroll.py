@@ -118,6 +118,15 @@ def _admit(
     by: str,
     now: datetime,
 ) -> None:
+    holder = devices.by_token(conn, token_hash(token))
+    if holder is not None and (known is None or holder.pk != known.pk):
+        raise Rejected(
+            "token_taken",
+            "token: another device has it",
+            kind=Kind.CONFLICT,
+            field="token",
+            rule="a token of the device's own, such as 32 random bytes",
+        )
     if known is not None:  # it was decommissioned: it comes back under its name, with its history
         devices.reenroll(conn, known.pk, device_type, token_hash(token), labels, now)
         pk = known.pk
