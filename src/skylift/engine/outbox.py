@@ -1,4 +1,7 @@
-"""The courier: carries side effects out of the outbox, at least once, one at a time.
+"""The courier: carries side effects out of the outbox, at least once, one of each sort at a time.
+
+The slow ones (`SLOW`: minutes of computing) have a thread of their own, so that a doorbell or a rollback
+never waits behind them.
 
 Who works on a row holds its lease; killed in the middle, the row comes back when the lease ends. A handler
 that fails is tried again with back-off, for ever: effects are promises.
@@ -23,52 +26,57 @@ LOG = structlog.get_logger("skylift.outbox")
 LEASE = timedelta(minutes=6)
 BACK_OFF_S = (1.0, 300.0)
 LONGEST_SLEEP_S = 1.0
+SLOW = frozenset({"deltas"})
 
 
 @dataclass
 class Courier:
-    """One thread. `poke` makes it look at once; `stop` ends it after the effect it is at."""
+    """Two threads. `poke` makes them look at once; `stop` ends each after the effect it is at."""
 
     database: Database
     handlers: Mapping[str, Callable[[dict[str, Any]], None]]
     clock: Callable[[], datetime]
 
     def __post_init__(self) -> None:
-        self._poked = threading.Event()
         self._stopping = False
-        self._thread = threading.Thread(target=self._run, name="skylift-courier", daemon=True)
+        slow = [kind for kind in self.handlers if kind in SLOW]
+        quick = [kind for kind in self.handlers if kind not in SLOW]
+        self._walks = [_Walk(self, kinds) for kinds in (quick, slow) if kinds]
 
     def start(self) -> None:
-        self._thread.start()
+        for walk in self._walks:
+            walk.thread.start()
 
     def stop(self) -> None:
         self._stopping = True
-        self._poked.set()
-        if self._thread.ident is not None:
-            self._thread.join()
+        self.poke()
+        for walk in self._walks:
+            if walk.thread.ident is not None:
+                walk.thread.join()
 
     def poke(self) -> None:
-        self._poked.set()
+        for walk in self._walks:
+            walk.poked.set()
 
-    def _run(self) -> None:
+    def walk(self, kinds: list[str], poked: threading.Event) -> None:
+        """One thread's life."""
         while not self._stopping:
-            self._poked.clear()
+            poked.clear()
             try:
-                while not self._stopping and self.carry_one(self.clock()):
+                while not self._stopping and self.carry_one(self.clock(), kinds):
                     pass
             except SkyliftError as e:
                 LOG.warning("outbox not reachable", error=str(e))
             except Exception:  # our own bug in one effect must not end all others
                 LOG.exception("outbox failed")
-            self._poked.wait(LONGEST_SLEEP_S)
+            poked.wait(LONGEST_SLEEP_S)
 
-    def carry_one(self, now: datetime) -> bool:
-        """Do the effect that is due the longest; False when nothing is due."""
-        kinds = list(self.handlers)
+    def carry_one(self, now: datetime, kinds: list[str] | None = None) -> bool:
+        """Do the effect (of these kinds) that is due the longest; False when nothing is due."""
+        kinds = list(self.handlers) if kinds is None else kinds
         with self.database.read() as conn:
-            due = outbox.next_due(conn, kinds)
-        if due is None or due > now:
-            return False
+            if not outbox.is_due(conn, kinds, now):
+                return False
         token = secrets.token_hex(8)
         job = self.database.write(lambda conn: outbox.lease(conn, kinds, token, now + LEASE, now))
         if job is None:
@@ -87,3 +95,13 @@ class Courier:
             self.database.write(lambda conn: outbox.failed(conn, job, said, again))
             return
         self.database.write(lambda conn: outbox.done(conn, job, self.clock()))
+
+
+class _Walk:
+    """A thread over some kinds of effects."""
+
+    def __init__(self, courier: Courier, kinds: list[str]) -> None:
+        self.poked = threading.Event()
+        self.thread = threading.Thread(
+            target=courier.walk, args=(kinds, self.poked), name=f"skylift-courier-{kinds[0]}", daemon=True
+        )

@@ -6,13 +6,15 @@ and its `done` or `failed` without effect; whoever holds the row now decides.
 """
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from skylift.store.tables import outbox
+
+FARTHEST = timedelta(hours=1)  # ahead: leases are minutes, back-off is five
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +39,7 @@ def put(
 
 def lease(conn: Connection, kinds: list[str], token: str, until: datetime, now: datetime) -> Job | None:
     """Takes the row that is due the longest, until `until`; None where nothing is due."""
-    question = (
-        sa.select(outbox)
-        .where(outbox.c.done_at.is_(None), outbox.c.due_at <= now, outbox.c.kind.in_(kinds))
-        .order_by(outbox.c.due_at, outbox.c.pk)
-        .limit(1)
-    )
+    question = sa.select(outbox).where(_due(kinds, now)).order_by(outbox.c.due_at, outbox.c.pk).limit(1)
     if conn.dialect.name == "postgresql":
         question = question.with_for_update(skip_locked=True)
     row = conn.execute(question).first()
@@ -76,13 +73,16 @@ def failed(conn: Connection, job: Job, error: str, again_at: datetime) -> bool:
     return conn.execute(outbox.update().where(held).values(**values)).rowcount == 1
 
 
-def next_due(conn: Connection, kinds: list[str]) -> datetime | None:
-    """When the next open row is due (it may be long past); None where all is done."""
-    question = sa.select(sa.func.min(outbox.c.due_at)).where(
-        outbox.c.done_at.is_(None), outbox.c.kind.in_(kinds)
-    )
-    due: datetime | None = conn.execute(question).scalar()
-    return due
+def is_due(conn: Connection, kinds: list[str], now: datetime) -> bool:
+    """Whether `lease` would find something."""
+    return conn.execute(sa.select(sa.literal(1)).where(_due(kinds, now)).limit(1)).first() is not None
+
+
+def _due(kinds: list[str], now: datetime) -> sa.ColumnElement[bool]:
+    """Open and due. What is due later than anything is ever put was put by a clock that has jumped back
+    since, and must not wait for as long as it jumped."""
+    at = outbox.c.due_at
+    return outbox.c.done_at.is_(None) & outbox.c.kind.in_(kinds) & ((at <= now) | (at > now + FARTHEST))
 
 
 def depth(conn: Connection) -> int:
