@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import structlog
 from granian.constants import Interfaces
@@ -35,7 +37,7 @@ from skylift.engine.outbox import Courier
 from skylift.engine.rollback import roll_back
 from skylift.settings import Settings
 from skylift.store import access as stored
-from skylift.store import devices
+from skylift.store import devices, outbox
 from skylift.store.db import Database, migrate
 
 LOG = structlog.get_logger("skylift")
@@ -86,6 +88,7 @@ class Chores:
             self._freshen(now)
         if self._is_due("sweep", now, SWEEP_EVERY):
             self.database.write(lambda conn: stored.forget_kept(conn, now - KEEP_ANSWERS))
+            self.database.write(lambda conn: outbox.sweep(conn, now - KEEP_EFFECTS))
 
     def _is_due(self, name: str, now: datetime, every: timedelta) -> bool:
         due = self._due.get(name, now)
@@ -135,10 +138,13 @@ class SkyliftServer:
 
     @property
     def mqtt_url(self) -> str:
-        """Where devices ring in; empty without a doorbell."""
+        """Where devices ring in, without the server's own user and password; empty without a doorbell."""
         if self.broker is not None:
             return self.broker.url
-        return "" if self.settings.mqtt_url == "off" else self.settings.mqtt_url
+        if self.settings.mqtt_url == "off":
+            return ""
+        where = urlsplit(self.settings.mqtt_url)
+        return where._replace(netloc=where.netloc.rpartition("@")[2]).geturl()
 
 
 def build(settings: Settings, clock: Clock = utc_now) -> SkyliftServer:
@@ -250,7 +256,8 @@ def _first_token(database: Database, path: Path, clock: Clock) -> None:
 
 def serve(settings: Settings) -> None:
     """Run until SIGTERM or SIGINT. One process; killed at any moment, it goes on where it was."""
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(file=open("/dev/stderr", "w")))  # noqa: SIM115 - lives as long as the process
+    # Not /dev/stderr: opening it truncates a log file, and fails where stderr is a socket (systemd).
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(file=sys.stderr))
     asyncio.run(_serve(settings))
 
 

@@ -30,8 +30,7 @@ async def healthz(request: Request) -> Response:
 
 def readyz(request: Request) -> Response:
     """The database answers."""
-    with context_of(request).database.read() as conn:
-        conn.exec_driver_sql("SELECT 1")
+    context_of(request).database.ping()
     return JSONResponse({"status": "ok"})
 
 

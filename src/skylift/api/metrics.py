@@ -1,7 +1,7 @@
 """Prometheus: what a person on call wants to see, and nothing per device."""
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from skylift.store import counters, deployments, devices, outbox
@@ -16,7 +16,7 @@ class _Counts(Collector):
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def collect(self) -> "list[GaugeMetricFamily]":
+    def collect(self) -> list[Metric]:
         with self._database.read() as conn:
             by_status = deployments.count_by_status(conn)
             by_state = counters.by_state(conn)
@@ -34,8 +34,9 @@ class _Counts(Collector):
             states,
             GaugeMetricFamily("skylift_devices", "Active devices.", value=fleet),
             GaugeMetricFamily("skylift_outbox_depth", "Side effects that wait.", value=waiting),
-            GaugeMetricFamily("skylift_commits_total", "Group commits.", value=stats.commits),
-            GaugeMetricFamily("skylift_deeds_total", "Writes in them.", value=stats.deeds),
+            GaugeMetricFamily("skylift_writes_waiting", "Writes queued.", value=self._database.waiting()),
+            CounterMetricFamily("skylift_commits", "Group commits.", value=stats.commits),
+            CounterMetricFamily("skylift_deeds", "Writes in them.", value=stats.deeds),
         ]
 
 

@@ -123,6 +123,15 @@ class Database:
             raise RuntimeError("a deed must not write through the Database it runs in")
         return self.submit(deed).result()
 
+    def ping(self) -> None:
+        """Raises `Unavailable` where the database does not answer."""
+        with self.read() as connection:
+            connection.exec_driver_sql("SELECT 1")
+
+    def waiting(self) -> int:
+        """Deeds in the queue at this moment."""
+        return self._jobs.qsize()
+
     def close(self) -> None:
         """Finish what waits, then close every connection."""
         with self._gate:

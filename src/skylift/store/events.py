@@ -1,8 +1,9 @@
 """What happened: the one log behind SSE streams, time lines and the audit of operators' changes.
 
 An event is written in the transaction of what it tells, so it tells nothing that did not happen. `pk` is the
-event's number: streams resume behind it. On PostgreSQL two writers may commit out of the order of their
-numbers; a stream that must not miss one re-reads a short stretch (`api.events`).
+event's number: streams resume behind it. One server commits in the order of these numbers. Of several
+servers on one PostgreSQL two may not: a stream can miss an event then, never a state: what is so is said by
+the deployment itself.
 """
 
 from dataclasses import dataclass
