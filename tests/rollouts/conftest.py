@@ -124,6 +124,7 @@ class Yard:
                 now=self.clock(),
             )  # fmt: skip
             devices.set_facts(conn, made.pk, version, None, None)
+            waiting.moved(conn, frozenset(), waiting.of(conn, devices.by_pk(conn, made.pk)))
 
         self.write(make)
         self.runs[name], self.types[name] = version, device_type
@@ -329,12 +330,21 @@ class Yard:
     # --- what must always be so ---------------------------------------------------------------------
 
     def must_hold(self) -> None:
-        """Counters equal a recount; one open update per device, in its slot; rows only in opened phases."""
+        """Counters equal a recount; one open update per device, in its slot; rows only in opened phases;
+        who waits is counted right."""
         ids = sa.select(tables.deployments.c.id)
         for deployment in self.read(lambda conn: [row.id for row in conn.execute(ids)]):
             assert self.read(lambda conn, d=deployment: recount(conn, d)) == {}
             self._phases_hold(deployment)
+            self._waiting_is_right(deployment)
         self._slots_hold()
+
+    def _waiting_is_right(self, deployment: str) -> None:
+        """What was added up change by change is what a full count says."""
+        counted = self.read(lambda conn: waiting.count(conn, deployment))
+        if counted is not None:
+            kept = {phase.number: phase.tally.waiting for phase in self.world(deployment).phases}
+            assert kept == counted.devices
 
     def _phases_hold(self, deployment: str) -> None:
         found = self.world(deployment)

@@ -71,6 +71,7 @@ def test_creating_writes_a_row_per_phase_and_none_per_device(yard: Any) -> None:
         "phases": 5,
         "events": 1,
         "audit": 1,
+        "outbox": 1,
     }
     assert sum(phase.tally.waiting for phase in yard.world(deployment).phases) == 50
 

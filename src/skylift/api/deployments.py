@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 from skylift.api import views
 from skylift.api.auth import Acting, Viewer
 from skylift.api.context import context_of
-from skylift.api.idempotency import answer_once
+from skylift.api.idempotency import answer_once, look_then_answer_once
 from skylift.engine import deployments as deeds
 from skylift.engine.checkin import order_again
 from skylift.engine.rollback import roll_back
@@ -102,10 +102,13 @@ def create(
         with context.database.read() as conn:
             return JSONResponse(deeds.preview(conn, given))
 
-    def deed(conn: Connection) -> Any:
-        return _view(conn, deeds.create(conn, given, who.name, context.clock()))
+    def look(conn: Connection) -> deeds.Prepared:
+        return deeds.prepare(conn, given)
 
-    return answer_once(request, context, who.name, given, 201, deed)
+    def deed(conn: Connection, prepared: deeds.Prepared) -> Any:
+        return _view(conn, deeds.insert(conn, prepared, who.name, context.clock()))
+
+    return look_then_answer_once(request, context, who.name, given, 201, look, deed)
 
 
 @router.get("")

@@ -15,7 +15,7 @@ from skylift.engine import enroll as enrolling
 from skylift.engine import groups as grouping
 from skylift.engine import select
 from skylift.engine.access import token_hash
-from skylift.store import devices, events, updates
+from skylift.store import devices, events, members, updates
 from skylift.store.db import Connection
 
 router = APIRouter(tags=["devices"])
@@ -120,16 +120,7 @@ def _page(
     group: str | None,
 ) -> list[devices.Device]:
     named = grouping.find(conn, group) if group else None
-    if named is not None and named.kind == "query":
-        members = sorted(
-            (d for d in select.candidates(conn, None, {"groups": [named.id]}) if d.device_id > after),
-            key=lambda d: d.device_id,
-        )
-        return [
-            d
-            for d in members
-            if device_type in (None, d.device_type) and current_version in (None, d.current_version)
-        ][:limit]
+    scope = select.scope(conn, None, {"groups": [named.id]}) if named is not None else None
     return devices.page(
         conn,
         limit=limit,
@@ -137,7 +128,7 @@ def _page(
         device_type=device_type,
         current_version=current_version,
         status=status,
-        group_id=named.id if named else None,
+        within=members.inside(conn, scope) if scope is not None else None,
     )
 
 

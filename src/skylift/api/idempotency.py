@@ -6,7 +6,7 @@ What that means is `engine.access.once`; here are the header and the digest of t
 import hashlib
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -17,6 +17,7 @@ from skylift.engine import access
 from skylift.store.db import Connection
 
 MAX_KEY = 128
+T = TypeVar("T")
 
 
 def answer_once(
@@ -39,3 +40,25 @@ def answer_once(
         lambda conn: access.once(conn, actor, key, digest, status, deed, context.clock(), withheld)
     )
     return JSONResponse(found.body, status_code=found.status)
+
+
+def look_then_answer_once(
+    request: Request,
+    context: Context,
+    actor: str,
+    given: Any,
+    status: int,
+    look: Callable[[Connection], T],
+    deed: Callable[[Connection, T], Any],
+) -> Response:
+    """The same for a deed that must look over the fleet first: the look holds up no writer, and is left out
+    where the answer is known already."""
+    key = request.headers.get("idempotency-key")
+    with context.database.read() as conn:
+        known = key is not None and access.is_kept(conn, actor, key)
+        found = None if known else look(conn)
+
+    def whole(conn: Connection) -> Any:
+        return deed(conn, look(conn) if found is None else found)
+
+    return answer_once(request, context, actor, given, status, whole)

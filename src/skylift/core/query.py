@@ -76,7 +76,7 @@ def matches(query: Query, facts: Facts) -> bool:
     """Whether the device with these facts belongs to the query."""
     match query:
         case Compare(field, operator, values):
-            return _compare(operator, facts.get(field), values)
+            return holds(operator, facts.get(field), values)
         case Not(of):
             return not matches(of, facts)
         case And(parts):
@@ -85,7 +85,8 @@ def matches(query: Query, facts: Facts) -> bool:
             return any(matches(part, facts) for part in parts)
 
 
-def _compare(operator: str, have: str | None, values: tuple[str, ...]) -> bool:
+def holds(operator: str, have: str | None, values: tuple[str, ...]) -> bool:
+    """Whether a device that has this value (None: has none) passes the comparison."""
     if operator == "!=":
         return have != values[0]
     if have is None:

@@ -84,6 +84,11 @@ def operator(conn: Connection, token: str, now: datetime) -> OperatorToken | Non
     return found
 
 
+def is_kept(conn: Connection, actor: str, key: str) -> bool:
+    """Whether a request under this key has been answered."""
+    return access.kept(conn, actor, key) is not None
+
+
 def once(
     conn: Connection,
     actor: str,

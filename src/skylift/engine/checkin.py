@@ -16,8 +16,7 @@ from skylift.core.deadlines import Deadlines
 from skylift.core.errors import Kind, Rejected
 from skylift.core.lifecycle import OPEN, DeploymentStatus, UpdateState
 from skylift.core.offer import Again, Asking, Live, Nothing, Offer, OpenUpdate, Wait, decide, precedence
-from skylift.engine import director, moves, publish, select
-from skylift.engine.enroll import recount_live
+from skylift.engine import director, moves, publish, select, waiting
 from skylift.store import counters, deployments, devices, events, offers, updates
 from skylift.store.db import Connection, Database
 from skylift.store.deployments import LiveRow
@@ -164,9 +163,9 @@ class Checkin:
     ) -> Answer:
         """New facts about the device first, then whatever else was to be done."""
         before = devices.by_pk(conn, device_pk)
+        was = waiting.of(conn, before)
         devices.set_facts(conn, device_pk, ask.current_version, ask.config_version, ask.image_sha256)
-        if before is not None and not _same_versions(before, ask):
-            recount_live(conn, now)  # it may need a deployment no more, or belong to another group
+        waiting.moved(conn, was, waiting.of(conn, devices.by_pk(conn, device_pk)))
         data = {"current_version": ask.current_version, "config_version": ask.config_version}
         events.say(conn, "facts", data, now, device_pk=device_pk)
         return outcome.answer if isinstance(outcome, Ready) else outcome.deed(conn)

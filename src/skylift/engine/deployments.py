@@ -6,13 +6,13 @@ cannot be done when it cannot. A verb that finds its work done answers as if it 
 """
 
 from bisect import bisect_right
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from secrets import randbits, token_bytes
 from typing import Any
 
-from skylift.core.bucket import SPAN, place, upto
+from skylift.core.bucket import SPAN, upto
 from skylift.core.deadlines import Deadlines
 from skylift.core.errors import Kind, Rejected, invalid
 from skylift.core.failure import breach
@@ -21,10 +21,21 @@ from skylift.core.lifecycle import ENDED, DeploymentStatus, PausedBy, UpdateStat
 from skylift.core.rollout import DeploymentConfig, PhaseConfig, expand, parse
 from skylift.core.world import FailureRule, PhaseState, World
 from skylift.engine import moves, select
-from skylift.store import apply, deployments, devices, events, groups, outbox, releases, updates, world
+from skylift.store import (
+    apply,
+    deployments,
+    devices,
+    events,
+    groups,
+    members,
+    outbox,
+    releases,
+    updates,
+    world,
+)
 from skylift.store.db import Connection
 from skylift.store.deployments import NewPhase
-from skylift.store.devices import Device
+from skylift.store.members import Want
 
 # Up to here percentages are exact shares of the fleet as it is (3 of 24, not "about 2.4"); above, a share of
 # the places is exact enough and needs no list in memory.
@@ -57,12 +68,37 @@ class Count:
         }
 
 
-def preview(conn: Connection, body: Mapping[str, Any]) -> dict[str, Any]:
-    """What `create` would do: device counts per phase; writes nothing."""
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A deployment that could be made: everything about it that takes a look over the fleet."""
+
+    given: Mapping[str, Any]
+    config: DeploymentConfig
+    release: Any
+    selector: select.Selector
+    listed: tuple[int, ...]
+    salt: int
+    count: Count
+
+
+def prepare(
+    conn: Connection, body: Mapping[str, Any], *, selector: select.Selector | None = None
+) -> Prepared:
+    """Count and cut; writes nothing, so that a reader's snapshot will do. `selector` overrides the targets
+    (rollback)."""
     config = parse(body)
     release = find_release(conn, config)
-    selector, listed = _selector(conn, config)
-    return _count(conn, release, selector, listed, expand(config), randbits(63)).view()
+    listed: set[int] = set()
+    if selector is None:
+        selector, listed = _selector(conn, config)
+    salt = randbits(63)
+    count = _count(conn, release, selector, listed, expand(config), salt)
+    return Prepared(body, config, release, selector, tuple(sorted(listed)), salt, count)
+
+
+def preview(conn: Connection, body: Mapping[str, Any]) -> dict[str, Any]:
+    """What `create` would do: device counts per phase; writes nothing."""
+    return prepare(conn, body).count.view()
 
 
 def create(
@@ -74,22 +110,25 @@ def create(
     selector: select.Selector | None = None,
     rollback_of: str | None = None,
 ) -> str:
-    """A new deployment, scheduled (or a draft); its id. `selector` overrides the targets (rollback)."""
-    config = parse(body)
+    """`prepare` and `insert` in one transaction."""
+    return insert(conn, prepare(conn, body, selector=selector), actor, now, rollback_of=rollback_of)
+
+
+def insert(
+    conn: Connection, prepared: Prepared, actor: str, now: datetime, *, rollback_of: str | None = None
+) -> str:
+    """A new deployment, scheduled (or a draft); its id. O(phases) rows; who joined since it was prepared is
+    counted soon."""
+    config, count = prepared.config, prepared.count
     release = find_release(conn, config)
-    listed: set[int] | None = None
-    if selector is None:
-        selector, listed = _selector(conn, config)
-    salt = randbits(63)
-    count = _count(conn, release, selector, listed, expand(config), salt)
     if not count.total:
         raise Rejected(
             "no_devices",
             f"target_devices selects nobody to update to {release.product} {release.version}: "
             f"{count.skipped} selected devices already run it or have no image in it",
             field="target_devices",
-            value=body.get("target_devices", body.get("target_groups")),
-            rule="selects at least one device that needs this release",
+            value=list(config.target_devices) if config.target_devices != "all" else "all",
+            rule="at least one device that does not run the release yet",
         )
     deployment_id = mint("dep", now, token_bytes(5))
     status = DeploymentStatus.DRAFT if config.draft else DeploymentStatus.SCHEDULED
@@ -99,9 +138,9 @@ def create(
         deployment_id,
         release,
         config,
-        dict(body),
-        selector,
-        salt,
+        dict(prepared.given),
+        prepared.selector,
+        prepared.salt,
         count.phases,
         actor=actor,
         status=status,
@@ -109,11 +148,12 @@ def create(
         rollback_of=rollback_of,
         now=now,
     )
-    if selector.get("devices"):
-        deployments.list_devices(conn, deployment_id, sorted(listed or ()))
+    if prepared.listed:
+        deployments.list_devices(conn, deployment_id, prepared.listed)
+    outbox.put(conn, "recount", {"deployment": deployment_id}, now)
     said = {"status": status.value, "version": release.version, "devices": count.total}
     events.say(conn, "deployment", said, now, deployment_id=deployment_id)
-    events.record(conn, actor, "deployment.create", deployment_id, dict(body), now)
+    events.record(conn, actor, "deployment.create", deployment_id, dict(prepared.given), now)
     return deployment_id
 
 
@@ -150,12 +190,12 @@ def find_release(conn: Connection, config: DeploymentConfig) -> Any:
     return matches[0]
 
 
-def _selector(conn: Connection, config: DeploymentConfig) -> tuple[select.Selector, set[int] | None]:
+def _selector(conn: Connection, config: DeploymentConfig) -> tuple[select.Selector, set[int]]:
     """The targets as stored, and the operator's list as primary keys."""
     if config.target_devices == "all":
-        return {"all": True}, None
+        return {"all": True}, set()
     selector: select.Selector = {}
-    listed: set[int] | None = None
+    listed: set[int] = set()
     if config.target_devices:
         found = devices.by_ids(conn, config.target_devices)
         for number, device_id in enumerate(config.target_devices):
@@ -191,31 +231,23 @@ def _count(
     conn: Connection,
     release: Any,
     selector: select.Selector,
-    listed: set[int] | None,
+    listed: set[int],
     phases: tuple[PhaseConfig, ...],
     salt: int,
 ) -> Count:
-    """One scan over the selected devices: how many need it, and where each phase's places end."""
-    types = deployments.device_types(conn, release.id)
-    places: list[int] = []
-    skipped = 0
-    for device in select.candidates(conn, None, selector, listed):
-        if needs(device, release.kind, release.version, types):
-            places.append(place(device.h, salt))
-        else:
-            skipped += 1
-    places.sort()
-    cut = _cut(places, phases)
+    """How many devices need it, and where each phase's places end."""
+    scope = select.scope(conn, None, selector, listed)
+    want = Want(release.kind, release.version, deployments.device_types(conn, release.id))
+    ends = [SPAN - 1 if phase.percent is None else upto(phase.percent) for phase in phases]
+    tally, skipped = members.by_phase(conn, scope, want, salt, ends)
+    if sum(tally.values()) > EXACT_UP_TO and not any(phase.count for phase in phases):
+        cut = tuple(NewPhase(phase, ends[n], tally[n]) for n, phase in enumerate(phases))
+    else:
+        cut = _cut(members.places(conn, scope, want, salt), phases)
     return Count(sum(phase.waiting for phase in cut), skipped, cut)
 
 
-def needs(device: Device, kind: str, version: str, types: frozenset[str]) -> bool:
-    """Whether there is something in the release for this device."""
-    have = device.config_version if kind == "config" else device.current_version
-    return device.device_type in types and have != version
-
-
-def _cut(places: list[int], phases: tuple[PhaseConfig, ...]) -> tuple[NewPhase, ...]:
+def _cut(places: Sequence[int], phases: tuple[PhaseConfig, ...]) -> tuple[NewPhase, ...]:
     """Where each phase ends among the sorted places. The last phase, 100 percent, holds every place that is
     left; with a count it holds that many, and devices beyond it are not part of the deployment."""
     made, taken = [], 0
@@ -235,7 +267,7 @@ def _cut(places: list[int], phases: tuple[PhaseConfig, ...]) -> tuple[NewPhase, 
     return tuple(made)
 
 
-def _at(places: list[int], wanted: float) -> tuple[int, int]:
+def _at(places: Sequence[int], wanted: float) -> tuple[int, int]:
     """The end after `wanted` devices, and the place of the last of them."""
     end = min(len(places), int(wanted))
     return end, places[end - 1] if end else -1

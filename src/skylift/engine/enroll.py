@@ -6,6 +6,7 @@ answered like the first: an answer that got lost costs nothing.
 
 import secrets
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 from hmac import compare_digest
 from secrets import token_bytes
@@ -14,9 +15,9 @@ from skylift.core.deadlines import Deadlines
 from skylift.core.errors import Kind, Rejected, invalid
 from skylift.core.ids import check_name, mint
 from skylift.core.lifecycle import OPEN, Mover, Reason, UpdateState
-from skylift.engine import moves
+from skylift.engine import moves, waiting
 from skylift.engine.access import MIN_TOKEN, token_hash
-from skylift.store import deployments, devices, events, outbox, updates
+from skylift.store import devices, events, updates
 from skylift.store.db import Connection
 from skylift.store.devices import Claim, Device
 
@@ -140,14 +141,7 @@ def _admit(
             now=now,
         ).pk
     events.say(conn, "enrolled", {"device_type": device_type, "by": by}, now, device_pk=pk)
-    recount_live(conn, now)
-
-
-def recount_live(conn: Connection, now: datetime) -> None:
-    """The fleet changed: live deployments count their waiting devices again, soon and once."""
-    for row in deployments.live_ids(conn):
-        if not outbox.is_waiting(conn, "recount", {"deployment": row}):
-            outbox.put(conn, "recount", {"deployment": row}, now, now + timedelta(seconds=2))
+    waiting.moved(conn, frozenset(), waiting.of(conn, devices.by_pk(conn, pk)))
 
 
 def _taken(device_id: str) -> Rejected:
@@ -189,9 +183,10 @@ def set_labels(
     merged = {**device.labels, **labels}
     kept = {name: value for name, value in merged.items() if value is not None}
     check_labels(kept)
+    was = waiting.of(conn, device)
     devices.set_labels(conn, device.pk, kept)
+    waiting.moved(conn, was, waiting.of(conn, replace(device, labels=kept)))
     events.record(conn, actor, "device.labels", device_id, {"labels": kept}, now)
-    recount_live(conn, now)
 
 
 def decommission(conn: Connection, device_id: str, actor: str, now: datetime, deadlines: Deadlines) -> None:
@@ -203,10 +198,10 @@ def decommission(conn: Connection, device_id: str, actor: str, now: datetime, de
         update = updates.find(conn, device.deployment_id, device.pk)
         if update is not None and update.state in OPEN:
             _end(conn, update, now, deadlines)
+    waiting.moved(conn, waiting.of(conn, device), frozenset())
     devices.decommission(conn, device.pk)
     events.say(conn, "decommissioned", {"by": actor}, now, device_pk=device.pk)
     events.record(conn, actor, "device.decommission", device_id, {}, now)
-    recount_live(conn, now)
 
 
 def _end(conn: Connection, update: updates.Update, now: datetime, deadlines: Deadlines) -> None:

@@ -7,8 +7,8 @@ from skylift.core.errors import Kind, Rejected, invalid
 from skylift.core.ids import check_name, mint
 from skylift.core.query import parse
 from skylift.engine import select
-from skylift.engine.enroll import recount_live
-from skylift.store import deployments, devices, events, groups
+from skylift.engine.waiting import recount_live
+from skylift.store import deployments, devices, events, groups, members
 from skylift.store.db import Connection
 from skylift.store.groups import Group
 
@@ -116,4 +116,4 @@ def size(conn: Connection, group: Group) -> int:
     """How many devices it holds now. A query reads the whole fleet: for people, not for polls."""
     if group.kind == "list":
         return len(groups.members(conn, group.id))
-    return sum(1 for _ in select.candidates(conn, None, {"groups": [group.id]}))
+    return members.count(conn, select.scope(conn, None, {"groups": [group.id]}))

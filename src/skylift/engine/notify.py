@@ -11,12 +11,11 @@ import paho.mqtt.client as mqtt
 import structlog
 from paho.mqtt.enums import CallbackAPIVersion
 
-from skylift.core.bucket import place
 from skylift.core.errors import Unavailable
 from skylift.engine import select
-from skylift.engine.deployments import needs
-from skylift.store import deployments
+from skylift.store import deployments, members
 from skylift.store.db import Connection, Database
+from skylift.store.members import Want
 
 LOG = structlog.get_logger("skylift.doorbell")
 ANSWER_S = 15.0
@@ -97,7 +96,7 @@ def _messages(
             ranges.append((low, phase.upto))
         low = phase.upto
     said = {"action": "update_available", "version": row.version, "mandatory": row.mandatory}
-    for device in select.candidates(conn, deployment_id, row.selector):
-        at = place(device.h, row.salt)
-        if any(low < at <= high for low, high in ranges) and needs(device, row.kind, row.version, types):
-            yield device.device_id, said
+    scope = select.scope(conn, deployment_id, row.selector)
+    want = Want(row.kind, row.version, types)
+    for device_id in members.ids_between(conn, scope, want, row.salt, ranges):
+        yield device_id, said

@@ -4,13 +4,14 @@ A repeat, or a report that time has overtaken, is answered kindly and changes no
 refused by name. `complete` must prove the image: where the device names a digest, it has to be the release's.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from skylift.core.deadlines import Deadlines
 from skylift.core.errors import Kind, Rejected
 from skylift.core.lifecycle import FAILURES, Mover, Reason, UpdateState, Verdict, judge
+from skylift.engine import waiting
 from skylift.engine.moves import Why, move
 from skylift.store import deployments, devices, events, releases, updates
 from skylift.store.db import Connection
@@ -156,4 +157,7 @@ def _runs(conn: Connection, device: Device, update: Update, report: Report) -> N
         versions = (deployment.version, device.config_version)
         full = releases.full_artifact(conn, deployment.release_id, device.device_type)
         image = full.sha256 if full else report.image_sha256
+    was = waiting.of(conn, device, but=update.deployment_id)
     devices.set_facts(conn, device.pk, *versions, image)
+    now_is = replace(device, current_version=versions[0], config_version=versions[1])
+    waiting.moved(conn, was, waiting.of(conn, now_is, but=update.deployment_id))

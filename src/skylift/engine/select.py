@@ -1,4 +1,4 @@
-"""Who belongs to a deployment: a selector, evaluated for one device at a poll or for the fleet in a scan.
+"""Who belongs to a deployment: a selector, evaluated for one device at a poll, or a `Scope` over the fleet.
 
 Selectors as stored: `{"all": true}`, `{"devices": true}` (the operator's list is in its own table),
 `{"groups": [ids]}` (evaluated live: a device that joins later belongs), `{"updated_by": id, "from": version,
@@ -6,13 +6,13 @@ Selectors as stored: `{"all": true}`, `{"devices": true}` (the operator's list i
 rollback is made of).
 """
 
-from collections.abc import Callable, Iterator
 from typing import Any
 
 from skylift.core.query import Facts, Query, matches, parse
-from skylift.store import deployments, devices, groups
+from skylift.store import deployments, groups
 from skylift.store.db import Connection
 from skylift.store.devices import Device
+from skylift.store.members import Scope, UpdatedBy
 
 Selector = dict[str, Any]
 
@@ -46,28 +46,18 @@ def _runs_it(selector: Selector, device: Device) -> bool:
     return bool(have == selector["to"])
 
 
-def candidates(
+def scope(
     conn: Connection, deployment_id: str | None, selector: Selector, listed: set[int] | None = None
-) -> Iterator[Device]:
-    """Every active device the selector names, streamed. `listed` stands in for the table before creation."""
-    belongs = _membership(conn, deployment_id, selector, listed)
-    return (device for device in devices.scan(conn) if belongs(device))
-
-
-def _membership(
-    conn: Connection, deployment_id: str | None, selector: Selector, listed: set[int] | None
-) -> Callable[[Device], bool]:
+) -> Scope:
+    """The selector for questions over the fleet. `listed` stands in for the stored list before creation."""
     if selector.get("all"):
-        return lambda device: True
+        return Scope(everyone=True)
     if "updated_by" in selector:
-        members = deployments.updated_by(conn, selector["updated_by"], selector["from"])
-        return lambda device: device.pk in members and _runs_it(selector, device)
+        by = UpdatedBy(selector["updated_by"], selector["from"], selector["to"], selector["kind"])
+        return Scope(updated_by=by)
     lists, queries = _split(conn, selector)
-    members = deployments.members_of(conn, lists) if lists else set()
-    if selector.get("devices"):
-        stored = deployments.listed(conn, deployment_id) if deployment_id else set()
-        members = members | (stored if listed is None else listed)
-    return lambda device: device.pk in members or any(matches(query, facts(device)) for query in queries)
+    stored = deployment_id if selector.get("devices") and listed is None else None
+    return Scope(False, tuple(sorted(listed or ())), stored, tuple(lists), tuple(queries))
 
 
 def _split(conn: Connection, selector: Selector) -> tuple[list[str], list[Query]]:

@@ -1,18 +1,69 @@
-"""Who still waits in each phase: counted again when the fleet or a group changed, or a phase opened.
+"""Who still waits in each phase: the devices a deployment wants and has not offered anything yet.
 
-The count streams the fleet, so it runs on a reader's snapshot and never holds up the writer; what is written
-is one number per phase, less the offers made since the snapshot. A change that slips in between has put its
-own recount into the outbox.
+Every change of one device moves the numbers it touches, in its own transaction (`of` before and after, then
+`moved`). A change of many (a group's members; whatever slipped in while a deployment was made) is counted
+again, by one question to a reader's snapshot that never holds up the writer (`recount`); what is written is
+one number per phase, less the offers made since the snapshot.
 """
 
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 from skylift.core.bucket import place
 from skylift.core.lifecycle import ENDED, DeploymentStatus
 from skylift.engine import select
-from skylift.engine.deployments import needs
-from skylift.store import apply, counters, deployments, world
+from skylift.store import apply, counters, deployments, members, outbox, updates, world
 from skylift.store.db import Connection, Database
+from skylift.store.deployments import LiveRow
+from skylift.store.devices import ACTIVE, Device
+from skylift.store.members import Want
+
+SOON = timedelta(seconds=2)  # many changes, one count
+
+
+Place = tuple[str, int]  # a deployment, and the number of its phase
+
+
+def of(conn: Connection, device: Device | None, but: str = "") -> frozenset[Place]:
+    """Where this device, saying what it says, is waited for. `but`: a deployment that has offered it
+    something already, as far as that is known."""
+    if device is None or device.status != ACTIVE or set(deployments.live_ids(conn)) <= {but}:
+        return frozenset()
+    return frozenset(
+        (row.live.id, number)
+        for row in deployments.live_deployments(conn)
+        if (number := _phase_of(row, device)) is not None
+        and select.selects(conn, row.live.id, row.selector, device)
+        and not updates.exists(conn, row.live.id, device.pk)
+    )
+
+
+def _phase_of(row: LiveRow, device: Device) -> int | None:
+    """The phase that waits for it, if there is something for it and a phase holds its place."""
+    if not needs(device, row.live.kind, row.live.version, row.live.device_types):
+        return None
+    at = place(device.h, row.live.salt)
+    return next((step.number for step in row.live.steps if at <= step.upto), None)
+
+
+def moved(conn: Connection, was: frozenset[Place], now_is: frozenset[Place]) -> None:
+    """One device changed, in this transaction, from waiting there to waiting here."""
+    for (deployment_id, number), by in [(p, -1) for p in was - now_is] + [(p, +1) for p in now_is - was]:
+        deployments.shift_waiting(conn, deployment_id, number, by)
+        apply.wake(conn, deployment_id)
+
+
+def needs(device: Device, kind: str, version: str, types: frozenset[str]) -> bool:
+    """Whether there is something in the release for this device."""
+    have = device.config_version if kind == "config" else device.current_version
+    return device.device_type in types and have != version
+
+
+def recount_live(conn: Connection, now: datetime) -> None:
+    """Many devices changed at once: live deployments count their waiting devices again, soon and once."""
+    for row in deployments.live_ids(conn):
+        if not outbox.is_waiting(conn, "recount", {"deployment": row}):
+            outbox.put(conn, "recount", {"deployment": row}, now, now + SOON)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,20 +83,15 @@ def recount(database: Database, deployment_id: str) -> None:
 
 
 def count(conn: Connection, deployment_id: str) -> Waiting | None:
-    """One scan over the selected devices; reads only."""
+    """One question over the selected devices; reads only."""
     row = deployments.find(conn, deployment_id)
     if row is None or DeploymentStatus(row.status) in ENDED:
         return None
-    types = deployments.device_types(conn, row.release_id)
+    want = Want(row.kind, row.version, deployments.device_types(conn, row.release_id))
     ends = [phase.upto for phase in deployments.phases_of(conn, deployment_id)]
-    had = deployments.offered(conn, deployment_id)
-    waiting = dict.fromkeys(range(len(ends)), 0)
-    for device in select.candidates(conn, deployment_id, row.selector):
-        if device.pk not in had and needs(device, row.kind, row.version, types):
-            at = place(device.h, row.salt)
-            number = next((n for n, end in enumerate(ends) if at <= end), None)
-            if number is not None:
-                waiting[number] += 1
+    scope = select.scope(conn, deployment_id, row.selector)
+    waiting, _ = members.by_phase(conn, scope, want, row.salt, ends, but=deployment_id)
+    waiting.pop(members.OUTSIDE, None)
     return Waiting(waiting, counters.rows(conn, deployment_id))
 
 

@@ -227,33 +227,6 @@ def was_updated_by(conn: Connection, deployment_id: str, device_pk: int, from_ve
     return conn.execute(question).first() is not None
 
 
-def members_of(conn: Connection, group_ids: Sequence[str]) -> set[int]:
-    question = sa.select(group_members.c.device_pk).where(group_members.c.group_id.in_(group_ids))
-    return {row.device_pk for row in conn.execute(question)}
-
-
-def listed(conn: Connection, deployment_id: str) -> set[int]:
-    question = sa.select(deployment_devices.c.device_pk).where(
-        deployment_devices.c.deployment_id == deployment_id
-    )
-    return {row.device_pk for row in conn.execute(question)}
-
-
-def updated_by(conn: Connection, deployment_id: str, from_version: str | None) -> set[int]:
-    question = sa.select(updates.c.device_pk).where(
-        updates.c.deployment_id == deployment_id,
-        updates.c.state == UpdateState.COMPLETE.value,
-        updates.c.from_version == from_version,
-    )
-    return {row.device_pk for row in conn.execute(question)}
-
-
-def offered(conn: Connection, deployment_id: str) -> set[int]:
-    """The devices that have a row in this deployment."""
-    question = sa.select(updates.c.device_pk).where(updates.c.deployment_id == deployment_id)
-    return {row.device_pk for row in conn.execute(question)}
-
-
 def set_waiting(conn: Connection, deployment_id: str, waiting: dict[int, int]) -> None:
     for number, n in waiting.items():
         conn.execute(
@@ -261,6 +234,16 @@ def set_waiting(conn: Connection, deployment_id: str, waiting: dict[int, int]) -
             .where(phases.c.deployment_id == deployment_id, phases.c.number == number)
             .values(waiting=n)
         )
+
+
+def shift_waiting(conn: Connection, deployment_id: str, number: int, by: int) -> None:
+    """One device more or fewer waits in this phase; never below none."""
+    now_is = phases.c.waiting + by
+    conn.execute(
+        sa.update(phases)
+        .where(phases.c.deployment_id == deployment_id, phases.c.number == number, now_is >= 0)
+        .values(waiting=now_is)
+    )
 
 
 def updated_from(conn: Connection, deployment_id: str) -> dict[str | None, int]:

@@ -3,7 +3,7 @@
 No decision is made here; the engine's modules ask and tell. Tokens come in as SHA-256 hex, never in clear.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -18,7 +18,6 @@ from skylift.store.tables import claims, devices, group_members, seen
 ACTIVE = "active"
 DECOMMISSIONED = "decommissioned"
 _CHUNK = 500  # bound parameters in one statement: SQLite's oldest limit is 999
-_STREAM = 2_000  # rows fetched at a time by `scan`
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +112,7 @@ def page(
     device_type: str | None = None,
     status: str | None = None,
     current_version: str | None = None,
-    group_id: str | None = None,
+    within: sa.ColumnElement[bool] | None = None,
 ) -> list[Device]:
     """Up to `limit` devices in the order of their names, beginning behind `after`."""
     question = sa.select(*_COLUMNS).where(devices.c.device_id > after)
@@ -123,20 +122,9 @@ def page(
         question = question.where(devices.c.status == status)
     if current_version is not None:
         question = question.where(devices.c.current_version == current_version)
-    if group_id is not None:
-        question = question.join(group_members, group_members.c.device_pk == devices.c.pk)
-        question = question.where(group_members.c.group_id == group_id)
+    if within is not None:
+        question = question.where(within)
     return [_device(row) for row in conn.execute(question.order_by(devices.c.device_id).limit(limit))]
-
-
-def scan(conn: Connection, device_type: str | None = None) -> Iterator[Device]:
-    """Every active device (of one type), in no order, a few thousand rows in memory at a time."""
-    question = sa.select(*_COLUMNS).where(devices.c.status == ACTIVE)
-    if device_type is not None:
-        question = question.where(devices.c.device_type == device_type)
-    # On the statement: on the connection it would stay, and every later statement would open a cursor.
-    for row in conn.execute(question.execution_options(yield_per=_STREAM)):
-        yield _device(row)
 
 
 def count(conn: Connection, *, status: str | None = None) -> int:
