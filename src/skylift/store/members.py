@@ -58,21 +58,21 @@ def by_phase(
     conn: Connection, scope: Scope, want: Want, salt: int, ends: Sequence[int], but: str | None = None
 ) -> tuple[dict[int, int], int]:
     """Devices that want the release, by the phase their place lies in (`OUTSIDE` behind the last), and how
-    many of the scope do not want it. `but`: without those this deployment has offered something. One scan,
-    no row leaves the database but the sums."""
-    wants = _wants(want)
-    phase = sa.case(*((_place(salt) <= end, number) for number, end in enumerate(ends)), else_=OUTSIDE)
-    each = sa.select(wants.label("wants"), phase.label("phase"))
-    each_one = each.where(_inside(conn, scope), _not_had(but)).subquery()
-    question = sa.select(*each_one.c, sa.func.count()).group_by(*each_one.c)
+    many of the scope do not want it. `but`: without those this deployment has offered something.
+
+    No row leaves the database but the sums; for everyone it reads one index (`ix_devices_waiting`).
+    """
+    belongs = sa.and_(_inside(conn, scope), _not_had(but))
+    numbered = [*enumerate(ends), (OUTSIDE, SPAN - 1)]
     tally = dict.fromkeys(range(len(ends)), 0)
-    others = 0
-    for wanting, number, n in conn.execute(question):
-        if wanting:
-            tally[number] = tally.get(number, 0) + n
-        else:
-            others += n
-    return tally, others
+    for (number, high), low in zip(numbered, [-1, *ends], strict=True):
+        if held := arcs(low, high, salt):
+            question = sa.select(sa.func.count()).where(belongs, _wants(want), _within(held))
+            tally[number] = int(conn.execute(question.select_from(devices)).scalar_one())
+    if not tally.get(OUTSIDE):
+        tally.pop(OUTSIDE, None)
+    everybody = sa.select(sa.func.count()).select_from(devices).where(belongs)
+    return tally, int(conn.execute(everybody).scalar_one()) - sum(tally.values())
 
 
 def places(conn: Connection, scope: Scope, want: Want, salt: int) -> "array[int]":
@@ -87,8 +87,7 @@ def ids_between(
 ) -> Iterator[str]:
     """The names of those whose places lie in one of the ranges (low, high], streamed."""
     held = [arc for low, high in ranges for arc in arcs(low, high, salt)]
-    within = sa.or_(sa.false(), *(devices.c.h.between(first, last) for first, last in held))
-    question = sa.select(devices.c.device_id).where(_inside(conn, scope), _wants(want), within)
+    question = sa.select(devices.c.device_id).where(_inside(conn, scope), _wants(want), _within(held))
     for (device_id,) in conn.execute(question.execution_options(yield_per=_STREAM)):
         yield device_id
 
@@ -149,9 +148,5 @@ def _not_had(deployment: str | None) -> Condition:
     return sa.not_(had.exists())
 
 
-def _place(salt: int) -> sa.ColumnElement[int]:
-    """`core.bucket.place` without a sum that leaves 63 bits."""
-    seam = SPAN - salt  # from this `h` on, the sum goes around
-    if not salt:
-        return devices.c.h
-    return sa.case((devices.c.h < seam, devices.c.h + salt), else_=devices.c.h - seam)
+def _within(held: Sequence[tuple[int, int]]) -> Condition:
+    return sa.or_(sa.false(), *(devices.c.h.between(first, last) for first, last in held))

@@ -93,7 +93,8 @@ devices = Table(
     # The open slot: at most one open update per device.
     Column("deployment_id", String(32)),
     Column("attempt", Integer),
-    Index(None, "device_type", "h"),
+    # Holds all that a count of who waits asks for: for everyone it never reads the rows (`store.members`).
+    Index("ix_devices_waiting", "device_type", "h", "status", "current_version", "config_version"),
 )
 
 seen = Table(  # last contact, written behind

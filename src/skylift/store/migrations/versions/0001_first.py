@@ -53,7 +53,12 @@ def upgrade() -> None:
         sa.UniqueConstraint("device_id", name=op.f("uq_devices_device_id")),
         sa.UniqueConstraint("token_hash", name=op.f("uq_devices_token_hash")),
     )
-    op.create_index(op.f("ix_devices_device_type_h"), "devices", ["device_type", "h"], unique=False)
+    op.create_index(
+        "ix_devices_waiting",
+        "devices",
+        ["device_type", "h", "status", "current_version", "config_version"],
+        unique=False,
+    )
     op.create_table(
         "events",
         sa.Column("pk", _PK, autoincrement=True, nullable=False),
