@@ -197,13 +197,13 @@ class Door:
 
 LIBRARY_DOORS = (
     Door(
-        ("sqlalchemy", "alembic", "pg8000", "sqlite3"),
+        ("sqlalchemy", "alembic", "pg8000", "asyncpg", "sqlite3"),
         ("store",),
         "SQL lives in store: one place may be slow",
     ),
     Door(("tuf", "securesystemslib", "cryptography"), ("trust",), "what is signed is decided in one place"),
     Door(
-        ("fastapi", "starlette", "granian", "prometheus_client", "uvicorn"),
+        ("fastapi", "starlette", "granian", "prometheus_client", "uvloop"),
         ("api", "wiring"),
         "the web framework is a detail of the HTTP edge",
     ),

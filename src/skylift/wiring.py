@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import structlog
+import uvloop
 from granian.constants import Interfaces
 from granian.server.embed import Server as Granian
 from starlette.types import ASGIApp
@@ -24,27 +25,31 @@ from skylift.api.app import build as build_app
 from skylift.api.auth import device_by_token
 from skylift.api.context import Context
 from skylift.api.metrics import Metrics
+from skylift.api.poll import Poll
 from skylift.core.deadlines import Deadlines
 from skylift.core.errors import SkyliftError
 from skylift.core.lifecycle import UpdateState
 from skylift.engine import access, deltas, signing, waiting
 from skylift.engine.blobs import BlobStore
 from skylift.engine.broker import EmbeddedBroker, free_port
-from skylift.engine.checkin import Checkin, LiveCache, Pace
+from skylift.engine.checkin import Checkin, LiveCache
 from skylift.engine.loop import Loop
 from skylift.engine.notify import Doorbell, PhaseBell
 from skylift.engine.outbox import Courier
+from skylift.engine.pace import Load, Pace
 from skylift.engine.rollback import roll_back
 from skylift.settings import Settings
 from skylift.store import access as stored
 from skylift.store import devices, outbox
 from skylift.store.db import Database, migrate
+from skylift.store.glance import Glances, glances
 
 LOG = structlog.get_logger("skylift")
 Clock = Callable[[], datetime]
 SEEN_FLUSH_S = 5.0
 FRESHEN_EVERY = timedelta(minutes=5)
 SWEEP_EVERY = timedelta(hours=1)
+LAG_LOOK_S = 0.25
 KEEP_ANSWERS = timedelta(days=7)  # for repeated requests
 KEEP_EFFECTS = timedelta(days=7)  # done outbox rows
 
@@ -117,6 +122,8 @@ class SkyliftServer:
     seen: SeenBook
     broker: EmbeddedBroker | None
     bell: Doorbell | None
+    eyes: Glances
+    load: Load
 
     def start(self) -> None:
         self.loop.start()
@@ -134,6 +141,7 @@ class SkyliftServer:
             self.seen.flush()
         except SkyliftError as e:
             LOG.warning("last contacts not written", error=str(e))
+        self.eyes.close()
         self.database.close()
 
     @property
@@ -168,7 +176,10 @@ def build(settings: Settings, clock: Clock = utc_now) -> SkyliftServer:
         loop.poke()
         courier.poke()
 
-    pace = Pace(settings.check_interval_s, settings.check_interval_waiting_s, settings.check_interval_busy_s)
+    load = Load(database.waiting)
+    pace = Pace(
+        settings.check_interval_s, settings.check_interval_waiting_s, settings.check_interval_busy_s, load
+    )
     context = Context(
         database=database,
         blobs=blobs,
@@ -184,7 +195,9 @@ def build(settings: Settings, clock: Clock = utc_now) -> SkyliftServer:
         metrics_public=settings.metrics_public,
         poll_in_loop=database.dialect == "sqlite",
     )
-    return SkyliftServer(settings, database, build_app(context), loop, courier, seen, broker, bell)
+    eyes = glances(settings.database)
+    app = Poll(build_app(context), context, eyes)
+    return SkyliftServer(settings, database, app, loop, courier, seen, broker, bell, eyes, load)
 
 
 def _deadlines(settings: Settings) -> Deadlines:
@@ -258,7 +271,7 @@ def serve(settings: Settings) -> None:
     """Run until SIGTERM or SIGINT. One process; killed at any moment, it goes on where it was."""
     # Not /dev/stderr: opening it truncates a log file, and fails where stderr is a socket (systemd).
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(file=sys.stderr))
-    asyncio.run(_serve(settings))
+    uvloop.run(_serve(settings))
 
 
 async def _serve(settings: Settings) -> None:
@@ -287,11 +300,22 @@ async def _serve(settings: Settings) -> None:
         _announce(settings.data_dir, {"url": url, "pid": os.getpid(), "mqtt": server.mqtt_url})
         LOG.info("listening", url=url, mqtt=server.mqtt_url, data=str(settings.data_dir))
         waiting = asyncio.create_task(stopped.wait())
+        watching = asyncio.create_task(_watch_lag(server.load))
         await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        watching.cancel()
     finally:
         granian.stop()  # type: ignore[no-untyped-call] # granian ships no types for it
         await asyncio.wait({serving}, timeout=5)
         await asyncio.to_thread(server.stop)
+
+
+async def _watch_lag(load: Load) -> None:
+    """How late the event loop wakes up says how busy it is."""
+    clock = asyncio.get_running_loop().time
+    while True:
+        meant = clock() + LAG_LOOK_S
+        await asyncio.sleep(LAG_LOOK_S)
+        load.note_lag(max(0.0, clock() - meant))
 
 
 def _must_be_free(host: str, port: int) -> None:

@@ -150,6 +150,7 @@ def api(tmp_path: Path, database_url: str, clock: TestClock) -> Iterator[Api]:
     admin = (tmp_path / "data" / "admin.token").read_text().strip()
     yield Api(server, admin, clock, ceremony.Desk(tmp_path / "desk", None))
     server.seen.flush()
+    server.eyes.close()
     server.database.close()
 
 

@@ -5,8 +5,10 @@ would carry them. A report is answered when it is durable, in the writer's next 
 """
 
 import asyncio
+import json
 import math
 from datetime import datetime
+from hashlib import sha256
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body
@@ -43,7 +45,21 @@ async def check(request: Request) -> Response:
     except Rejected as e:
         return rejected(e)
     context.metrics.offers.labels("update" if answer["update_available"] else "nothing").inc()
-    return JSONResponse(answer)
+    return _conditional(request, answer)
+
+
+def _conditional(request: Request, answer: Answer) -> Response:
+    """304 where the device has this answer already. `retry_after` is no part of what it is an answer to."""
+    said = {name: value for name, value in answer.items() if name != "retry_after"}
+    tag = f'"{_digest_of(said)}"' if answer["update_available"] else '"nothing"'
+    headers = {"ETag": tag}
+    if request.headers.get("if-none-match") == tag:
+        return Response(status_code=304, headers=headers | {"Retry-After": str(answer["retry_after"])})
+    return JSONResponse(answer, headers=headers)
+
+
+def _digest_of(said: Answer) -> str:
+    return sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def _look(request: Request, context: Context) -> tuple[Answer, Needs | None]:

@@ -135,10 +135,12 @@ def _consider(
     if device.device_type not in live.device_types or device.version(live.kind) == live.version:
         return None
     step = _step_of(live, place(device.h, live.salt))
-    if step is None or not selects(live) or had(live):
+    if step is None or not selects(live):
         return None
     if live.status is DeploymentStatus.SCHEDULED or step.state is PhaseState.CLOSED:
-        return Wait("its phase has not opened")
+        return Wait("its phase has not opened")  # nobody has had anything from a closed phase
+    if had(live):
+        return None
     return _hold(live, now) or Offer(live, step.number)
 
 

@@ -7,7 +7,7 @@ the device) it returns the deed, and the edge answers when that is durable. The 
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from time import monotonic
 from typing import Any
@@ -17,10 +17,12 @@ from skylift.core.errors import Kind, Rejected
 from skylift.core.lifecycle import OPEN, DeploymentStatus, UpdateState
 from skylift.core.offer import Again, Asking, Live, Nothing, Offer, OpenUpdate, Wait, decide, precedence
 from skylift.engine import director, moves, publish, select, waiting
+from skylift.engine.pace import Pace
 from skylift.store import counters, deployments, devices, events, offers, updates
 from skylift.store.db import Connection, Database
 from skylift.store.deployments import LiveRow
 from skylift.store.devices import Device
+from skylift.store.glance import Glance
 
 Answer = dict[str, Any]
 CACHE_S = 1.0  # how old the list of live deployments may be; offers check again in their transaction
@@ -38,15 +40,6 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
-    """Seconds until the next check: when idle, when a deployment wants the device soon, when it is at it."""
-
-    idle_s: int = 300
-    waiting_s: int = 60
-    busy_s: int = 30
-
-
-@dataclass(frozen=True, slots=True)
 class Ready:
     """Nothing to write: the answer."""
 
@@ -61,29 +54,44 @@ class Needs:
 
 
 class LiveCache:
-    """The live deployments, read again when they changed here, or after a second: others may change them."""
+    """The live deployments, in their order of precedence.
+
+    Looked at again when they changed here, or after a second: others may change them. A look is one sum over
+    an index; they are read only when it differs.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._rows: dict[str, LiveRow] = {}
-        self._order: list[Live] = []
+        self._known: tuple[dict[str, LiveRow], list[Live]] = ({}, [])
+        self._mark: object = None
         self._read_at = -CACHE_S
+        self._changes = 0
         self._lock = threading.Lock()
 
     def invalidate(self) -> None:
-        """Something changed: read again at the next look."""
+        """Something changed: look again at the next question."""
+        self._changes += 1
         self._read_at = -CACHE_S
 
     def get(self) -> tuple[dict[str, LiveRow], list[Live]]:
         """Rows by id, and the order of precedence."""
+        if monotonic() - self._read_at < CACHE_S:
+            return self._known
         with self._lock:
             if monotonic() - self._read_at >= CACHE_S:
+                begun, changes = monotonic(), self._changes
                 with self._database.read() as conn:
-                    rows = deployments.live_deployments(conn)
-                self._rows = {row.live.id: row for row in rows}
-                self._order = precedence([row.live for row in rows])
-                self._read_at = monotonic()
-            return self._rows, self._order
+                    self._look(conn)
+                if changes == self._changes:  # else something changed while we read: look again
+                    self._read_at = begun
+            return self._known
+
+    def _look(self, conn: Connection) -> None:
+        mark = deployments.live_mark(conn)
+        if mark != self._mark:
+            rows = deployments.live_deployments(conn)
+            self._known = {row.live.id: row for row in rows}, precedence([row.live for row in rows])
+            self._mark = mark
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +100,31 @@ class Checkin:
 
     lives: LiveCache
     deadlines: Deadlines
-    pace: Pace = Pace()
+    pace: Pace = field(default_factory=Pace)
+
+    def glance(self, seen: Glance, ask: Ask, now: datetime) -> Ready | None:
+        """The answer where it follows from the device's row and the live deployments; None: `look`."""
+        if seen.deployment_id is not None or not _says_nothing_new(seen, ask):
+            return None
+        rows, order = self.lives.get()
+        asking = Asking(seen.h, seen.device_type, seen.current_version, seen.config_version)
+
+        def everyone(live: Live) -> bool:
+            if rows[live.id].selector.get("all"):
+                return True
+            raise _MustLook
+
+        try:
+            decision = decide(asking, order, None, everyone, _had, now)
+        except _MustLook:
+            return None
+        match decision:
+            case Nothing():
+                return Ready(self._none(self.pace.idle()))
+            case Wait():
+                return Ready(self._none(self.pace.waiting()))
+            case _:
+                return None
 
     def look(self, conn: Connection, device: Device, ask: Ask, now: datetime) -> Ready | Needs:
         """Answer, or say which deed gives the answer."""
@@ -127,9 +159,9 @@ class Checkin:
         )
         match decision:
             case Nothing():
-                return Ready(self._none(self.pace.idle_s))
+                return Ready(self._none(self.pace.idle()))
             case Wait():
-                return Ready(self._none(self.pace.waiting_s))
+                return Ready(self._none(self.pace.waiting()))
             case Again():
                 return self._again(conn, device, ask, current, now)
             case Offer() as offer:
@@ -151,7 +183,7 @@ class Checkin:
     ) -> Ready | Needs:
         """The open update once more; canceled if its deployment ended before the device had written."""
         if current is None:
-            return Ready(self._none(self.pace.idle_s))
+            return Ready(self._none(self.pace.idle()))
         if current.live is None and current.state in (UpdateState.PENDING, UpdateState.DOWNLOADING):
             return Needs(lambda conn: self._cancel(conn, device.pk, now))
         return Ready(self._answer(conn, device, ask, current.deployment))
@@ -175,12 +207,12 @@ class Checkin:
         device = devices.by_pk(conn, device_pk)
         row = self.lives.get()[0].get(offer.live.id)
         if device is None or row is None:
-            return self._none(self.pace.waiting_s)
+            return self._none(self.pace.waiting())
         if (before := updates.find(conn, offer.live.id, device_pk)) is not None:  # the same check came twice
             again = before.state in OPEN
             return self._answer(conn, device, ask, offer.live.id) if again else self._none(self.pace.busy_s)
         if not offers.admit(conn, offer.live.id, offer.phase, row.max_parallel):
-            return self._none(self.pace.waiting_s)
+            return self._none(self.pace.waiting())
         if offer.instead_of is not None and device.deployment_id == offer.instead_of:
             self._supersede(conn, device, offer, now)
         if not updates.take_slot(conn, device_pk, offer.live.id, 1, None):
@@ -290,6 +322,24 @@ def _order(
         **offered.target, deployment=deployment_id, attempt=attempt, mandatory=mandatory
     )
     director.assign(conn, device.pk, target, now)
+
+
+class _MustLook(Exception):
+    """Only the store can say."""
+
+
+def _had(live: Live) -> bool:
+    raise _MustLook
+
+
+def _says_nothing_new(seen: Glance, ask: Ask) -> bool:
+    return (
+        seen.status == devices.ACTIVE
+        and seen.device_type == ask.device_type
+        and seen.current_version == ask.current_version
+        and seen.config_version == ask.config_version
+        and ask.image_sha256 in (None, seen.image_sha256)
+    )
 
 
 def _same_facts(device: Device, ask: Ask) -> bool:

@@ -172,26 +172,60 @@ class LiveRow:
     max_parallel: int | None
 
 
+def live_mark(conn: Connection) -> tuple[Any, ...]:
+    """Differs whenever a live deployment is new, gone, or of another generation: every change of one makes a
+    new generation. One pass over the few that live."""
+    columns = deployments.c
+    question = sa.select(
+        sa.func.count(), sa.func.max(columns.id), sa.func.sum(columns.generation), sa.func.min(columns.id)
+    ).where(columns.status.in_([s.value for s in LIVE]))
+    return tuple(conn.execute(question).one())
+
+
 def live_deployments(conn: Connection) -> list[LiveRow]:
-    """Every deployment that may still offer something."""
-    rows = list(conn.execute(sa.select(deployments).where(deployments.c.status.in_([s.value for s in LIVE]))))
-    return [live_row(conn, row) for row in rows]
+    """Every deployment that may still offer something. Three questions, however many there are."""
+    is_live = deployments.c.status.in_([s.value for s in LIVE])
+    rows = list(conn.execute(sa.select(deployments).where(is_live)))
+    if not rows:
+        return []
+    of_live = sa.select(deployments.c.id).where(is_live)
+    steps: dict[str, list[Step]] = {row.id: [] for row in rows}
+    question = sa.select(phases.c.deployment_id, phases.c.number, phases.c.upto, phases.c.state)
+    for found in conn.execute(question.where(phases.c.deployment_id.in_(of_live)).order_by(phases.c.number)):
+        steps[found.deployment_id].append(Step(found.number, found.upto, PhaseState(found.state)))
+    types = _types_of(conn, sa.select(deployments.c.release_id).where(is_live))
+    return [_live_row(row, tuple(steps[row.id]), types.get(row.release_id, frozenset())) for row in rows]
 
 
 def live_row(conn: Connection, row: "Row[Any]") -> LiveRow:
+    """One deployment as offers see it, whether it is live or not."""
     steps = tuple(Step(p.number, p.upto, PhaseState(p.state)) for p in phases_of(conn, row.id))
+    return _live_row(row, steps, device_types(conn, row.release_id))
+
+
+def _live_row(row: "Row[Any]", steps: tuple[Step, ...], types: frozenset[str]) -> LiveRow:
     live = Live(
         id=DeploymentId(row.id),
         version=row.version,
         kind=row.kind,
         status=DeploymentStatus(row.status),
         salt=row.salt,
-        device_types=device_types(conn, row.release_id),
+        device_types=types,
         steps=steps,
         priority=row.priority,
         window=Window.parse("window", row.window) if row.window else None,
     )
     return LiveRow(live, row.release_id, row.selector, row.mandatory, row.max_parallel)
+
+
+def _types_of(conn: Connection, release_ids: "sa.Select[Any]") -> dict[str, frozenset[str]]:
+    question = sa.select(artifacts.c.release_id, artifacts.c.device_type).where(
+        artifacts.c.release_id.in_(release_ids), artifacts.c.kind == "full"
+    )
+    found: dict[str, set[str]] = {}
+    for release_id, device_type in conn.execute(question):
+        found.setdefault(release_id, set()).add(device_type)
+    return {release_id: frozenset(types) for release_id, types in found.items()}
 
 
 def device_types(conn: Connection, release_id: str) -> frozenset[str]:

@@ -1,0 +1,203 @@
+"""The poll path's one read: devices by their tokens, straight on the driver.
+
+Nearly every poll ends here: the device is known, nothing is open for it. Questions that come together are
+asked together: on SQLite those of one turn of the event loop, read right there; on PostgreSQL those that
+gather while another is on its way. One by one they cost twice as much: each read lets go of the interpreter,
+and another thread has to give it back.
+
+A glance may come to nothing (`Missed`): then whoever asked takes the long way, which knows every error.
+"""
+
+import asyncio
+import json
+import sqlite3
+from abc import ABC, abstractmethod
+from typing import Any, NamedTuple
+
+import asyncpg
+from sqlalchemy.engine import URL
+
+from skylift.store.connect import normal
+
+_COLUMNS = (
+    "token_hash, pk, device_id, device_type, h, current_version, config_version, image_sha256, status,"
+    " deployment_id"
+)
+_SQLITE = (
+    f"SELECT json_group_array(json_array({_COLUMNS})) FROM devices"  # noqa: S608 - our own names
+    " WHERE token_hash IN (SELECT value FROM json_each(?))"
+)
+_POSTGRESQL = f"SELECT {_COLUMNS} FROM devices WHERE token_hash = ANY($1)"  # noqa: S608 - same
+MAPPED = 4 << 30  # bytes of SQLite's file read where the operating system keeps it, without a copy
+AT_ONCE = 2  # questions under way to PostgreSQL: while one is answered the other gathers
+ANSWER_S = 5.0
+
+
+class Glance(NamedTuple):
+    """What a poll must know of its device."""
+
+    token_hash: str
+    pk: int
+    device_id: str
+    device_type: str
+    h: int
+    current_version: str | None
+    config_version: str | None
+    image_sha256: str | None
+    status: str
+    deployment_id: str | None
+
+
+class Missed(Exception):
+    """The database did not answer here."""
+
+
+Answer = asyncio.Future[Glance | None]
+Asked = dict[str, list[Answer]]  # whoever asks for a token has an answer of its own: one may go away
+
+
+class Glances(ABC):
+    """One per server, used in its event loop."""
+
+    def __init__(self) -> None:
+        self._asked: Asked = {}
+
+    def find(self, token_hash: str) -> Answer:
+        """The device with this token, or None; raises `Missed`."""
+        loop = asyncio.get_running_loop()
+        if not self._asked:
+            self._begin(loop)
+        answer: Answer = loop.create_future()
+        self._asked.setdefault(token_hash, []).append(answer)
+        return answer
+
+    @abstractmethod
+    def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
+        """The first question of a batch is about to be noted."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Drop the connections. From any thread; the event loop may be gone."""
+
+    def _batch(self) -> Asked:
+        batch, self._asked = self._asked, {}
+        return batch
+
+
+class SqliteGlances(Glances):
+    """Reads in the event loop."""
+
+    def __init__(self, url: URL) -> None:
+        super().__init__()
+        self._path = url.database or ""
+        self._connection: sqlite3.Connection | None = None
+
+    def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
+        loop.call_soon(self._look)
+
+    def _look(self) -> None:
+        batch = self._batch()
+        try:
+            if self._connection is None:
+                self._connection = _open(self._path)
+            ((rows,),) = self._connection.execute(_SQLITE, (json.dumps(list(batch)),)).fetchall()
+        except sqlite3.Error as e:
+            self.close()
+            _fail(batch, Missed(str(e)))
+        else:
+            _tell(batch, json.loads(rows))
+
+    def close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+
+def _open(path: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=1.0, check_same_thread=False, isolation_level=None)
+    connection.execute(f"PRAGMA mmap_size={MAPPED}")
+    connection.execute("PRAGMA query_only=ON")
+    return connection
+
+
+class PostgresGlances(Glances):
+    """Two connections of its own."""
+
+    def __init__(self, url: URL) -> None:
+        super().__init__()
+        self._where = _where(url)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._idle: list[asyncpg.Connection] = []
+        self._under_way: set[asyncio.Task[None]] = set()
+
+    def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
+        if loop is not self._loop:  # connections belong to the loop they were made in
+            self._loop, self._idle, self._under_way = loop, [], set()
+        if len(self._under_way) < AT_ONCE:
+            task = loop.create_task(self._carry())
+            self._under_way.add(task)
+            task.add_done_callback(self._under_way.discard)
+
+    async def _carry(self) -> None:
+        while self._asked:
+            batch = self._batch()
+            try:
+                rows = await asyncio.wait_for(self._fetch(list(batch)), ANSWER_S)
+            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as e:
+                _fail(batch, Missed(str(e)))
+            except BaseException as e:
+                _fail(batch, Missed(type(e).__name__))  # nobody waits for ever, whatever happened here
+                raise
+            else:
+                _tell(batch, rows)
+
+    async def _fetch(self, hashes: list[str]) -> list[Any]:
+        connection = self._idle.pop() if self._idle else await asyncpg.connect(**self._where)
+        try:
+            rows: list[Any] = await connection.fetch(_POSTGRESQL, hashes)
+        except BaseException:
+            connection.terminate()
+            raise
+        self._idle.append(connection)
+        return rows
+
+    def close(self) -> None:
+        idle, self._idle = self._idle, []
+        if self._loop is not None and not self._loop.is_closed():
+            for connection in idle:
+                self._loop.call_soon_threadsafe(connection.terminate)
+
+
+def _tell(batch: Asked, rows: list[Any]) -> None:
+    found = {row[0]: Glance(*row) for row in rows}
+    for token_hash, answers in batch.items():
+        for answer in answers:
+            if not answer.done():  # whoever asked may be gone
+                answer.set_result(found.get(token_hash))
+
+
+def _fail(batch: Asked, error: Missed) -> None:
+    for answers in batch.values():
+        for answer in answers:
+            if not answer.done():
+                answer.set_exception(error)
+
+
+def _where(url: URL) -> dict[str, Any]:
+    """SQLAlchemy's URL as asyncpg takes it."""
+    socket = url.query.get("unix_sock")
+    folder = socket.rpartition("/")[0] if isinstance(socket, str) else None
+    return {
+        "host": folder or url.host or "127.0.0.1",
+        "port": int(socket.rpartition(".")[2]) if isinstance(socket, str) else url.port or 5432,
+        "user": url.username or "postgres",
+        "password": url.password,
+        "database": url.database,
+        "timeout": ANSWER_S,
+    }
+
+
+def glances(url: str) -> Glances:
+    """For this database."""
+    parsed = normal(url)
+    return SqliteGlances(parsed) if parsed.get_backend_name() == "sqlite" else PostgresGlances(parsed)

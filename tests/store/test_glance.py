@@ -1,0 +1,129 @@
+"""The poll path's one read: the right device for each token, together or alone."""
+
+import asyncio
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from skylift.store import devices
+from skylift.store.db import Database
+from skylift.store.glance import Glance, Missed, glances
+
+NOW = datetime(2026, 11, 23, tzinfo=UTC)
+
+
+def enroll(database: Database, count: int) -> None:
+    def fill(conn: Any) -> None:
+        for number in range(count):
+            made = devices.insert(
+                conn,
+                device_id=f"d-{number}",
+                device_type="t",
+                token_hash=f"hash-{number}",
+                labels={},
+                now=NOW,
+            )
+            devices.set_facts(conn, made.pk, f"1.{number}", None, None)
+
+    database.write(fill)
+
+
+def test_each_token_gets_its_own_device(database: Database, database_url: str) -> None:
+    enroll(database, 50)
+
+    async def ask() -> list[Glance | None]:
+        eyes = glances(database_url)
+        try:
+            asked = [eyes.find(f"hash-{n}") for n in (*range(50), 7, 7)] + [eyes.find("nobody's")]
+            first = list(await asyncio.gather(*asked))
+            return [*first, await eyes.find("hash-3")]
+        finally:
+            eyes.close()
+
+    *known, nobody, alone = asyncio.run(ask())
+    assert nobody is None
+    assert [seen.device_id for seen in known if seen] == [f"d-{n}" for n in (*range(50), 7, 7)]
+    assert alone is not None
+    with database.read() as conn:
+        row = devices.find_device(conn, "d-3")
+    assert row is not None
+    for field in Glance._fields:
+        assert getattr(alone, field) == getattr(row, field)
+
+
+def test_what_was_written_a_moment_ago_is_seen(database: Database, database_url: str) -> None:
+    enroll(database, 1)
+
+    async def ask() -> None:
+        eyes = glances(database_url)
+        try:
+            for version in ("2.0", "3.0"):
+                with database.read() as conn:
+                    pk = devices.find_device(conn, "d-0").pk  # type: ignore[union-attr]
+                await asyncio.to_thread(
+                    database.write, lambda conn, v=version, pk=pk: devices.set_facts(conn, pk, v, None, None)
+                )
+                seen = await eyes.find("hash-0")
+                assert seen is not None
+                assert seen.current_version == version
+        finally:
+            eyes.close()
+
+    asyncio.run(ask())
+
+
+def test_one_who_goes_away_takes_nobody_along(database: Database, database_url: str) -> None:
+    enroll(database, 2)
+
+    async def ask() -> None:
+        eyes = glances(database_url)
+        try:
+            leaves, stays, other = eyes.find("hash-0"), eyes.find("hash-0"), eyes.find("hash-1")
+            leaves.cancel()
+            assert (await stays).device_id == "d-0"  # type: ignore[union-attr]
+            assert (await other).device_id == "d-1"  # type: ignore[union-attr]
+        finally:
+            eyes.close()
+
+    asyncio.run(ask())
+
+
+@pytest.mark.parametrize(
+    "url", ["sqlite:///{home}/nowhere/skylift.db", "postgresql://skylift@127.0.0.1:1/none"]
+)
+def test_a_database_that_is_not_there_is_a_miss_and_no_wait(url: str, tmp_path: Path) -> None:
+    async def ask() -> None:
+        eyes = glances(url.format(home=tmp_path))
+        for _ in range(2):  # and again: nothing is left half open
+            with pytest.raises(Missed):
+                await asyncio.wait_for(eyes.find("hash"), 10)
+
+    asyncio.run(ask())
+
+
+_CUT = """
+    SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+    WHERE datname = current_database() AND pid <> pg_backend_pid() AND query LIKE '%ANY($1)%'
+"""
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_a_lost_connection_is_made_anew(database: Database, database_url: str) -> None:
+    enroll(database, 1)
+
+    async def ask() -> None:
+        eyes = glances(database_url)
+        try:
+            assert await eyes.find("hash-0") is not None
+            with database.read() as conn:
+                conn.exec_driver_sql(_CUT)
+            with pytest.raises(Missed):
+                await eyes.find("hash-0")
+            assert await eyes.find("hash-0") is not None
+        finally:
+            eyes.close()
+
+    asyncio.run(ask())
