@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from conftest import free_port
 from skylift.cli.app import app
 from skylift.testkit.image import build
+from skylift.testkit.postgresql import free_port
 from skylift.testkit.stage import Stage
 
 from .conftest import Cli, Said

@@ -1,7 +1,6 @@
 """One writer, many readers: what was answered is durable, and nothing that goes wrong is anybody else's."""
 
 import asyncio
-import os
 import sqlite3
 import subprocess
 import sys
@@ -14,11 +13,12 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from conftest import START, Cluster, answers, start_cluster, unprivileged, wait_until
+from conftest import START, wait_until
 from skylift.core.errors import Rejected, Unavailable
 from skylift.store import devices
 from skylift.store.db import Connection, Database, migrate
 from skylift.store.tables import settings_kv
+from skylift.testkit.postgresql import Cluster
 
 
 def put(key: str, value: int = 1) -> Callable[[Connection], str]:
@@ -222,6 +222,7 @@ WRITER = """
 import sys
 from skylift.store.db import Database
 from skylift.store.tables import settings_kv
+from skylift.testkit.postgresql import Cluster
 database = Database(sys.argv[1])
 for n in range(100_000):
     database.write(lambda conn: conn.execute(settings_kv.insert().values(key=f"k{n}", value=n)))
@@ -251,7 +252,7 @@ def test_a_killed_writer_loses_nothing_that_was_answered(database_url: str) -> N
 @pytest.fixture
 def own(cluster: Cluster) -> Iterator[Cluster]:
     """A PostgreSQL of the test's own, that it may kill."""
-    made = start_cluster(cluster.binaries)
+    made = Cluster.make()
     yield made
     made.stop()
 
@@ -369,23 +370,14 @@ def test_an_outage_is_told_and_survived(own: Cluster) -> None:
     migrate(own.url(name))
     database = Database(own.url(name))
     database.write(put("before"))
-    own.sql("CHECKPOINT")  # this cluster does not sync
-    os.kill(own.server.pid, 9)
-    own.server.wait()
+    own.crash()
     held = [database.submit(put(f"k{n}")) for n in range(20)]
     for future in held:
         with pytest.raises(Unavailable):
             future.result(10)
     with pytest.raises(Unavailable), database.read() as conn:
         conn.exec_driver_sql("SELECT 1")
-    own.server = subprocess.Popen(
-        own.server.args,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        cwd=own.home,
-        **unprivileged(),
-    )
-    wait_until(lambda: answers(own), 30, "PostgreSQL answers again")
+    own.start()
     assert database.write(put("after")) == "after"
     assert keys(database) == {"before", "after"}
     database.close()

@@ -6,10 +6,10 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
-from conftest import Cluster
 from skylift.store.connect import normal, writing_engine
 from skylift.store.db import migrate
 from skylift.store.tables import metadata
+from skylift.testkit.postgresql import Cluster
 
 
 def differences(url: str) -> list[object]:

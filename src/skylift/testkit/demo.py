@@ -227,8 +227,8 @@ def _keep(show: Show) -> None:
     show.console.print(f"server: {stage.facts['url']}   token: {stage.environment['SKYLIFT_TOKEN']}")
     show.console.print("it stays up, with its devices, until you press Ctrl-C")
     try:
-        if stage.server is not None:
-            stage.server.wait()
+        if stage.server.process is not None:
+            stage.server.process.wait()
     except KeyboardInterrupt:
         show.console.print("stopping")
 
@@ -236,7 +236,7 @@ def _keep(show: Show) -> None:
 def _tail(show: Show) -> None:
     """The last words of the server and of a few devices."""
     home = show.stage.home
-    for log in (home / "server.log", *sorted((home / "devices").glob("*/agent.log"))[:3]):
+    for log in (home / "data.log", *sorted((home / "devices").glob("*/agent.log"))[:3]):
         if log.exists():
             show.console.print(f"[dim]{log.parent.name}/{log.name}[/dim]")
             show.console.print(log.read_text(errors="replace")[-1500:], markup=False, highlight=False)

@@ -8,7 +8,7 @@ because an acknowledged report is a promise of the server's. Devices install not
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -76,11 +76,12 @@ class SimulatedDevice:
 
 
 class Fleet:
-    """Devices against one server. `run` until `stop`; the memory stays."""
+    """Devices against one server, or several: then each request goes to any of them. `run` until `stop`; the
+    memory stays."""
 
     def __init__(
         self,
-        url: str,
+        urls: str | Sequence[str],
         claim: str,
         count: int,
         *,
@@ -90,7 +91,8 @@ class Fleet:
         manners: dict[Manner, float] | None = None,
         pace: Pace | None = None,
     ) -> None:
-        self.url, self.claim, self.pace = url, claim, pace or Pace()
+        self.urls = [urls] if isinstance(urls, str) else list(urls)
+        self.claim, self.pace = claim, pace or Pace()
         draw = Random(seed)
         kinds, weights = zip(*(manners or {Manner.WELL: 1.0}).items(), strict=True)
         self.devices = [
@@ -133,7 +135,7 @@ class Fleet:
     async def _http(self) -> AsyncIterator[httpx2.AsyncClient]:
         limits = httpx2.Limits(max_connections=64, max_keepalive_connections=64)
         timeout = httpx2.Timeout(10.0, pool=60.0)
-        async with httpx2.AsyncClient(base_url=self.url, limits=limits, timeout=timeout) as http:
+        async with httpx2.AsyncClient(limits=limits, timeout=timeout) as http:
             yield http
 
     @property
@@ -281,7 +283,8 @@ class _Walk:
         headers = {"Authorization": f"Bearer {self.device.token}"}
         while not self.fleet.stopping:
             try:
-                answer = await self.http.request(method, path, headers=headers, **options)
+                url = self.device.draw.choice(self.fleet.urls) + path
+                answer = await self.http.request(method, url, headers=headers, **options)
             except httpx2.HTTPError:
                 self.fleet.outages += 1
                 await self.fleet.sleep(AGAIN_S * self.device.draw.uniform(0.5, 2.0))

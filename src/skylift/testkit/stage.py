@@ -11,8 +11,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,24 +18,12 @@ from typing import Any
 import httpx2
 
 from skylift.cli.client import Client
+from skylift.testkit.server import PATIENCE_S, Failed, Server, end, wait
+
+__all__ = ["DEVICE_TYPE", "PATIENCE_S", "PRODUCT", "Failed", "Stage", "wait"]
 
 PRODUCT, DEVICE_TYPE = "sensor", "sensor-v2"
-PATIENCE_S = 60.0  # for any one thing
 _PY = sys.executable
-
-
-class Failed(Exception):
-    """Something did not come out as told."""
-
-
-def wait(condition: Callable[[], Any], what: str, seconds: float = PATIENCE_S) -> Any:
-    """Until the condition holds; its value."""
-    until = time.monotonic() + seconds
-    while not (found := condition()):
-        if time.monotonic() > until:
-            raise Failed(f"not within {seconds:g} s: {what}")
-        time.sleep(0.05)
-    return found
 
 
 @dataclass
@@ -74,7 +60,7 @@ class Device:
 
     def stop(self) -> None:
         if self.process is not None:
-            _end(self.process)
+            end(self.process)
             self.process = None
 
     def runs(self) -> dict[str, Any]:
@@ -106,59 +92,62 @@ class Stage:
     facts: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
     devices: dict[str, Device] = field(default_factory=dict)
-    server: "subprocess.Popen[bytes] | None" = None
+    servers: list[Server] = field(default_factory=list)
 
     # --- the server --------------------------------------------------------------------------------
 
-    def serve(self, *words: str) -> None:
-        """Start the server and wait until it listens. Again after `kill_server`: the same one comes back."""
-        data = self.home / "data"
-        path = data / "server.json"
-        path.unlink(missing_ok=True)
-        port = self.facts["url"].rpartition(":")[2] if self.facts else "0"
-        mqtt = self.facts.get("mqtt", "").rpartition(":")[2] or "0"
-        # A test does not wait five minutes for a poll that the doorbell missed.
-        pace = {
-            "SKYLIFT_CHECK_INTERVAL_S": "10",
-            "SKYLIFT_CHECK_INTERVAL_WAITING_S": "5",
-            "SKYLIFT_CHECK_INTERVAL_BUSY_S": "5",
-        }
-        arguments = ["--data", str(data), "--port", port, "--mqtt-port", mqtt, *words]
-        with (self.home / "server.log").open("ab") as log:
-            self.server = subprocess.Popen(
-                [_PY, "-m", "skylift", "serve", *arguments],
-                env={**os.environ, **pace, **self.settings},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
-        wait(lambda: path.exists() or self.check_server(), "the server listens")
-        self.facts = json.loads(path.read_text())
+    def serve(self, *words: str, servers: int = 1) -> None:
+        """Start the server and wait until it listens. Again after `kill_server`: the same one comes back.
+
+        `servers` beside each other, all at once, share keys, blobs and the database that `settings` name.
+        """
+        if not self.servers:
+            shared = {}
+            if servers > 1:
+                shared = {
+                    "SKYLIFT_KEYS_DIR": str(self.home / "shared" / "keys"),
+                    "SKYLIFT_BLOBS": str(self.home / "shared" / "blobs"),
+                }
+            names = ["data", *(f"data-{number}" for number in range(1, servers))]
+            self.servers = [Server(self.home / name, self.settings | shared, words) for name in names]
+        absent = [server for server in self.servers if server.process is None]
+        for server in absent:
+            server.launch()
+        for server in absent:
+            server.listening()
+        self.facts = self.servers[0].facts
+        made = (server.data / "admin.token" for server in self.servers)
         self.environment = {
             **os.environ,
             "SKYLIFT_SERVER": self.facts["url"],
-            "SKYLIFT_TOKEN": (data / "admin.token").read_text().strip(),
+            "SKYLIFT_TOKEN": next(path for path in made if path.exists()).read_text().strip(),
             "SKYLIFT_KEY_PASSPHRASE": self.environment.get("SKYLIFT_KEY_PASSPHRASE")
             or secrets.token_urlsafe(24),
             "NO_COLOR": "1",
         }
 
-    def check_server(self) -> bool:
-        """False while it runs; raises `Failed` when it has ended."""
-        if self.server is not None and self.server.poll() is not None:
-            raise Failed(f"the server ended with exit code {self.server.returncode}")
-        return False
+    @property
+    def server(self) -> Server:
+        """The first, or only, server."""
+        return self.servers[0]
 
-    def kill_server(self) -> None:
+    @property
+    def urls(self) -> list[str]:
+        return [server.url for server in self.servers]
+
+    def check_server(self) -> bool:
+        """False while it runs; raises `Failed` when one has ended by itself."""
+        return any(server.check() for server in self.servers)
+
+    def kill_server(self, number: int = 0) -> None:
         """kill -9."""
-        if self.server is not None:
-            self.server.send_signal(signal.SIGKILL)
-            self.server.wait()
-            self.server = None
+        self.servers[number].kill()
 
     @property
     def client(self) -> Client:
-        return Client(self.facts["url"], self.environment["SKYLIFT_TOKEN"])
+        """An admin's, to any server that runs."""
+        running = next((server for server in self.servers if server.process is not None), self.server)
+        return Client(running.url, self.environment["SKYLIFT_TOKEN"])
 
     # --- the operator ------------------------------------------------------------------------------
 
@@ -275,15 +264,6 @@ class Stage:
                 device.process.terminate()
         for device in self.devices.values():
             device.stop()
-        if self.server is not None:
-            _end(self.server)
+        for server in self.servers:
+            server.stop()
         shutil.rmtree(self.home, ignore_errors=True)
-
-
-def _end(process: "subprocess.Popen[bytes]") -> None:
-    process.terminate()
-    try:
-        process.wait(10)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
