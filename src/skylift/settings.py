@@ -22,6 +22,19 @@ class Settings(BaseSettings):
 
     data_dir: Path = Path("skylift-data")
     database_url: str = Field(default="", description="Empty: SQLite in data_dir.")
+    keys_dir: Path | None = Field(
+        default=None, description="The two online keys; else keys/ in data_dir. Several servers share them."
+    )
+    new_keys: bool = Field(
+        default=False,
+        description="Start with other online keys than the roots name: a key ceremony is about to.",
+    )
+    blobs: str = Field(
+        default="", description="The folder of images and deltas; else blobs/ in data_dir. Servers share it."
+    )
+    admin_token: str = Field(
+        default="", description="The first admin's token; else made at the first start, into admin.token."
+    )
     host: str = "127.0.0.1"
     port: int = Field(default=8080, ge=0, le=65535)
     mqtt_url: str = Field(

@@ -35,6 +35,7 @@ from skylift.engine.broker import EmbeddedBroker, free_port
 from skylift.engine.checkin import Checkin, LiveCache
 from skylift.engine.loop import Loop
 from skylift.engine.notify import Doorbell, PhaseBell
+from skylift.engine.online import OnlineKeys
 from skylift.engine.outbox import Courier
 from skylift.engine.pace import Load, Pace
 from skylift.engine.rollback import roll_back
@@ -43,6 +44,7 @@ from skylift.store import access as stored
 from skylift.store import devices, outbox
 from skylift.store.db import Database, migrate
 from skylift.store.glance import Glances, glances
+from skylift.store.notices import Listener
 
 LOG = structlog.get_logger("skylift")
 Clock = Callable[[], datetime]
@@ -73,8 +75,14 @@ class SeenBook:
     def flush(self) -> None:
         with self._lock:
             contacts, self._contacts = self._contacts, {}
-        if contacts:
+        if not contacts:
+            return
+        try:
             self._database.write(lambda conn: devices.touch(conn, contacts))
+        except SkyliftError:  # an outage: they are written when it is over
+            with self._lock:
+                self._contacts = contacts | self._contacts
+            raise
 
 
 @dataclass
@@ -82,8 +90,9 @@ class Chores:
     """What the loop does now and then."""
 
     database: Database
-    online: signing.OnlineKeys
+    online: OnlineKeys
     seen: SeenBook
+    blobs: BlobStore
     _due: dict[str, datetime] = field(default_factory=dict)
 
     def __call__(self, now: datetime) -> None:
@@ -94,6 +103,7 @@ class Chores:
         if self._is_due("sweep", now, SWEEP_EVERY):
             self.database.write(lambda conn: stored.forget_kept(conn, now - KEEP_ANSWERS))
             self.database.write(lambda conn: outbox.sweep(conn, now - KEEP_EFFECTS))
+            self.blobs.sweep()
 
     def _is_due(self, name: str, now: datetime, every: timedelta) -> bool:
         due = self._due.get(name, now)
@@ -124,8 +134,11 @@ class SkyliftServer:
     bell: Doorbell | None
     eyes: Glances
     load: Load
+    listener: Listener | None
 
     def start(self) -> None:
+        if self.listener is not None:
+            self.listener.start()
         self.loop.start()
         self.courier.start()
 
@@ -133,6 +146,8 @@ class SkyliftServer:
         """Finish what is under way; nothing that was acknowledged depends on this."""
         self.courier.stop()
         self.loop.stop()
+        if self.listener is not None:
+            self.listener.stop()
         if self.bell is not None:
             self.bell.close()
         if self.broker is not None:
@@ -161,14 +176,24 @@ def build(settings: Settings, clock: Clock = utc_now) -> SkyliftServer:
     data.mkdir(parents=True, exist_ok=True)
     migrate(settings.database)
     database = Database(settings.database)
-    blobs = BlobStore(data / "blobs")
-    blobs.sweep()
-    online = signing.OnlineKeys.open(data / "keys")
-    _first_token(database, data / "admin.token", clock)
+    try:
+        return _assemble(settings, database, clock)
+    except BaseException:
+        database.close()
+        raise
+
+
+def _assemble(settings: Settings, database: Database, clock: Clock) -> SkyliftServer:
+    data = settings.data_dir
+    blobs = BlobStore(Path(settings.blobs) if settings.blobs else data / "blobs", shared=bool(settings.blobs))
+    blobs.sweep(starting=True)
+    online = OnlineKeys.open(settings.keys_dir or data / "keys")
+    database.write(lambda conn: online.claim(conn, settings.new_keys))
+    access.first_token(database, data / "admin.token", settings.admin_token, clock())
     deadlines = _deadlines(settings)
     lives = LiveCache(database)
     seen = SeenBook(database)
-    loop = Loop(database, clock, deadlines, lives, (Chores(database, online, seen),))
+    loop = Loop(database, clock, deadlines, lives, (Chores(database, online, seen, blobs),))
     broker, bell = _doorbell(settings, database)
     courier = Courier(database, _handlers(database, blobs, clock, deadlines, bell), clock)
 
@@ -197,7 +222,8 @@ def build(settings: Settings, clock: Clock = utc_now) -> SkyliftServer:
     )
     eyes = glances(settings.database)
     app = Poll(build_app(context), context, eyes)
-    return SkyliftServer(settings, database, app, loop, courier, seen, broker, bell, eyes, load)
+    listener = Listener(settings.database, lives.invalidate) if database.dialect == "postgresql" else None
+    return SkyliftServer(settings, database, app, loop, courier, seen, broker, bell, eyes, load, listener)
 
 
 def _deadlines(settings: Settings) -> Deadlines:
@@ -244,24 +270,6 @@ def _handlers(
         "rollback": send_back,
         "doorbell": PhaseBell(database, bell) if bell is not None else nobody,
     }
-
-
-def _first_token(database: Database, path: Path, clock: Clock) -> None:
-    """The first admin's token, where there is none yet. The file is written before the row: a crash between
-    them costs a second try, not a server nobody can enter."""
-    with database.read() as conn:
-        if stored.tokens(conn):
-            return
-    if not path.exists():
-        temporary = path.with_name("admin.token.new")
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(handle, "w") as file:
-            file.write("op_" + os.urandom(32).hex() + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    token = path.read_text().strip()
-    database.write(lambda conn: access.make_token(conn, "admin", "admin", "skylift", clock(), token=token))
 
 
 # --- serving -----------------------------------------------------------------------------------------

@@ -90,7 +90,7 @@ def test_a_crash_between_two_deltas_costs_only_the_time(lab: Lab) -> None:
     finally:
         lab.database.write = writes  # type: ignore[method-assign] # and comes back
     assert len(deltas(lab)) == 1
-    lab.blobs.sweep()
+    lab.blobs.sweep(starting=True)
     maker(lab)({"release": new})
     assert set(deltas(lab)) == {("0", "1"), ("1", "0")}
 

@@ -231,7 +231,7 @@ def test_a_crash_during_an_upload_leaves_nothing_after_the_next_start(tmp_path: 
     (store.incoming / "tmpdelta").mkdir()
     (store.incoming / "tmpdelta" / "delta.new").write_bytes(b"half a delta")
     again = BlobStore(tmp_path / "blobs")
-    again.sweep()
+    again.sweep(starting=True)
     assert files_below(tmp_path / "blobs") == [stored.sha256]
     assert list(again.incoming.iterdir()) == []
     assert again.has(stored.sha256)

@@ -7,7 +7,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -309,28 +308,36 @@ def test_a_commit_whose_answer_got_lost_is_not_repeated(shared: str) -> None:
 
 @pytest.mark.postgresql
 def test_a_deadlock_is_run_again(shared: str) -> None:
-    one, two = Database(shared), Database(shared)
+    """With somebody who does not write in turns, such as a person at psql."""
+    database = Database(shared)
     for key in ("a", "b"):
-        one.write(put(key, 0))
-    meet = threading.Barrier(2)
+        database.write(put(key, 0))
+    touch = "UPDATE settings_kv SET value = (value::int + 1)::text WHERE key = '{}'"
+    holds, go, runs = threading.Event(), threading.Event(), []
 
-    def both(first: str, second: str) -> Callable[[Connection], None]:
-        def deed(conn: Connection) -> None:
-            touch = "UPDATE settings_kv SET value = (value::int + 1)::text WHERE key = '{}'"
-            conn.exec_driver_sql(touch.format(first))
-            with suppress(threading.BrokenBarrierError):
-                meet.wait(2)  # both hold their first row; the second time nobody comes
-            conn.exec_driver_sql(touch.format(second))
+    def deed(conn: Connection) -> None:
+        runs.append(1)
+        conn.exec_driver_sql(touch.format("a"))
+        holds.set()
+        assert go.wait(10)
+        conn.exec_driver_sql(touch.format("b"))
 
-        return deed
-
-    futures: list[Future[None]] = [one.submit(both("a", "b")), two.submit(both("b", "a"))]
-    for future in futures:
-        future.result(30)
-    with one.read() as conn:
+    engine = sa.create_engine(shared.replace("postgresql", "postgresql+pg8000"), poolclass=sa.NullPool)
+    with engine.begin() as person:
+        person.exec_driver_sql("SET deadlock_timeout = '1h'")  # the deed is who finds out
+        person.exec_driver_sql(touch.format("b"))
+        future: Future[None] = database.submit(deed)
+        assert holds.wait(10)
+        waiting = threading.Thread(target=lambda: person.exec_driver_sql(touch.format("a")))
+        waiting.start()
+        wait_until(lambda: waits_for_a_lock(shared), what="the person waits for the deed")
+        go.set()
+        waiting.join(20)
+    future.result(30)
+    assert len(runs) == 2
+    with database.read() as conn:
         assert set(conn.execute(sa.select(settings_kv.c.value)).scalars()) == {2}
-    one.close()
-    two.close()
+    database.close()
 
 
 @pytest.mark.postgresql

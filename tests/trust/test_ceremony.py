@@ -11,6 +11,7 @@ import pytest
 
 from skylift.core.errors import Rejected
 from skylift.engine import publish, signing
+from skylift.engine.online import OnlineKeys
 from skylift.engine.publish import NewRelease
 from skylift.store import trustfiles
 from skylift.store.db import Database
@@ -159,7 +160,7 @@ def test_without_release_keys_for_a_product_it_has_no_release(lab: Lab) -> None:
 
 
 def test_the_online_keys_are_made_once(bare: Lab) -> None:
-    again = signing.OnlineKeys.open(bare.directory / "server")
+    again = OnlineKeys.open(bare.directory / "server")
     assert again.public() == bare.online.public()
     assert again.image.public_key.keyid != again.director.public_key.keyid
 

@@ -12,7 +12,7 @@ from skylift.api.metrics import Metrics
 from skylift.core.deadlines import Deadlines
 from skylift.engine.blobs import BlobStore
 from skylift.engine.checkin import Checkin
-from skylift.engine.signing import OnlineKeys
+from skylift.engine.online import OnlineKeys
 from skylift.store.db import Connection, Database
 
 T = TypeVar("T")

@@ -12,6 +12,7 @@ from skylift.api import views
 from skylift.api.auth import Viewer
 from skylift.api.context import Context, context_of
 from skylift.api.deployments import DeploymentId
+from skylift.core.errors import Unavailable
 from skylift.core.lifecycle import ENDED
 from skylift.engine.deployments import unknown
 from skylift.store import deployments, events
@@ -46,7 +47,10 @@ async def _frames(request: Request, context: Context, deployment_id: str, after:
     quiet = 0.0
     yield "retry: 2000\n\n"
     while not await request.is_disconnected():
-        after, frame, over = await asyncio.to_thread(_next, context, deployment_id, after)
+        try:
+            after, frame, over = await asyncio.to_thread(_next, context, deployment_id, after)
+        except Unavailable:  # an outage of the database: the stream goes on behind it
+            frame, over = "", False
         if frame:
             quiet = 0.0
             yield frame

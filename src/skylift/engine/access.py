@@ -1,10 +1,12 @@
 """Who may do what: operators' tokens and roles. Tokens are kept as SHA-256 only."""
 
 import hashlib
+import os
 import secrets
 from collections.abc import Callable
 from datetime import datetime
 from enum import IntEnum
+from pathlib import Path
 from secrets import token_bytes
 from typing import Any
 
@@ -12,7 +14,7 @@ from skylift.core.errors import Kind, Rejected, invalid
 from skylift.core.ids import check_name, mint
 from skylift.store import access, events
 from skylift.store.access import Kept, OperatorToken
-from skylift.store.db import Connection
+from skylift.store.db import Connection, Database
 
 MIN_TOKEN = 16  # characters of a token somebody else made
 
@@ -57,6 +59,45 @@ def make_token(
     access.insert_token(conn, row, token_hash(made))
     events.record(conn, actor, "token.create", token_id, {"name": name, "role": role}, now)
     return token_id, made
+
+
+def first_token(database: Database, path: Path, given: str, now: datetime) -> None:
+    """The first admin's token, where there is none yet: `given` or, left in the file `path`, one made here.
+
+    Of several servers that start together one makes it. The file has another name until the row is there: a
+    crash between them costs a second try, not a server nobody can enter.
+    """
+    fresh = path.with_name(f"{path.name}.new")
+    with database.read() as conn:
+        if not fresh.exists() and access.tokens(conn):
+            return
+    if given and len(given) < MIN_TOKEN:
+        raise invalid("admin_token", f"{len(given)} characters", f"at least {MIN_TOKEN} characters")
+    token = given or _in_file(fresh)
+
+    def deed(conn: Connection) -> bool:
+        if access.tokens(conn):
+            return access.by_token(conn, token_hash(token)) is not None  # before a crash, by this server
+        make_token(conn, "admin", "admin", "skylift", now, token=token)
+        return True
+
+    if database.write(deed) and not given:
+        fresh.replace(path)
+    else:
+        fresh.unlink(missing_ok=True)
+
+
+def _in_file(path: Path) -> str:
+    """The token in this file; made and written where there is none."""
+    if not path.exists():
+        temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "w") as file:
+            file.write("op_" + secrets.token_hex(32) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    return path.read_text().strip()
 
 
 def revoke(conn: Connection, token_id: str, actor: str, now: datetime) -> None:

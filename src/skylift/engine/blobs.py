@@ -8,6 +8,7 @@ import hashlib
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from skylift.core.errors import Kind, Rejected, Unavailable
+
+LEFTOVER_S = 3600.0  # an upload that lives brings bytes more often, a delta takes minutes
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,20 +97,27 @@ def _disk() -> Iterator[None]:
 
 
 class BlobStore:
-    """A directory of blobs, two letters of the digest as folders."""
+    """A directory of blobs, two letters of the digest as folders. A `shared` one is other servers' too."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, shared: bool = False) -> None:
         self.directory = directory
+        self._shared = shared
         self.incoming = directory / "incoming"
         self.incoming.mkdir(parents=True, exist_ok=True)
 
-    def sweep(self) -> None:
-        """Remove what an interrupted upload or delta left; only when none runs (at the start)."""
+    def sweep(self, starting: bool = False) -> None:
+        """Remove what interrupted uploads and deltas left: what nobody has touched for an hour and, at the
+        start of the one server of a directory, everything."""
+        alone = starting and not self._shared
+        oldest = time.time() - LEFTOVER_S
         for leftover in self.incoming.iterdir():
-            if leftover.is_dir():
-                shutil.rmtree(leftover)
-            else:
-                leftover.unlink()
+            with suppress(FileNotFoundError):  # another server sweeps too, or it was an upload that ended
+                if not alone and leftover.stat().st_mtime > oldest:
+                    continue
+                if leftover.is_dir():
+                    shutil.rmtree(leftover)
+                else:
+                    leftover.unlink()
 
     def path(self, sha256: str) -> Path:
         return self.directory / sha256[:2] / sha256

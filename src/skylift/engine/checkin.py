@@ -65,26 +65,27 @@ class LiveCache:
         self._known: tuple[dict[str, LiveRow], list[Live]] = ({}, [])
         self._mark: object = None
         self._read_at = -CACHE_S
-        self._changes = 0
+        self._change = self._read_after = object()  # the last one; and the last before the rows were read
         self._lock = threading.Lock()
 
     def invalidate(self) -> None:
-        """Something changed: look again at the next question."""
-        self._changes += 1
-        self._read_at = -CACHE_S
+        """Something changed: look again at the next question, also where a look is under way."""
+        self._change = object()
 
     def get(self) -> tuple[dict[str, LiveRow], list[Live]]:
         """Rows by id, and the order of precedence."""
-        if monotonic() - self._read_at < CACHE_S:
+        if self._is_fresh():
             return self._known
         with self._lock:
-            if monotonic() - self._read_at >= CACHE_S:
-                begun, changes = monotonic(), self._changes
+            if not self._is_fresh():
+                change, begun = self._change, monotonic()
                 with self._database.read() as conn:
                     self._look(conn)
-                if changes == self._changes:  # else something changed while we read: look again
-                    self._read_at = begun
+                self._read_at, self._read_after = begun, change
             return self._known
+
+    def _is_fresh(self) -> bool:
+        return self._change is self._read_after and monotonic() - self._read_at < CACHE_S
 
     def _look(self, conn: Connection) -> None:
         mark = deployments.live_mark(conn)

@@ -4,7 +4,7 @@ import re
 from datetime import datetime
 
 from skylift.engine import director, signing
-from skylift.engine.signing import OnlineKeys
+from skylift.engine.online import OnlineKeys
 from skylift.store import trustfiles
 from skylift.store.db import Database
 from skylift.store.devices import Device
@@ -43,4 +43,5 @@ def order(database: Database, online: OnlineKeys, device: Device, filename: str,
     if row is None or (filename == "timestamp.json" and director.is_stale(row, now)):
         row = database.write(lambda conn: director.renew(conn, device.pk, now))
     with database.read() as conn:
+        online.check(conn)
         return director.file(conn, row, device.device_id, filename, online.director)

@@ -6,43 +6,19 @@ is verified before it is stored, and nothing is published that would not verify 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from skylift.core.errors import Kind, Rejected, invalid
+from skylift.engine.online import OnlineKeys
 from skylift.store import events, outbox, releases, trustfiles
 from skylift.store.db import Connection
 from skylift.store.trustfiles import Pending, TrustFile
-from skylift.trust import ceremony, files, keys
+from skylift.trust import ceremony, files
 from skylift.trust.files import Metadata, Root, Targets, valid_signature, verifies
 from skylift.trust.keys import Key
 from skylift.trust.keys import Signature as Signature  # what the API hands to `sign`
 from skylift.trust.roles import DIRECTOR, IMAGE, PRODUCT, rule, target_path
-
-
-@dataclass(frozen=True, slots=True)
-class OnlineKeys:
-    """The server's own keys, in its data directory."""
-
-    image: keys.KeySigner
-    director: keys.KeySigner
-
-    @classmethod
-    def open(cls, directory: Path) -> "OnlineKeys":
-        """Load them; made at the first start."""
-        return cls(
-            keys.load_or_make(directory / "online-image.pem"),
-            keys.load_or_make(directory / "online-director.pem"),
-        )
-
-    def public(self) -> dict[str, Any]:
-        return {
-            "image": keys.public_dict(self.image.public_key),
-            "director": keys.public_dict(self.director.public_key),
-        }
-
 
 # --- the ceremony's files ---------------------------------------------------------------------------
 
@@ -56,6 +32,7 @@ def take_ceremony(
     changed |= _take_root(conn, DIRECTOR, given["director_root"], online.director.public_key, now)
     changed |= _take_targets(conn, given["targets"], now)
     if changed:
+        online.claim(conn, replace=True)  # the roots name them: checked above
         _publish_snapshot(conn, online, now)
         events.record(conn, actor, "trust.ceremony", "roots", trustfiles.versions(conn, IMAGE), now)
 
@@ -302,6 +279,7 @@ def _publish_timestamp(
     conn: Connection, online: OnlineKeys, snapshot_version: int, snapshot: bytes, now: datetime
 ) -> None:
     number = trustfiles.versions(conn, IMAGE).get("timestamp", 0) + 1
+    online.check(conn)
     stamp = files.timestamp(IMAGE, number, snapshot_version, snapshot, now)
     _put(conn, IMAGE, "timestamp", number, files.sign(stamp, [online.image]), stamp.expires, now)
 

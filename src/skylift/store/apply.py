@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 
 from skylift.core.lifecycle import DEPLOYMENT_MOVES, ENDED, DeploymentStatus
 from skylift.core.world import EndPhase, Finish, OpenPhase, Pause, PhaseState, Plan, Start, Stop, World
-from skylift.store import events, outbox
+from skylift.store import events, notices, outbox
 from skylift.store.tables import deployments, phases
 
 # A deployment that waits is looked at this often, so that its notes keep counting; events wake it at once.
@@ -38,6 +38,7 @@ def change(conn: Connection, world: World, now: datetime, **values: Any) -> bool
         .where(deployments.c.id == world.deployment, deployments.c.generation == world.generation)
         .values(generation=world.generation + 1, **{"wake_at": None, **values})
     )
+    notices.say(conn)
     return changed.rowcount == 1
 
 

@@ -21,13 +21,15 @@ BUSY_S = (
     10.0  # another process holds SQLite's write lock (a backup, a migration): wait that long, then say so
 )
 SOCKET_S = 60.0  # the longest question we ask PostgreSQL (a preview over millions of devices) takes seconds
+FROZEN_S = 30.0  # a server that stops in the middle of a transaction is cut off: the others wait for it
+ANSWER_S = 10.0  # ... and the shortest, which only shows that the connection still is one
 POOL = 8  # readers kept open; more are made when needed: a reader in the event loop must never queue for one
 
 # PostgreSQL's words (SQLSTATE) for "another transaction was in the way: try again".
 _DUPLICATE = "23505"  # another server inserted it a moment ago: looked at again, it is there
 _COLLISIONS = frozenset({"40001", "40P01", "55P03", _DUPLICATE})
-# ... and for "I am going away": classes 08 (connection), 53 (resources), 57P (shutdown).
-_GONE = ("08", "53", "57P")
+# ... and for "I am going away": classes 08 (connection), 53 (resources), 57P (shutdown); 25P03: see FROZEN_S.
+_GONE = ("08", "53", "57P", "25P03")
 # SQLite's: locked, full, unreadable. None of them says anything about the deed; all others do.
 _SQLITE_GONE = (
     "SQLITE_BUSY",
@@ -71,7 +73,19 @@ def writing_engine(url: URL) -> Engine:
     """One connection at a time, for the writer thread and for migrations. Begins with the write lock held."""
     if url.get_backend_name() == "sqlite":
         return _sqlite(url, "BEGIN IMMEDIATE", readonly=False, poolclass=NullPool)
-    return _postgresql(url, poolclass=NullPool)
+    engine = _postgresql(url, poolclass=NullPool)
+
+    @event.listens_for(engine, "connect")
+    def prepare(connection: Any, _record: object) -> None:
+        connection.execute_simple(f"SET idle_in_transaction_session_timeout = '{FROZEN_S:g}s'")
+
+    return engine
+
+
+def listening_engine(url: URL) -> Engine:
+    """One connection at a time, outside any transaction; PostgreSQL only."""
+    options = {"isolation_level": "AUTOCOMMIT", "poolclass": NullPool}
+    return sa.create_engine(url, connect_args={"timeout": ANSWER_S, "tcp_keepalive": True}, **options)
 
 
 def reading_engine(url: URL) -> Engine:

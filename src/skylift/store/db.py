@@ -11,6 +11,9 @@ The rules:
 - A deed that raises is undone alone; the others of its group are not touched.
 - When the database is gone, whoever waits is told so (`Unavailable`); nothing waits for ever, and nothing
   that goes wrong in here ends the thread.
+- Of several servers on one PostgreSQL one writes at a time: a group begins by waiting for its turn. Side by
+  side their groups deadlocked (three servers took 1200 reports in 32 s; in turns it is 6 s), and what a deed
+  read would be old before it wrote. Who stops in the middle of a turn is cut off (`connect.FROZEN_S`).
 - SQLite: WAL and synchronous=FULL (NORMAL lost acknowledged reports in a simulated power cut);
   checkpoints run here, between groups, never in the foreground of a request.
 """
@@ -49,6 +52,7 @@ MAX_GROUP = 500  # deeds per commit: 500 rows a commit is where both databases s
 WAL_CHECKPOINT_BYTES = 4 << 20
 TRIES = 4  # of a single deed that collides with others'
 RECONNECTS = 1  # a connection that was lost (the database was restarted) is made anew; then it is an outage
+TURN = 0x536B7966  # the advisory lock whose holder writes: any number that is ours
 UNDECIDED_S = 10.0  # how long to ask about a commit whose answer got lost
 
 
@@ -216,6 +220,7 @@ class Database:
             if self._writing is None:
                 self._writing = self._writers.connect()
             with self._writing.begin():
+                self._take_turn(self._writing)
                 outcomes = [(job, *_run_alone(self._writing, job.deed)) for job in group]
                 mark = self._mark(self._writing)
         except Exception as e:  # noqa: BLE001 - kept, and judged by whoever called
@@ -226,6 +231,11 @@ class Database:
         self.stats.commits += 1
         self.stats.deeds += len(group)
         return outcomes
+
+    def _take_turn(self, connection: Connection) -> None:
+        """Held until the commit is there for all to see. SQLite's BEGIN IMMEDIATE is the same."""
+        if self.dialect == "postgresql":
+            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({TURN})")
 
     def _mark(self, connection: Connection) -> str | None:
         """The name of this transaction, to ask for it later. SQLite's commits answer, or did not happen."""

@@ -17,6 +17,7 @@ from skylift.core.offer import Live, Step
 from skylift.core.rollout import DeploymentConfig, PhaseConfig
 from skylift.core.window import Window
 from skylift.core.world import PhaseState
+from skylift.store import notices
 from skylift.store.tables import (
     artifacts,
     deployment_devices,
@@ -102,6 +103,7 @@ def insert(
             for number, new in enumerate(new_phases)
         ],
     )
+    notices.say(conn)
 
 
 def list_devices(conn: Connection, deployment_id: str, device_pks: Iterable[int]) -> None:

@@ -1,9 +1,8 @@
 """What happened: the one log behind SSE streams, time lines and the audit of operators' changes.
 
 An event is written in the transaction of what it tells, so it tells nothing that did not happen. `pk` is the
-event's number: streams resume behind it. One server commits in the order of these numbers. Of several
-servers on one PostgreSQL two may not: a stream can miss an event then, never a state: what is so is said by
-the deployment itself.
+event's number: streams resume behind it. Numbers are committed in their order, so that whoever has read up to
+one has missed none before it: of all servers on a database one writes at a time (`store.db`).
 """
 
 from dataclasses import dataclass

@@ -16,8 +16,8 @@ from skylift.core.errors import Rejected, Unavailable
 from skylift.engine import director, publish, repos, signing
 from skylift.engine.blobs import BlobStore
 from skylift.engine.director import OrderTarget
+from skylift.engine.online import OnlineKeys
 from skylift.engine.publish import NewRelease
-from skylift.engine.signing import OnlineKeys
 from skylift.store import devices, releases, trustfiles
 from skylift.store.db import Database
 from skylift.trust import files, keys

@@ -111,9 +111,14 @@ def load(path: Path, passphrase: bytes | None) -> KeySigner:
 
 
 def load_or_make(path: Path) -> KeySigner:
-    """The server's own key: made at first start, unencrypted, readable by its user alone."""
+    """The server's own key: made at first start, unencrypted, readable by its user alone. Of several servers
+    that start together on one folder one makes it, and all load that."""
     if not path.exists():
-        save(generate(), path, None)
+        try:
+            save(generate(), path, None)
+        except Rejected as e:
+            if e.code != "key_exists":
+                raise
     return load(path, None)
 
 
