@@ -6,6 +6,7 @@ again is useless. Nothing here believes what it is told.
 
 import json
 import secrets
+import ssl
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -53,6 +54,11 @@ class Transport:
             options["ca_certs"] = self.config.ca_file
         timeout = urllib3.Timeout(connect=CONNECT_S, read=READ_S)
         self._pool = urllib3.PoolManager(retries=False, timeout=timeout, maxsize=2, **options)
+        # An object store has a certificate of its own authority, or of the usual ones.
+        trusted = ssl.create_default_context()
+        if self.config.ca_file:
+            trusted.load_verify_locations(self.config.ca_file)
+        self._others = urllib3.PoolManager(retries=False, timeout=timeout, maxsize=2, ssl_context=trusted)
         self._headers = {"Authorization": f"Bearer {self.token}", "User-Agent": "skylift-agent"}
 
     def check(self, version: str, config_version: str, sha256: str) -> dict[str, Any]:
@@ -109,13 +115,9 @@ class Transport:
         `sha256` is the ETag a resumed download insists on. Gives up (`Unavailable`) on a line slower than the
         configured rate over a minute, and past the deadline.
         """
-        where = self._url(url)
-        own = urlsplit(where)[:2] == urlsplit(self.config.server)[:2]
-        headers = dict(self._headers) if own else {}  # the token is for our server only
-        if offset:
-            headers |= {"Range": f"bytes={offset}-", "If-Range": f'"{sha256}"'}
+        part = {"Range": f"bytes={offset}-", "If-Range": f'"{sha256}"'} if offset else {}
         try:
-            answer = self._pool.request("GET", where, headers=headers, preload_content=False, redirect=False)
+            answer = self._get(self._url(url), part)
             try:
                 if offset and answer.status == 200:
                     raise NotResumed("the server does not resume this file", 1)
@@ -126,6 +128,23 @@ class Transport:
                 answer.close()
         except urllib3.exceptions.HTTPError as e:
             raise Unavailable(f"the download broke: {e}", 5) from e
+
+    def _get(self, where: str, part: dict[str, str]) -> urllib3.BaseHTTPResponse:
+        """Follow one redirect: our server may send us to the object store where the bytes are. The token is
+        for our server only, and so is If-Range: others name the same bytes differently."""
+        own = urlsplit(self.config.server)[:2]
+        for _ in range(2):
+            ours = urlsplit(where)[:2] == own
+            headers = {**self._headers, **part} if ours else {k: v for k, v in part.items() if k == "Range"}
+            pool = self._pool if ours else self._others
+            answer = pool.request("GET", where, headers=headers, preload_content=False, redirect=False)
+            if answer.status not in (301, 302, 303, 307, 308):
+                break
+            answer.close()
+            where = urljoin(where, answer.headers.get("Location", ""))
+            if urlsplit(where).scheme not in ("https", own[0]):
+                raise Unavailable("the server sends us where there is no TLS", 60)
+        return answer
 
     def _paced(self, answer: urllib3.BaseHTTPResponse, remaining: int) -> Iterator[bytes]:
         started = window = time.monotonic()
