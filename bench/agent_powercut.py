@@ -155,14 +155,16 @@ def play(desk: Desk, scene: Scene, stride: int, pairs: int) -> Found:
         folder = _copy(desk, scene, scratch)
         if killed(desk.bench(folder), scene.update, scene.attempt, cut):
             found.cuts += 1
-            _recover(desk, scene, folder, found)
+            _recover(desk, scene, folder, found, 1)
     dice = random.Random(f"{scene.start}/{scene.update.name}")
     for _ in range(pairs):
         folder = _copy(desk, scene, scratch)
+        came = 0
         for _ in range(2):
             cut = Cut(dice.randint(1, expected), dice.choice(MODES), dice.random() < 0.5)
-            found.cuts += killed(desk.bench(folder), scene.update, scene.attempt, cut)
-        _recover(desk, scene, folder, found)
+            came += killed(desk.bench(folder), scene.update, scene.attempt, cut)
+        found.cuts += came
+        _recover(desk, scene, folder, found, came)
     shutil.rmtree(scratch)
     return found
 
@@ -174,14 +176,17 @@ def _copy(desk: Desk, scene: Scene, scratch: Path) -> Path:
     return folder
 
 
-def _recover(desk: Desk, scene: Scene, folder: Path, found: Found) -> None:
-    """The power is back: it boots something valid, and the update ends as it would have."""
-    outcome = desk.bench(folder).live(PluggedDisk(folder), scene.update, scene.attempt)
+def _recover(desk: Desk, scene: Scene, folder: Path, found: Found, cuts: int) -> None:
+    """The power is back: it boots something valid, and the update ends as it would have. As many cuts as there
+    are boot attempts may have used them up: then falling back is right."""
+    bench = desk.bench(folder)
+    outcome = bench.live(PluggedDisk(folder), scene.update, scene.attempt)
     found.bricked += outcome.bricked or not outcome.ran
     found.unverified += outcome.unverified
-    ends = "complete" if scene.update.healthy else "rolled_back"
+    used_up = cuts >= bench.config().boot_attempts and outcome.final == "rolled_back"
+    ends = "complete" if scene.update.healthy and not used_up else "rolled_back"
     runs = outcome.ran[-1] if outcome.ran else ""
-    must_run_it = scene.update.kind == "image" and scene.update.healthy
+    must_run_it = scene.update.kind == "image" and scene.update.healthy and not used_up
     # No last word: it had been delivered before the cut, nothing was left to say.
     runs_right = bool(desk.known.get(runs)) and (runs == scene.update.sha256 or not must_run_it)
     found.wrong += not runs_right or outcome.final not in (ends, "")

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from skylift.core.bucket import device_hash
-from skylift.store.tables import Instant, claims, devices, group_members, seen
+from skylift.store.tables import Document, Instant, claims, devices, group_members, seen
 
 ACTIVE = "active"
 DECOMMISSIONED = "decommissioned"
@@ -101,6 +101,43 @@ def insert(
     if made is None:
         raise AssertionError("inserted a line above, in this transaction")
     return made
+
+
+_MANY = """
+    INSERT INTO devices
+        (device_id, device_type, h, token_hash, current_version, labels, status, enrolled_at)
+"""
+_BY_ROWS = _MANY + "VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+_BY_ARRAYS = (
+    _MANY
+    + """
+    SELECT * FROM unnest(
+        CAST(:a AS text[]), CAST(:b AS text[]), CAST(:c AS bigint[]), CAST(:d AS text[]),
+        CAST(:e AS text[]), CAST(:f AS text[]), CAST(:g AS text[]), CAST(:h AS bigint[])
+    )
+"""
+)
+
+
+def insert_many(
+    conn: Connection,
+    given: Sequence[tuple[str, str, str, str, Mapping[str, str]]],
+    now: datetime,
+) -> None:
+    """New active devices, straight on the driver: (device_id, device_type, token_hash, current_version,
+    labels). For fleets that are brought over whole, and for simulated ones."""
+    at, document = Instant(), Document()
+    instant = at.process_bind_param(now, conn.dialect)
+    rows = [
+        (name, kind, device_hash(name), token, version,
+         document.process_bind_param(dict(labels), conn.dialect), ACTIVE, instant)
+        for name, kind, token, version, labels in given
+    ]  # fmt: skip
+    if conn.dialect.name == "postgresql":
+        columns = dict(zip("abcdefgh", map(list, zip(*rows, strict=True)), strict=True))
+        conn.execute(sa.text(_BY_ARRAYS), columns)
+    else:
+        conn.exec_driver_sql(_BY_ROWS, rows)
 
 
 def page(
