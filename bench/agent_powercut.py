@@ -177,8 +177,8 @@ def _copy(desk: Desk, scene: Scene, scratch: Path) -> Path:
 
 
 def _recover(desk: Desk, scene: Scene, folder: Path, found: Found, cuts: int) -> None:
-    """The power is back: it boots something valid, and the update ends as it would have. As many cuts as there
-    are boot attempts may have used them up: then falling back is right."""
+    """The power is back: it boots something valid, and the update ends as it would have. As many cuts as
+    there are boot attempts may have used them up: then falling back is right."""
     bench = desk.bench(folder)
     outcome = bench.live(PluggedDisk(folder), scene.update, scene.attempt)
     found.bricked += outcome.bricked or not outcome.ran

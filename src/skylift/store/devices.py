@@ -103,20 +103,19 @@ def insert(
     return made
 
 
-_MANY = """
+_BY_ROWS = """
     INSERT INTO devices
         (device_id, device_type, h, token_hash, current_version, labels, status, enrolled_at)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 """
-_BY_ROWS = _MANY + "VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
-_BY_ARRAYS = (
-    _MANY
-    + """
+_BY_ARRAYS = """
+    INSERT INTO devices
+        (device_id, device_type, h, token_hash, current_version, labels, status, enrolled_at)
     SELECT * FROM unnest(
         CAST(:a AS text[]), CAST(:b AS text[]), CAST(:c AS bigint[]), CAST(:d AS text[]),
         CAST(:e AS text[]), CAST(:f AS text[]), CAST(:g AS text[]), CAST(:h AS bigint[])
     )
 """
-)
 
 
 def insert_many(
