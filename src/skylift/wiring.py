@@ -24,8 +24,8 @@ from starlette.types import ASGIApp
 from skylift.api.app import build as build_app
 from skylift.api.auth import device_by_token
 from skylift.api.context import Context
+from skylift.api.front import Front
 from skylift.api.metrics import Metrics
-from skylift.api.poll import Poll
 from skylift.core.deadlines import Deadlines
 from skylift.core.errors import SkyliftError
 from skylift.core.lifecycle import UpdateState
@@ -39,6 +39,7 @@ from skylift.engine.online import OnlineKeys
 from skylift.engine.outbox import Courier
 from skylift.engine.pace import Load, Pace
 from skylift.engine.rollback import roll_back
+from skylift.engine.together import Reports
 from skylift.settings import Settings
 from skylift.store import access as stored
 from skylift.store import devices, outbox
@@ -214,6 +215,7 @@ def _assemble(settings: Settings, database: Database, clock: Clock) -> SkyliftSe
         clock=clock,
         poke=poke,
         seen=seen.note,
+        reports=Reports(deadlines),
         metrics=Metrics(database),
         max_body=settings.max_body_bytes,
         max_image=settings.max_image_bytes,
@@ -221,7 +223,7 @@ def _assemble(settings: Settings, database: Database, clock: Clock) -> SkyliftSe
         poll_in_loop=database.dialect == "sqlite",
     )
     eyes = glances(settings.database)
-    app = Poll(build_app(context), context, eyes)
+    app = Front(build_app(context), context, eyes)
     listener = Listener(settings.database, lives.invalidate) if database.dialect == "postgresql" else None
     return SkyliftServer(settings, database, app, loop, courier, seen, broker, bell, eyes, load, listener)
 

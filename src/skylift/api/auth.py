@@ -13,7 +13,7 @@ from starlette.requests import Request
 
 from skylift.api.context import Context, context_of
 from skylift.core.errors import Kind, Rejected
-from skylift.engine.access import Role, operator, role_named, token_hash
+from skylift.engine.access import Role, operator, role_named, token_hash, unknown_token
 from skylift.store import devices
 from skylift.store.db import Connection
 from skylift.store.devices import Device
@@ -33,12 +33,6 @@ def bearer(request: Request) -> str:
     if kind.lower() != "bearer" or not token.strip():
         raise Rejected("no_token", "Authorization: Bearer with a token is needed", kind=Kind.UNAUTHENTICATED)
     return token.strip()
-
-
-def unknown_token() -> Rejected:
-    return Rejected(
-        "unknown_token", "the token is not known, or not good any more", kind=Kind.UNAUTHENTICATED
-    )
 
 
 def device_by_token(conn: Connection, token: str) -> Device | None:

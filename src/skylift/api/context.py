@@ -13,6 +13,7 @@ from skylift.core.deadlines import Deadlines
 from skylift.engine.blobs import BlobStore
 from skylift.engine.checkin import Checkin
 from skylift.engine.online import OnlineKeys
+from skylift.engine.together import Reports
 from skylift.store.db import Connection, Database
 
 T = TypeVar("T")
@@ -30,6 +31,7 @@ class Context:
     clock: Callable[[], datetime]
     poke: Callable[[], None]
     seen: Callable[[int, datetime], None]
+    reports: Reports
     metrics: Metrics
     max_body: int
     max_image: int

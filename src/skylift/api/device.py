@@ -16,15 +16,17 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from skylift.api.auth import device_named
+from skylift.api.auth import bearer, device_named
 from skylift.api.context import Context, context_of
 from skylift.api.problems import rejected
 from skylift.core.errors import Rejected, invalid
 from skylift.core.ids import check_name, check_version
 from skylift.core.lifecycle import FINAL, Reason, UpdateState
 from skylift.engine import enroll as enrolling
+from skylift.engine.access import token_hash
 from skylift.engine.checkin import Answer, Ask, Needs
-from skylift.engine.reports import Recorded, Report, record
+from skylift.engine.reports import Recorded, Report
+from skylift.engine.together import Said
 
 router = APIRouter(tags=["devices' side"])
 MAX_QUERY = 200
@@ -124,6 +126,16 @@ class StatusAnswer(BaseModel):
 async def status(request: Request, body: Status) -> Response:
     """Durable when answered. A repeat or a late report is answered 200 with `recorded` false."""
     context = context_of(request)
+    # Strangers are turned away by a read: they never stand in the writer's queue.
+    if context.poll_in_loop:
+        pk = _known(request, context, body.device_id)
+    else:
+        pk = await asyncio.to_thread(_known, request, context, body.device_id)
+    return await take_down(context, pk, token_hash(bearer(request)), body)
+
+
+async def take_down(context: Context, pk: int, token: str, body: Status) -> Response:
+    """The report of the device with this key and token, in the writer's next group."""
     now = context.clock()
     report = Report(
         deployment=body.deployment,
@@ -134,18 +146,8 @@ async def status(request: Request, body: Status) -> Response:
         message=_clean(body.error_message or ""),
         image_sha256=body.image_sha256,
     )
-
-    # Strangers are turned away by a read: they never stand in the writer's queue.
-    if context.poll_in_loop:
-        _known(request, context, body.device_id)
-    else:
-        await asyncio.to_thread(_known, request, context, body.device_id)
-
-    def deed(conn: Any) -> tuple[int, Recorded]:
-        device = device_named(conn, request, body.device_id)
-        return device.pk, record(conn, device, report, now, context.deadlines)
-
-    pk, found = await context.write_async(deed)
+    said = Said(pk, token, report, now)
+    found: Recorded = await asyncio.wrap_future(context.database.submit_to(context.reports, said))
     context.seen(pk, now)
     if found.recorded and found.state in FINAL:
         context.poke()
@@ -159,14 +161,14 @@ async def status(request: Request, body: Status) -> Response:
     )
 
 
-def _known(request: Request, context: Context, device_id: str) -> None:
+def _known(request: Request, context: Context, device_id: str) -> int:
     with context.database.read() as conn:
-        device_named(conn, request, device_id)
+        return device_named(conn, request, device_id).pk
 
 
 def _clean(message: str) -> str:
     """Without what databases and terminals choke on."""
-    return "".join(c if c.isprintable() else " " for c in message)
+    return message if message.isprintable() else "".join(c if c.isprintable() else " " for c in message)
 
 
 class Enroll(BaseModel):

@@ -113,7 +113,12 @@ async def on_http(request: Request, error: Exception) -> Response:
 
 
 async def on_bug(request: Request, error: Exception) -> Response:
-    LOG.error("bug", path=request.url.path, exc_info=error)
+    return bug(request.url.path, error)
+
+
+def bug(path: str, error: Exception) -> Response:
+    """Our own mistake: logged, and nothing of it told."""
+    LOG.error("bug", path=path, exc_info=error)
     return problem(500, "internal_error", "something inside went wrong; it has been logged")
 
 

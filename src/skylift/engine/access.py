@@ -125,6 +125,12 @@ def operator(conn: Connection, token: str, now: datetime) -> OperatorToken | Non
     return found
 
 
+def unknown_token() -> Rejected:
+    return Rejected(
+        "unknown_token", "the token is not known, or not good any more", kind=Kind.UNAUTHENTICATED
+    )
+
+
 def is_kept(conn: Connection, actor: str, key: str) -> bool:
     """Whether a request under this key has been answered."""
     return access.kept(conn, actor, key) is not None

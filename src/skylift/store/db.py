@@ -9,6 +9,7 @@ The rules:
 - A deed touches only the database: after a deadlock or a lost connection it runs again. It takes effect
   once all the same: a commit whose answer got lost is looked up in PostgreSQL, not guessed.
 - A deed that raises is undone alone; the others of its group are not touched.
+- A deed for many (reports) takes what waits for it at once; where that raises, each is done alone.
 - When the database is gone, whoever waits is told so (`Unavailable`); nothing waits for ever, and nothing
   that goes wrong in here ends the thread.
 - Of several servers on one PostgreSQL one writes at a time: a group begins by waiting for its turn. Side by
@@ -26,6 +27,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -47,6 +49,8 @@ __all__ = ["Connection", "Database", "migrate"]
 
 T = TypeVar("T")
 Deed = Callable[[Connection], T]
+# One deed for several items: their answers in the same order; an exception among them is that item's own.
+Many = Callable[[Connection, list[Any]], list[Any]]
 
 MAX_GROUP = 500  # deeds per commit: 500 rows a commit is where both databases stop gaining
 WAL_CHECKPOINT_BYTES = 4 << 20
@@ -60,6 +64,11 @@ UNDECIDED_S = 10.0  # how long to ask about a commit whose answer got lost
 class _Job:
     deed: Deed[Any]
     future: "Future[Any]"
+    many: "Many | None" = None
+    item: Any = None
+
+
+Outcome = tuple[_Job, Any, BaseException | None]
 
 
 @dataclass(slots=True)
@@ -113,13 +122,19 @@ class Database:
 
     def submit(self, deed: Deed[T]) -> "Future[T]":
         """The deed's future: resolved when its effect is durable."""
-        future: Future[T] = Future()
+        return self._enqueue(_Job(deed, Future()))
+
+    def submit_to(self, many: Many, item: Any) -> "Future[Any]":
+        """The same for one item of a deed that does several at once: what waits together is done together."""
+        return self._enqueue(_Job(lambda conn: _only(many(conn, [item])), Future(), many, item))
+
+    def _enqueue(self, job: _Job) -> "Future[Any]":
         with self._gate:
             if self._closed:
-                future.set_exception(Unavailable("the database is closing"))
+                job.future.set_exception(Unavailable("the database is closing"))
             else:
-                self._jobs.put(_Job(deed, future))
-        return future
+                self._jobs.put(job)
+        return job.future
 
     def write(self, deed: Deed[T]) -> T:
         """Run the deed and wait until it is durable. Never call it from inside a deed."""
@@ -212,16 +227,16 @@ class Database:
         _answer(outcomes)
         return True
 
-    def _attempt(self, group: list[_Job]) -> "list[tuple[_Job, Any, BaseException | None]] | None":
+    def _attempt(self, group: list[_Job]) -> "list[Outcome] | None":
         """Every job's outcome after one durable commit, or None when the transaction was lost."""
         mark = None
-        outcomes: list[tuple[_Job, Any, BaseException | None]] = []
+        outcomes: list[Outcome] = []
         try:
             if self._writing is None:
                 self._writing = self._writers.connect()
             with self._writing.begin():
                 self._take_turn(self._writing)
-                outcomes = [(job, *_run_alone(self._writing, job.deed)) for job in group]
+                outcomes = _run_all(self._writing, group)
                 mark = self._mark(self._writing)
         except Exception as e:  # noqa: BLE001 - kept, and judged by whoever called
             self._lost = e
@@ -294,6 +309,32 @@ def _wal_checkpoint(connection: Connection, mode: str) -> None:
     driver.execute(f"PRAGMA wal_checkpoint({mode})")
 
 
+def _run_all(connection: Connection, group: list[_Job]) -> list[Outcome]:
+    """In their order; neighbours of one deed for many together."""
+    outcomes: list[Outcome] = []
+    for many, jobs in groupby(group, key=lambda job: job.many):
+        outcomes += _run_together(connection, many, list(jobs))
+    return outcomes
+
+
+def _run_together(connection: Connection, many: "Many | None", jobs: list[_Job]) -> list[Outcome]:
+    if many is not None and len(jobs) > 1:
+        answers, error = _run_alone(connection, lambda conn: many(conn, [job.item for job in jobs]))
+        if error is None:
+            return [
+                (job, None, answer) if isinstance(answer, Exception) else (job, answer, None)
+                for job, answer in zip(jobs, answers, strict=True)
+            ]
+    return [(job, *_run_alone(connection, job.deed)) for job in jobs]
+
+
+def _only(answers: list[Any]) -> Any:
+    (answer,) = answers
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
+
+
 def _run_alone(connection: Connection, deed: Deed[Any]) -> tuple[Any, BaseException | None]:
     savepoint = connection.begin_nested()
     try:
@@ -307,7 +348,7 @@ def _run_alone(connection: Connection, deed: Deed[Any]) -> tuple[Any, BaseExcept
     return result, None
 
 
-def _answer(outcomes: "list[tuple[_Job, Any, BaseException | None]]") -> None:
+def _answer(outcomes: list[Outcome]) -> None:
     for job, result, error in outcomes:
         if error is not None:
             job.future.set_exception(error)

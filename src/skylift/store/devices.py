@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from skylift.core.bucket import device_hash
+from skylift.store.bulk import Statement
 from skylift.store.tables import Document, Instant, claims, devices, group_members, seen
 
 ACTIVE = "active"
@@ -60,6 +61,15 @@ def by_pk(conn: Connection, pk: int) -> Device | None:
     return _device(row) if row else None
 
 
+def by_pks(conn: Connection, pks: Sequence[int]) -> dict[int, Device]:
+    """The devices of these keys that exist."""
+    found: dict[int, Device] = {}
+    for at in range(0, len(pks), _CHUNK):
+        question = sa.select(*_COLUMNS).where(devices.c.pk.in_(pks[at : at + _CHUNK]))
+        found.update((row.pk, _device(row)) for row in conn.execute(question))
+    return found
+
+
 def by_token(conn: Connection, token_hash: str) -> Device | None:
     """The device whose token has this SHA-256."""
     row = conn.execute(_BY_TOKEN, {"token_hash": token_hash}).first()
@@ -103,19 +113,15 @@ def insert(
     return made
 
 
-_BY_ROWS = """
+_INSERT = """
     INSERT INTO devices
         (device_id, device_type, h, token_hash, current_version, labels, status, enrolled_at)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 """
-_BY_ARRAYS = """
-    INSERT INTO devices
-        (device_id, device_type, h, token_hash, current_version, labels, status, enrolled_at)
-    SELECT * FROM unnest(
-        CAST(:a AS text[]), CAST(:b AS text[]), CAST(:c AS bigint[]), CAST(:d AS text[]),
-        CAST(:e AS text[]), CAST(:f AS text[]), CAST(:g AS text[]), CAST(:h AS bigint[])
-    )
-"""
+_INSERT_MANY = Statement(
+    _INSERT + "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+    _INSERT + "SELECT * FROM {rows}",
+    ("text", "text", "bigint", "text", "text", "text", "text", "bigint"),
+)
 
 
 def insert_many(
@@ -132,11 +138,7 @@ def insert_many(
          document.process_bind_param(dict(labels), conn.dialect), ACTIVE, instant)
         for name, kind, token, version, labels in given
     ]  # fmt: skip
-    if conn.dialect.name == "postgresql":
-        columns = dict(zip("abcdefgh", map(list, zip(*rows, strict=True)), strict=True))
-        conn.execute(sa.text(_BY_ARRAYS), columns)
-    else:
-        conn.exec_driver_sql(_BY_ROWS, rows)
+    _INSERT_MANY.run(conn, rows)
 
 
 def page(
@@ -185,6 +187,29 @@ def set_facts(
     )
 
 
+_FINISH_MANY = Statement(
+    """
+    UPDATE devices SET deployment_id = NULL, attempt = NULL,
+        current_version = ?, config_version = ?, image_sha256 = ?
+    WHERE pk = ?
+    """,
+    """
+    UPDATE devices SET deployment_id = NULL, attempt = NULL,
+        current_version = b, config_version = c, image_sha256 = d
+    FROM {rows} WHERE pk = a
+    """,
+    ("bigint", "text", "text", "text"),
+)
+
+
+def finish_many(conn: Connection, done: Sequence[tuple[int, str | None, str | None, str | None]]) -> None:
+    """Devices (by key) whose update is complete: their slot is free, and this is what they run: versions of
+    image and configuration, digest of the image."""
+    if conn.dialect.name != "postgresql":
+        done = [(*facts, pk) for pk, *facts in done]  # type: ignore[misc] # SQLite wants the key last
+    _FINISH_MANY.run(conn, done)
+
+
 def set_labels(conn: Connection, device_pk: int, labels: Mapping[str, str]) -> None:
     conn.execute(devices.update().where(devices.c.pk == device_pk).values(labels=dict(labels)))
 
@@ -202,26 +227,18 @@ def decommission(conn: Connection, device_pk: int) -> None:
 # --- last contact -----------------------------------------------------------------------------------
 
 
-_TOUCH = """
-    INSERT INTO seen (device_pk, at) {rows}
-    ON CONFLICT (device_pk) DO UPDATE SET at = excluded.at WHERE seen.at < excluded.at
-"""
+_LATER = "ON CONFLICT (device_pk) DO UPDATE SET at = excluded.at WHERE seen.at < excluded.at"
+_TOUCH = Statement(
+    f"INSERT INTO seen (device_pk, at) VALUES (?, ?) {_LATER}",
+    f"INSERT INTO seen (device_pk, at) SELECT * FROM {{rows}} {_LATER}",
+    ("bigint", "bigint"),
+)
 
 
 def touch(conn: Connection, contacts: Mapping[int, datetime]) -> None:
-    """Records last contacts (device_pk -> instant); never backwards. Thousands a second come in: straight on
-    the driver, which on PostgreSQL takes them as two arrays in one statement."""
-    pks = sorted(contacts)
+    """Records last contacts (device_pk -> instant); never backwards. Thousands a second come in."""
     at = Instant()
-    instants = [at.process_bind_param(contacts[pk], conn.dialect) for pk in pks]
-    if not pks:
-        return
-    if conn.dialect.name == "postgresql":
-        rows = "SELECT * FROM unnest(CAST(:pks AS bigint[]), CAST(:instants AS bigint[]))"
-        conn.execute(sa.text(_TOUCH.format(rows=rows)), {"pks": pks, "instants": instants})
-    else:
-        given = list(zip(pks, instants, strict=True))
-        conn.exec_driver_sql(_TOUCH.format(rows="VALUES (?, ?)"), given)
+    _TOUCH.run(conn, [(pk, at.process_bind_param(contacts[pk], conn.dialect)) for pk in sorted(contacts)])
 
 
 def last_seen(conn: Connection, device_pks: Sequence[int]) -> dict[int, datetime]:

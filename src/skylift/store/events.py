@@ -5,6 +5,7 @@ event's number: streams resume behind it. Numbers are committed in their order, 
 one has missed none before it: of all servers on a database one writes at a time (`store.db`).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -12,7 +13,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from skylift.store.tables import audit, events
+from skylift.store.bulk import Statement
+from skylift.store.tables import Document, Instant, audit, events
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,35 @@ def say(
     conn.execute(
         events.insert().values(at=now, deployment_id=deployment_id, device_pk=device_pk, kind=kind, data=data)
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """One of many events of devices."""
+
+    at: datetime
+    deployment_id: str
+    device_pk: int
+    kind: str
+    data: dict[str, Any]
+
+
+_INSERT = "INSERT INTO events (at, deployment_id, device_pk, kind, data) "
+_SAY_MANY = Statement(
+    _INSERT + "VALUES (?, ?, ?, ?, ?)",
+    _INSERT + "SELECT * FROM {rows}",
+    ("bigint", "text", "bigint", "text", "text"),
+)
+
+
+def say_many(conn: Connection, told: Sequence[Told]) -> None:
+    at, document = Instant(), Document()
+    rows = [
+        (at.process_bind_param(one.at, conn.dialect), one.deployment_id, one.device_pk, one.kind,
+         document.process_bind_param(one.data, conn.dialect))
+        for one in told
+    ]  # fmt: skip
+    _SAY_MANY.run(conn, rows)
 
 
 def of_deployment(conn: Connection, deployment_id: str, *, after: int, limit: int) -> list[Event]:

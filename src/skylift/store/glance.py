@@ -24,10 +24,10 @@ _COLUMNS = (
     " deployment_id"
 )
 _SQLITE = (
-    f"SELECT json_group_array(json_array({_COLUMNS})) FROM devices"  # noqa: S608 - our own names
+    f"SELECT json_group_array(json_array({_COLUMNS})) FROM devices"
     " WHERE token_hash IN (SELECT value FROM json_each(?))"
 )
-_POSTGRESQL = f"SELECT {_COLUMNS} FROM devices WHERE token_hash = ANY($1)"  # noqa: S608 - same
+_POSTGRESQL = f"SELECT {_COLUMNS} FROM devices WHERE token_hash = ANY($1)"
 MAPPED = 4 << 30  # bytes of SQLite's file read where the operating system keeps it, without a copy
 AT_ONCE = 2  # questions under way to PostgreSQL: while one is answered the other gathers
 ANSWER_S = 5.0

@@ -14,7 +14,8 @@ from sqlalchemy import Connection, Row
 
 from skylift.core.ids import DeploymentId
 from skylift.core.lifecycle import FAILURES, OPEN, DeploymentStatus, UpdateState
-from skylift.store.tables import deployments, devices, updates
+from skylift.store.bulk import Statement
+from skylift.store.tables import Instant, deployments, devices, updates
 
 _OPEN = [state.value for state in OPEN]
 
@@ -58,6 +59,19 @@ def find(conn: Connection, deployment_id: str, device_pk: int) -> Update | None:
     )
     row = conn.execute(question).first()
     return None if row is None else _update(row)
+
+
+def find_many(conn: Connection, keys: set[tuple[str, int]]) -> dict[tuple[str, int], Update]:
+    """The updates of these (deployment, device) that exist."""
+    found: dict[tuple[str, int], Update] = {}
+    for deployment_id in {deployment_id for deployment_id, _ in keys}:
+        pks = [pk for named, pk in keys if named == deployment_id]
+        question = sa.select(*_DECIDING).where(
+            updates.c.deployment_id == deployment_id, updates.c.device_pk.in_(pks)
+        )
+        for row in conn.execute(question):
+            found[deployment_id, row.device_pk] = _update(row)
+    return found
 
 
 def exists(conn: Connection, deployment_id: str, device_pk: int) -> bool:
@@ -131,6 +145,52 @@ def move(conn: Connection, update: Update, to: UpdateState, **values: Any) -> bo
         .values(state=to.value, **values)
     )
     return moved.rowcount == 1
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """One of many moves that devices report in the ordinary course; to its own state it is a refresh.
+    `message` None leaves what is there."""
+
+    update: Update
+    to: UpdateState
+    progress: int
+    message: str | None
+    deadline_at: datetime | None
+    now: datetime
+
+
+_MOVE_MANY = Statement(
+    """
+    UPDATE updates SET state = ?, progress = ?, message = coalesce(?, message), deadline_at = ?,
+        updated_at = ?, started_at = coalesce(?, started_at), completed_at = coalesce(?, completed_at)
+    WHERE deployment_id = ? AND device_pk = ? AND state = ? AND attempt = ?
+    """,
+    """
+    UPDATE updates SET state = a, progress = b, message = coalesce(c, message), deadline_at = d,
+        updated_at = e, started_at = coalesce(f, started_at), completed_at = coalesce(g, completed_at)
+    FROM {rows} WHERE deployment_id = h AND device_pk = i AND state = j AND attempt = k
+    """,
+    ("text", "integer", "text", "bigint", "bigint", "bigint", "bigint", "text", "bigint", "text", "integer"),
+)
+
+
+def move_many(conn: Connection, moves: Sequence[Moved]) -> None:
+    """All of them, conditional on what was read; raises where somebody else was first: then one by one."""
+    at = Instant()
+
+    def us(moment: datetime | None) -> int | None:
+        return at.process_bind_param(moment, conn.dialect)
+
+    rows = [
+        (one.to.value, one.progress, one.message, us(one.deadline_at), us(one.now),
+         us(one.now) if one.update.state is UpdateState.PENDING and one.to is not one.update.state else None,
+         us(one.now) if one.to is UpdateState.COMPLETE else None,
+         one.update.deployment_id, one.update.device_pk, one.update.state.value, one.update.attempt)
+        for one in moves
+    ]  # fmt: skip
+    if _MOVE_MANY.run(conn, rows) != len(rows):
+        raise AssertionError("an update moved between the look and the move")
 
 
 def overdue(conn: Connection, now: datetime, resumed_before: datetime, limit: int) -> list[Update]:

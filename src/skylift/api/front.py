@@ -1,29 +1,34 @@
-"""The poll, in front of everything: `GET /api/updates/check` from a device for which there is nothing.
+"""In front of everything: the two requests that a fleet makes all day, in their plain form.
 
-That is what a server does all day, so it is answered on bare ASGI from one read (`store.glance`), with the
-same decision as everywhere (`core.offer`). Whatever is not that plain goes the long way (`api.device.check`),
-which knows every error: this shortcut never refuses anybody.
+`GET /api/updates/check` from a device for which there is nothing is answered on bare ASGI from one read
+(`store.glance`), with the same decision as everywhere (`core.offer`). A well-formed report of a known device
+goes straight to the writer. Whatever is not that plain goes the long way (`api.device`), which knows every
+error: these shortcuts never refuse anybody for their form or their token.
 """
 
 from hashlib import sha256
 from time import perf_counter
 from typing import Any
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from pydantic import ValidationError
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from skylift.api.context import Context
-from skylift.core.errors import SkyliftError
+from skylift.api.device import Status, take_down
+from skylift.api.problems import bug, rejected, unavailable
+from skylift.core.errors import Rejected, SkyliftError, Unavailable
 from skylift.engine.checkin import Ask
+from skylift.store.devices import ACTIVE
 from skylift.store.glance import Glance, Glances, Missed
 
-PATH = "/api/updates/check"
+PATH, STATUS = "/api/updates/check", "/api/updates/status"
 _NEEDED = frozenset({"device_id", "device_type", "current_version"})
 _KNOWN = _NEEDED | {"config_version", "image_sha256"}
 _JSON = (b"content-type", b"application/json")
 _NOTHING = b'"nothing"'  # the entity tag of "there is nothing for you"
 
 
-class Poll:
+class Front:
     """ASGI: answers what it can, hands on the rest."""
 
     def __init__(self, app: ASGIApp, context: Context, glances: Glances) -> None:
@@ -43,7 +48,42 @@ class Poll:
                 self._answers.inc()
                 self._times[304 if same else 200].observe(perf_counter() - started)
                 return
+        elif scope["type"] == "http" and scope["path"] == STATUS and scope["method"] == "POST":
+            again = await self._report(scope, receive, send)
+            if again is None:
+                return
+            receive = again
         await self._app(scope, receive, send)
+
+    async def _report(self, scope: Scope, receive: Receive, send: Send) -> Receive | None:
+        """None when it is answered, else the request's body for the long way."""
+        started = perf_counter()
+        messages, body = await _body(receive, self._context.max_body)
+        again = _again(messages, receive)
+        kind, _, token = _header(scope, b"authorization").partition(b" ")
+        if body is None or kind != b"Bearer" or _header(scope, b"content-type") != b"application/json":
+            return again
+        digest = sha256(token).hexdigest()
+        try:
+            status = Status.model_validate_json(body)
+            seen = await self._glances.find(digest)
+        except (ValidationError, Missed):
+            return again
+        if seen is None or seen.status != ACTIVE or seen.device_id != status.device_id:
+            return again
+        try:
+            answer = await take_down(self._context, seen.pk, digest, status)
+        except Rejected as e:
+            answer = rejected(e)
+        except Unavailable as e:
+            answer = unavailable(e)
+        except Exception as e:  # noqa: BLE001 - ours: it is logged, and the device is told as everywhere
+            answer = bug(STATUS, e)
+        await answer(scope, receive, send)
+        self._context.metrics.requests.labels(STATUS, str(answer.status_code)).observe(
+            perf_counter() - started
+        )
+        return None
 
     async def _glance(self, scope: Scope) -> int | None:
         """Seconds until the next check, where there is nothing; None where it takes a look."""
@@ -74,6 +114,30 @@ class Poll:
         context.seen(seen.pk, now)
         seconds: int = found.answer["retry_after"]
         return seconds
+
+
+async def _body(receive: Receive, limit: int) -> tuple[list[Message], bytes | None]:
+    """What has come in, and the whole body; None where it is too long, or the client has gone."""
+    messages, parts, size = [], [], 0
+    while True:
+        message = await receive()
+        messages.append(message)
+        part = message.get("body", b"")
+        size += len(part)
+        if message["type"] != "http.request" or size > limit:
+            return messages, None
+        parts.append(part)
+        if not message.get("more_body"):
+            return messages, b"".join(parts)
+
+
+def _again(messages: list[Message], receive: Receive) -> Receive:
+    """The same messages once more, then whatever comes."""
+
+    async def replay() -> Message:
+        return messages.pop(0) if messages else await receive()
+
+    return replay
 
 
 def _plain_query(raw: bytes) -> dict[str, str] | None:

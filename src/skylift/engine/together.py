@@ -1,0 +1,185 @@
+"""Reports that come together are taken down together: a few statements for hundreds of them.
+
+What a device says in the ordinary course (the next stage, more of the same stage, complete) is judged as
+always and written in bulk. Whatever is special (a failure, which may stop the deployment; a second report of
+the same device; anything that is refused) goes one by one through `reports.record`, in a savepoint of its
+own, after the others. The same rows come out either way; the tests hold both beside each other.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from skylift.core.deadlines import Deadlines
+from skylift.core.errors import Rejected
+from skylift.core.lifecycle import FAILURES, UpdateState, Verdict, judge
+from skylift.engine import reports
+from skylift.engine.access import unknown_token
+from skylift.engine.moves import MAX_MESSAGE
+from skylift.engine.reports import Recorded, Report
+from skylift.store import apply, counters, deployments, devices, events, releases, updates
+from skylift.store.db import Connection
+from skylift.store.devices import Device
+from skylift.store.updates import Update
+
+S = UpdateState
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A report, from the device with this key and this token's hash, heard at `now`."""
+
+    device_pk: int
+    token_hash: str
+    report: Report
+    now: datetime
+
+
+@dataclass
+class _Bulk:
+    """What the plain ones come to: rows for each statement."""
+
+    moved: list[updates.Moved] = field(default_factory=list)
+    counted: Counter[tuple[str, int, str]] = field(default_factory=Counter)
+    done: list[tuple[int, str | None, str | None, str | None]] = field(default_factory=list)
+    told: list[events.Told] = field(default_factory=list)
+    wake: set[str] = field(default_factory=set)
+
+
+class Reports:
+    """The deed for many (`Database.submit_to`)."""
+
+    def __init__(self, deadlines: Deadlines) -> None:
+        self._deadlines = deadlines
+
+    def __call__(self, conn: Connection, said: list[Said]) -> list[Any]:
+        """`Recorded` for each, or the exception that refuses it."""
+        fleet = devices.by_pks(conn, [one.device_pk for one in said])
+        known = updates.find_many(conn, {(one.report.deployment, one.device_pk) for one in said})
+        deployed = {name: deployments.find(conn, name) for name in {dep for dep, _ in known}}
+        images = _Images(conn)
+        others = set(deployments.live_ids(conn))
+        answers: list[Any] = [None] * len(said)
+        bulk, seen = _Bulk(), set()
+        for number, one in enumerate(said):
+            device, key = fleet.get(one.device_pk), (one.report.deployment, one.device_pk)
+            update, deployment = known.get(key), deployed.get(one.report.deployment)
+            if one.device_pk in seen or device is None or update is None or deployment is None:
+                continue
+            seen.add(one.device_pk)  # what it says next is said of what this one leaves behind
+            facts = (
+                _facts(one, device, deployment, images) if _is_plain(one, device, update, others) else None
+            )
+            if facts is not None:
+                answers[number] = self._take_down(bulk, one, update, facts)
+        _write(conn, bulk)
+        for number, one in enumerate(said):
+            if answers[number] is None:
+                answers[number] = self._alone(conn, one)
+        return answers
+
+    def _take_down(self, bulk: _Bulk, one: Said, update: Update, facts: "_Facts") -> Recorded:
+        to, report, now = one.report.state, one.report, one.now
+        progress = update.progress if report.progress is None else report.progress
+        refresh = to is update.state
+        if to is S.COMPLETE and report.progress is None:
+            progress = 100
+        bulk.moved.append(
+            updates.Moved(
+                update,
+                to,
+                progress,
+                None if refresh else report.message[:MAX_MESSAGE],
+                self._deadlines.at(to, now),
+                now,
+            )
+        )
+        if refresh:
+            return Recorded(True, to)
+        bulk.counted[update.deployment_id, update.phase, update.state.value] -= 1
+        bulk.counted[update.deployment_id, update.phase, to.value] += 1
+        data: dict[str, Any] = {
+            "from": update.state.value,
+            "state": to.value,
+            "attempt": update.attempt,
+            "phase": update.phase,
+        }
+        if report.message:
+            data["message"] = report.message[:MAX_MESSAGE]
+        bulk.told.append(events.Told(now, update.deployment_id, one.device_pk, "update", data))
+        if to is S.COMPLETE:
+            bulk.done.append((one.device_pk, *facts))
+            bulk.wake.add(update.deployment_id)
+        return Recorded(True, to)
+
+    def _alone(self, conn: Connection, one: Said) -> Any:
+        with conn.begin_nested() as savepoint:
+            try:
+                device = devices.by_pk(conn, one.device_pk)
+                if device is None or not _is_hers(one, device):
+                    raise unknown_token()
+                return reports.record(conn, device, one.report, one.now, self._deadlines)
+            except Rejected as e:
+                savepoint.rollback()
+                return e
+
+
+_Facts = tuple[str | None, str | None, str | None]  # versions of image and configuration, digest of the image
+
+
+class _Images:
+    """The digest of a release's image for a type; each asked for once."""
+
+    def __init__(self, conn: Connection) -> None:
+        self._conn = conn
+        self._known: dict[tuple[str, str], str | None] = {}
+
+    def of(self, release_id: str, device_type: str) -> str | None:
+        key = (release_id, device_type)
+        if key not in self._known:
+            full = releases.full_artifact(self._conn, release_id, device_type)
+            self._known[key] = full.sha256 if full else None
+        return self._known[key]
+
+
+def _is_hers(one: Said, device: Device) -> bool:
+    return device.status == devices.ACTIVE and device.token_hash == one.token_hash
+
+
+def _is_plain(one: Said, device: Device, update: Update, live: set[str]) -> bool:
+    """The ordinary course, which stops nothing and refuses nothing."""
+    report = one.report
+    verdict = judge(update.state, report.state)
+    return (
+        _is_hers(one, device)
+        and report.attempt in (None, update.attempt)
+        and verdict in (Verdict.MOVE, Verdict.REFRESH)
+        and update.state not in FAILURES
+        and report.state not in FAILURES
+        and not (report.state is S.COMPLETE and live - {update.deployment_id})  # others may wait for it
+    )
+
+
+def _facts(one: Said, device: Device, deployment: Any, images: _Images) -> _Facts | None:
+    """What the device runs after this report; None where it proves the wrong image."""
+    if one.report.state is not S.COMPLETE:
+        return device.current_version, device.config_version, device.image_sha256
+    image = images.of(deployment.release_id, device.device_type)
+    proof = one.report.image_sha256
+    if proof is not None and proof != image:
+        return None
+    if deployment.kind == "config":
+        return device.current_version, deployment.version, device.image_sha256
+    return deployment.version, device.config_version, image or proof
+
+
+def _write(conn: Connection, bulk: _Bulk) -> None:
+    updates.move_many(conn, bulk.moved)
+    for (deployment, phase, state), by in bulk.counted.items():
+        if by:
+            counters.bump(conn, deployment, phase, state, by)
+    devices.finish_many(conn, bulk.done)
+    events.say_many(conn, bulk.told)
+    for deployment in bulk.wake:
+        apply.wake(conn, deployment)

@@ -1,0 +1,35 @@
+"""One statement for many rows, as each database likes it best.
+
+SQLite's driver runs a statement over a list of rows almost for free. PostgreSQL would answer every row with a
+round trip; it takes the columns as arrays (`unnest`) instead.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from string import ascii_lowercase
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """`sqlite` has a `?` per column; `postgresql` says `{rows}` where the rows come from, a table of the
+    columns `a`, `b`, ... `kinds` are their types there."""
+
+    sqlite: str
+    postgresql: str
+    kinds: tuple[str, ...]
+
+    def run(self, conn: Connection, rows: Sequence[tuple[Any, ...]]) -> int:
+        """How many rows it changed."""
+        if not rows:
+            return 0
+        if conn.dialect.name != "postgresql":
+            return int(conn.exec_driver_sql(self.sqlite, list(rows)).rowcount)
+        names = ascii_lowercase[: len(self.kinds)]
+        arrays = ", ".join(f"CAST(:{name} AS {kind}[])" for name, kind in zip(names, self.kinds, strict=True))
+        table = f"unnest({arrays}) AS given({', '.join(names)})"
+        columns = dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
+        return int(conn.execute(sa.text(self.postgresql.format(rows=table)), columns).rowcount)
