@@ -57,18 +57,28 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+DURABLE = {  # as an operator runs it: what it acknowledges is on the disk
+    "fsync": "on",
+    "full_page_writes": "on",
+    "shared_buffers": "256MB",
+    "autovacuum": "on",
+    "max_wal_size": "2GB",
+}
+
+
 @dataclass
 class Cluster:
-    """A running PostgreSQL and its databases."""
+    """A running PostgreSQL and its databases. `options` go beside, and over, `OPTIONS`."""
 
     port: int
     programs: Path
     home: Path
     server: "subprocess.Popen[bytes] | None" = None
     numbers: Iterator[int] = field(default_factory=count)
+    options: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def make(cls) -> "Cluster":
+    def make(cls, **options: str) -> "Cluster":
         """A new cluster, started. `LookupError` where PostgreSQL is not installed."""
         programs = binaries()
         if programs is None:
@@ -77,9 +87,9 @@ class Cluster:
         home = Path(tempfile.mkdtemp(prefix="skylift-pg-"))
         if as_user:
             os.chown(home, as_user["user"], as_user["group"])
-        options = ["-D", str(home / "data"), "-U", "skylift", "-A", "trust", "-E", "UTF8", "--no-sync"]
-        subprocess.run([programs / "initdb", *options], check=True, capture_output=True, cwd=home, **as_user)
-        made = cls(free_port(), programs, home)
+        init = ["-D", str(home / "data"), "-U", "skylift", "-A", "trust", "-E", "UTF8", "--no-sync"]
+        subprocess.run([programs / "initdb", *init], check=True, capture_output=True, cwd=home, **as_user)
+        made = cls(free_port(), programs, home, options=options)
         made.start()
         return made
 
@@ -95,7 +105,9 @@ class Cluster:
             time.sleep(0.02)
 
     def _run(self) -> "subprocess.Popen[bytes]":
-        settings = [part for name, value in OPTIONS.items() for part in ("-c", f"{name}={value}")]
+        settings = [
+            part for name, value in (OPTIONS | self.options).items() for part in ("-c", f"{name}={value}")
+        ]
         where = ["-D", str(self.home / "data"), "-p", str(self.port), "-k", str(self.home)]
         with (self.home / "log").open("ab") as log:
             return subprocess.Popen(

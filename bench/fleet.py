@@ -1,0 +1,401 @@
+"""A fleet on one server: deployments, polls and durable reports, on SQLite and on PostgreSQL.
+
+    python3 dev.py bench fleet [--json] [--full] [--devices N] [--database sqlite|postgresql]
+
+The short form takes 50,000 devices, `--full` a million. Real `skylift serve` processes with devices written
+straight into their database; requests come from this process over bare sockets. The poll is measured against
+nginx serving a file of the same size, in the same run, each on one core; without nginx that key is absent.
+What is acknowledged is on the disk: SQLite syncs in full, PostgreSQL runs with fsync on.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from itertools import count
+from pathlib import Path
+from random import Random
+from statistics import median
+from typing import Any
+
+import sqlalchemy as sa
+
+from skylift.core.deadlines import Deadlines
+from skylift.core.lifecycle import UpdateState
+from skylift.engine import moves
+from skylift.engine.checkin import recount
+from skylift.store import counters
+from skylift.store.db import Connection, Database, migrate
+from skylift.store.tables import devices, phases, updates
+from skylift.testkit import press, seed
+from skylift.testkit.image import Behaviour, build
+from skylift.testkit.postgresql import DURABLE, Cluster, free_port
+from skylift.testkit.stage import DEVICE_TYPE, Stage
+
+SHORT, FULL, FEW = 50_000, 1_000_000, 1_000
+PHASES = [{"percent": 1}, {"percent": 10}, {"percent": 50}, {"percent": 100}]
+LINES = 32
+ROUNDS = 3
+INTERVAL_S = 300  # between a device's polls
+TICKS = 40
+CPU_TICK_S = 1 / os.sysconf("SC_CLK_TCK")
+ANSWER = b'{"update_available":false,"retry_after":300}'
+
+
+def say(sentence: str) -> None:
+    print(sentence, file=sys.stderr, flush=True)
+
+
+def timed(deed: Callable[[], Any]) -> float:
+    begun = time.perf_counter()
+    deed()
+    return time.perf_counter() - begun
+
+
+# --- processes ----------------------------------------------------------------------------------------
+
+
+def family(pid: int) -> Iterator[int]:
+    """The process and all that it started."""
+    yield pid
+    for task in Path(f"/proc/{pid}/task").glob("*"):
+        for child in (task / "children").read_text().split():
+            yield from family(int(child))
+
+
+def cpu_s(pids: list[int]) -> float:
+    """Seconds of CPU that these processes and their children have used."""
+    spent = 0.0
+    for pid in {one for root in pids for one in family(root)}:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        spent += (int(fields[11]) + int(fields[12])) * CPU_TICK_S
+    return spent
+
+
+def rss_mb(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0]) // 1024
+
+
+def pin(pids: list[int], core: int) -> None:
+    """One core for the server, another for who asks, where there are two."""
+    if (os.cpu_count() or 1) > 1:
+        for pid in {one for root in pids for one in family(root)}:
+            for task in Path(f"/proc/{pid}/task").glob("*"):
+                os.sched_setaffinity(int(task.name), {core})
+
+
+def nginx(home: Path) -> tuple[int, int] | None:
+    """(pid, port) of an nginx that serves a file as long as the poll's answer; None where there is none."""
+    program = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    if program is None:
+        return None
+    home.mkdir()
+    (home / "answer.json").write_bytes(ANSWER)
+    port = free_port()
+    temporary = " ".join(
+        f"{name}_temp_path {home}/t;" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    (home / "conf").write_text(
+        f"user root; worker_processes 1; daemon off; pid {home}/pid; error_log {home}/error;"
+        "events { worker_connections 4096; } http { access_log off; keepalive_requests 100000000;"
+        f"{temporary} default_type application/json; server {{ listen 127.0.0.1:{port} backlog=1024;"
+        f" root {home}; location / {{ try_files /answer.json =404; }} }} }}"
+    )
+    process = subprocess.Popen([program, "-c", str(home / "conf")], stderr=subprocess.DEVNULL)
+    time.sleep(1.0)
+    return process.pid, port
+
+
+# --- one database -------------------------------------------------------------------------------------
+
+
+@dataclass
+class Bench:
+    """A server over a fleet."""
+
+    stage: Stage
+    database: Database
+    count: int
+    base: list[int]  # pids of the database's own processes
+
+    @property
+    def pid(self) -> int:
+        process = self.stage.server.process
+        assert process is not None
+        return process.pid
+
+    @property
+    def port(self) -> int:
+        return int(self.stage.facts["url"].rpartition(":")[2])
+
+    def poll(self, draw: Random, close: bool, number: int) -> bytes:
+        """Some device's poll."""
+        n = draw.randrange(self.count)
+        query = f"device_id={seed.device_id(n)}&current_version=1.0.0&device_type={DEVICE_TYPE}"
+        return (
+            f"GET /api/updates/check?{query} HTTP/1.1\r\nHost: skylift\r\n"
+            f"Authorization: Bearer {seed.token(1, n)}\r\n{'Connection: close' if close else 'Accept: */*'}"
+            "\r\n\r\n"
+        ).encode()
+
+
+def deployments(bench: Bench) -> dict[str, float]:
+    """Create one on everybody, then the verbs; seconds and milliseconds, medians."""
+    client = bench.stage.client
+    body = {"firmware_version": "1.1.0", "target_devices": "all", "phases": PHASES}
+    created, paused = [], []
+    for _ in range(ROUNDS):
+        made: dict[str, Any] = {}
+        created.append(timed(lambda made=made: made.update(client.post("/api/deployments", body))))  # type: ignore[misc]
+        verbs = ("pause", "resume", "pause", "resume", "abort")
+        paused += [timed(partial(client.post, f"/api/deployments/{made['id']}:{verb}")) for verb in verbs]
+    return {"create_s": round(median(created), 3), "pause_ms": round(median(paused) * 1000, 1)}
+
+
+def tick_ms(database: Database, deployment: str) -> float:
+    """Load, plan, audit, apply: one look at a running deployment."""
+    deadlines = Deadlines()
+
+    def look() -> None:
+        now = datetime.now(UTC)
+        database.write(lambda conn: moves.step(conn, deployment, now, deadlines))
+
+    return median(timed(look) for _ in range(TICKS)) * 1000
+
+
+def polls(bench: Bench, other: tuple[int, int] | None, seconds: float) -> dict[str, float]:
+    """CPU per poll against nginx's per file: kept-alive, and with a new connection each."""
+    pids, draw = [bench.pid, *bench.base], Random(2)
+    found: dict[str, float] = {}
+    for close, name in ((False, "poll_cpu_vs_nginx"), (True, "poll_cpu_vs_nginx_new_connection")):
+        ours, theirs, ratios = [], [], []
+        for _ in range(ROUNDS):
+            request = partial(bench.poll, draw, close)
+            ours.append(_per_request(pids, bench.port, request, close, seconds))
+            if other is not None:
+                pid, port = other
+                head = (
+                    f"GET / HTTP/1.1\r\nHost: x\r\n{'Connection: close' if close else 'Accept: */*'}\r\n\r\n"
+                )
+                file = partial(_same, head.encode())
+                theirs.append(_per_request([pid], port, file, close, seconds))
+                ratios.append(ours[-1] / theirs[-1])
+        said = f"  {name[5:]:30} {median(ours) * 1e6:6.0f} us"
+        if ratios:
+            found[name] = round(median(ratios), 2)
+            said += f"   nginx {median(theirs) * 1e6:5.0f} us   {found[name]:.2f}x"
+        say(said)
+    return found
+
+
+def _same(request: bytes, number: int) -> bytes:
+    return request
+
+
+def _per_request(
+    pids: list[int], port: int, request: Callable[[int], bytes], close: bool, seconds: float
+) -> float:
+    """Seconds of CPU."""
+    before = cpu_s(pids)
+    if close:
+        told = press.opened("127.0.0.1", port, request, 1_000, seconds)
+    else:
+        told = press.closed("127.0.0.1", port, request, LINES, 10**9, seconds)
+    if told.wrong or told.failed:
+        raise SystemExit(f"the bench failed: {told.wrong} wrong answers, {told.failed} connections broke")
+    return (cpu_s(pids) - before) / told.answered
+
+
+def herd(bench: Bench, seconds: float) -> dict[str, float]:
+    """Everybody polls once in five minutes, each on a connection of its own."""
+    draw, rate = Random(3), bench.count / INTERVAL_S
+    pids, begun = [bench.pid, *bench.base], time.perf_counter()
+    before = cpu_s(pids)
+    told = press.opened("127.0.0.1", bench.port, partial(bench.poll, draw, True), rate, seconds)
+    share = (cpu_s(pids) - before) / (time.perf_counter() - begun)
+    found = {
+        "herd_per_s": round(rate),
+        "poll_p99_ms": round(told.percentile(99) * 1000, 1),
+        "herd_failed": told.failed + told.wrong,
+        "herd_core_percent": round(share * 100, 1),
+    }
+    say(f"  {rate:.0f} polls/s: p99 {found['poll_p99_ms']} ms, {found['herd_core_percent']} % of a core")
+    return found
+
+
+def reports(bench: Bench, deployment: str, most: int) -> dict[str, float]:
+    """Final reports, each answered once it is on the disk; then the counters against a full count."""
+    numbers = list(range(most))
+    bench.database.write(partial(_at_the_end, deployment=deployment, count=most))
+    following = count()
+
+    def complete(_: int) -> bytes:
+        n = numbers[next(following)]
+        body = json.dumps(
+            {"device_id": seed.device_id(n), "deployment": deployment, "state": "complete", "attempt": 1}
+        ).encode()
+        head = (
+            "POST /api/updates/status HTTP/1.1\r\nHost: skylift\r\nContent-Type: application/json\r\n"
+            f"Authorization: Bearer {seed.token(1, n)}\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        return head.encode() + body
+
+    told = press.closed("127.0.0.1", bench.port, complete, 256, most, 60.0)
+    with bench.database.read() as conn:
+        done = counters.of_deployment(conn, deployment).get(0, {}).get("complete", 0)
+        uneven = recount(conn, deployment)
+    if told.wrong or told.failed or done != told.answered or uneven:
+        raise SystemExit(f"the bench failed: {told.answered} answered, {done} in the database, {uneven}")
+    per_second = round(told.answered / told.seconds)
+    say(f"  {told.answered} final reports: {per_second}/s, p99 {told.percentile(99) * 1000:.0f} ms")
+    return {"reports_per_s": per_second, "report_p99_ms": round(told.percentile(99) * 1000, 1)}
+
+
+def _at_the_end(conn: Connection, deployment: str, count: int) -> None:
+    """The first `count` devices validate."""
+    now = datetime.now(UTC)
+    names = [seed.device_id(n) for n in range(count)]
+    pks = []
+    for at in range(0, count, 500):
+        pks += conn.execute(
+            sa.select(devices.c.pk).where(devices.c.device_id.in_(names[at : at + 500]))
+        ).scalars()
+    conn.execute(
+        sa.insert(updates),
+        [
+            {"deployment_id": deployment, "device_pk": pk, "phase": 0, "attempt": 1, "offered_at": now,
+             "state": UpdateState.VALIDATING.value, "updated_at": now, "started_at": now}
+            for pk in pks
+        ],
+    )  # fmt: skip
+    conn.execute(
+        sa.update(devices).where(devices.c.pk.in_(sa.select(updates.c.device_pk)))
+        .values(deployment_id=deployment, attempt=1)
+    )  # fmt: skip
+    conn.execute(
+        sa.update(phases).where(phases.c.deployment_id == deployment).values(waiting=phases.c.waiting - count)
+    )
+    counters.rebuild(conn, deployment)
+
+
+# --- the whole ----------------------------------------------------------------------------------------
+
+
+def measure(kind: str, count: int, full: bool) -> dict[str, Any]:
+    """Everything, on one database."""
+    with ExitStack() as stack:
+        stage = Stage(Path(tempfile.mkdtemp(prefix="skylift-fleet-")))
+        stack.callback(stage.close)
+        base: list[int] = []
+        url = f"sqlite:///{stage.home / 'fleet.db'}"
+        if kind == "postgresql":
+            cluster = Cluster.make(**DURABLE)
+            stack.callback(cluster.stop)
+            url = cluster.url(cluster.fresh())
+            base = [cluster.server.pid] if cluster.server else []
+        migrate(url)
+        database = Database(url)
+        stack.callback(database.close)
+        begun = time.perf_counter()
+        seed.fill(database, count, device_type=DEVICE_TYPE, progress=_bar(kind, count))
+        say(f"\n{kind}: {count} devices in {time.perf_counter() - begun:.0f} s")
+        stage.settings |= {"SKYLIFT_DATABASE_URL": url, "SKYLIFT_CHECK_INTERVAL_S": "300"}
+        stage.serve("--mqtt", "off")
+        stage.ceremony()
+        stage.release(build(stage.home / "1.1.0.pyz", "1.1.0", Behaviour.HEALTHY), "1.1.0")
+        bench = Bench(stage, database, count, base)
+        other = nginx(stage.home / "nginx")
+        if other is not None:
+            stack.callback(os.kill, other[0], 15)
+            pin([other[0]], 1)
+        found: dict[str, Any] = deployments(bench)
+        say(f"  create {found['create_s']} s, pause and the like {found['pause_ms']} ms")
+        pin([bench.pid], 1)
+        os.sched_setaffinity(0, {0})
+        found |= polls(bench, other, 3.0 if full else 1.5)
+        found |= herd(bench, 20.0 if full else 6.0)
+        found["server_rss_mb"] = rss_mb(bench.pid)
+        os.sched_setaffinity(0, set(range(os.cpu_count() or 1)))
+        _unpin(bench.pid)
+        running = stage.client.post(
+            "/api/deployments",
+            {"firmware_version": "1.1.0", "target_devices": "all", "all_at_once": True},
+        )["id"]
+        time.sleep(2.5)  # it starts, and its phase opens
+        found["tick_ms"] = round(tick_ms(database, running), 2)
+        found |= reports(bench, running, min(count, 60_000 if full else 15_000))
+        found["server_rss_mb"] = max(found["server_rss_mb"], rss_mb(bench.pid))
+        return found
+
+
+def _unpin(pid: int) -> None:
+    for one in family(pid):
+        for task in Path(f"/proc/{one}/task").glob("*"):
+            os.sched_setaffinity(int(task.name), set(range(os.cpu_count() or 1)))
+
+
+def _bar(kind: str, count: int) -> Callable[[int], None]:
+    def shown(done: int) -> None:
+        if sys.stderr.isatty():
+            print(f"\r{kind}: {done * 100 // count:3} % of {count} devices", end="", file=sys.stderr)
+
+    return shown
+
+
+def small_tick_ms(kind: str) -> float:
+    """The same tick over a thousand devices."""
+    with ExitStack() as stack:
+        home = Path(tempfile.mkdtemp(prefix="skylift-few-"))
+        stack.callback(shutil.rmtree, home, ignore_errors=True)
+        stage = Stage(home)
+        stack.callback(stage.close)
+        url = f"sqlite:///{home / 'few.db'}"
+        if kind == "postgresql":
+            cluster = Cluster.make(**DURABLE)
+            stack.callback(cluster.stop)
+            url = cluster.url(cluster.fresh())
+        migrate(url)
+        database = Database(url)
+        stack.callback(database.close)
+        seed.fill(database, FEW, device_type=DEVICE_TYPE)
+        stage.settings["SKYLIFT_DATABASE_URL"] = url
+        stage.serve("--mqtt", "off")
+        stage.ceremony()
+        stage.release(build(home / "1.1.0.pyz", "1.1.0", Behaviour.HEALTHY), "1.1.0")
+        body = {"firmware_version": "1.1.0", "target_devices": "all", "all_at_once": True}
+        running = stage.client.post("/api/deployments", body)["id"]
+        time.sleep(2.5)
+        return tick_ms(database, running)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--json", action="store_true", help="accepted for symmetry: the JSON is always last")
+    parser.add_argument("--full", action="store_true", help="a million devices, longer rounds")
+    parser.add_argument("--devices", type=int)
+    parser.add_argument("--database", choices=("sqlite", "postgresql"), action="append")
+    given = parser.parse_args()
+    total = given.devices or (FULL if given.full else SHORT)
+    begun, told = time.monotonic(), {"devices": total}
+    for kind in given.database or ("sqlite", "postgresql"):
+        found = measure(kind, total, given.full)
+        found["tick_ratio_1m_to_1k"] = round(found.pop("tick_ms") / small_tick_ms(kind), 2)
+        for name, value in found.items():
+            told.setdefault(name, {})[kind] = value  # type: ignore[attr-defined]
+    told["seconds"] = round(time.monotonic() - begun)
+    print(json.dumps(told))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,157 @@
+"""Presses a server with requests and keeps the time: closed loop (as many as it answers) or open (as many as
+come, each on a connection of its own, as devices do). For this machine's own servers only.
+
+Bare sockets on uvloop: what is measured is the server, not a client library.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any
+
+import uvloop
+
+GIVE_UP_S = 10.0
+
+
+@dataclass
+class Pressed:
+    """What came of it. `latencies` in seconds, of answered requests; `wrong` counts other status codes than
+    200, `failed` connections that broke or never answered."""
+
+    seconds: float = 0.0
+    answered: int = 0
+    wrong: int = 0
+    failed: int = 0
+    latencies: list[float] = field(default_factory=list)
+
+    def percentile(self, percent: float) -> float:
+        """Seconds below which this share of the answers came; 0 without any."""
+        ordered = sorted(self.latencies)
+        return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))] if ordered else 0.0
+
+
+class _Line(asyncio.Protocol):
+    """One connection: a request at a time."""
+
+    def __init__(self, told: Pressed, done: Callable[["_Line", bool], None]) -> None:
+        self._told, self._done = told, done
+        self._got = b""
+        self._sent_at = 0.0
+        self.transport: Any = None  # uvloop's own, which is no asyncio.Transport by name
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+
+    def ask(self, request: bytes, since: float | None = None) -> None:
+        self._got = b""
+        self._sent_at = perf_counter() if since is None else since
+        self.transport.write(request)
+
+    def data_received(self, data: bytes) -> None:
+        self._got += data
+        head, gap, body = self._got.partition(b"\r\n\r\n")
+        if not gap or len(body) < _length(head):
+            return
+        self._told.latencies.append(perf_counter() - self._sent_at)
+        self._told.answered += 1
+        self._told.wrong += not head.startswith(b"HTTP/1.1 200")
+        self._sent_at = 0.0
+        self._done(self, True)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self._sent_at:
+            self._told.failed += 1
+            self._sent_at = 0.0
+            self._done(self, False)
+
+
+def _length(head: bytes) -> int:
+    _, found, rest = head.lower().partition(b"\r\ncontent-length:")
+    return int(rest.partition(b"\r\n")[0]) if found else 0
+
+
+def closed(
+    host: str, port: int, request: Callable[[int], bytes], lines: int, most: int, seconds: float
+) -> Pressed:
+    """`lines` connections, each asking again once it is answered, until `most` requests or `seconds`."""
+    return uvloop.run(_closed(host, port, request, lines, most, seconds))
+
+
+async def _closed(
+    host: str, port: int, request: Callable[[int], bytes], lines: int, most: int, seconds: float
+) -> Pressed:
+    loop, told = asyncio.get_running_loop(), Pressed()
+    begun = perf_counter()
+    over = asyncio.Event()
+    asked, busy = 0, 0
+
+    def next_one(line: _Line, alive: bool) -> None:
+        nonlocal asked, busy
+        if alive and asked < most and perf_counter() - begun < seconds:
+            asked += 1
+            line.ask(request(asked - 1))
+            return
+        busy -= 1
+        if not busy:
+            over.set()
+
+    opened = [(await loop.create_connection(lambda: _Line(told, next_one), host, port)) for _ in range(lines)]
+    begun = perf_counter()
+    busy = lines
+    for _, line in opened:
+        next_one(line, True)
+    try:
+        await asyncio.wait_for(over.wait(), seconds + GIVE_UP_S)
+    except TimeoutError:
+        told.failed += busy
+    told.seconds = perf_counter() - begun
+    for transport, _ in opened:
+        transport.abort()
+    return told
+
+
+def opened(
+    host: str, port: int, request: Callable[[int], bytes], per_second: float, seconds: float
+) -> Pressed:
+    """A new connection per request, at its time, whether or not the ones before were answered. A request's
+    latency counts from when it was due, so that a server that falls behind cannot hide it."""
+    return uvloop.run(_opened(host, port, request, per_second, seconds))
+
+
+async def _opened(
+    host: str, port: int, request: Callable[[int], bytes], per_second: float, seconds: float
+) -> Pressed:
+    loop, told = asyncio.get_running_loop(), Pressed()
+    under_way: set[asyncio.Task[None]] = set()
+
+    def close(line: _Line, alive: bool) -> None:
+        if line.transport is not None:
+            line.transport.close()
+
+    async def one(number: int, due: float) -> None:
+        try:
+            _, line = await asyncio.wait_for(
+                loop.create_connection(lambda: _Line(told, close), host, port), GIVE_UP_S
+            )
+        except (OSError, TimeoutError):
+            told.failed += 1
+            return
+        line.ask(request(number), due)
+
+    begun = perf_counter()
+    for number in range(int(per_second * seconds)):
+        due = begun + number / per_second
+        late = due - perf_counter()
+        if late > 0:
+            await asyncio.sleep(late)
+        task = loop.create_task(one(number, due))
+        under_way.add(task)
+        task.add_done_callback(under_way.discard)
+    told.seconds = perf_counter() - begun
+    until = perf_counter() + GIVE_UP_S
+    while told.answered + told.failed < int(per_second * seconds) and perf_counter() < until:
+        await asyncio.sleep(0.05)
+    told.failed = int(per_second * seconds) - told.answered
+    return told
