@@ -22,7 +22,7 @@ class Device:
         self.server = server
         self.device_id = device_id
         self.device_type = device_type
-        self.headers = {"Authorization": f"Bearer {token}"}
+        self.token = token
 
     def check(self, version: str) -> dict[str, Any]:
         """What there is to do. Anything but 200 means: nothing now."""
@@ -59,8 +59,11 @@ class Device:
 
     def _open(self, path: str, body: bytes | None = None) -> Any:
         url = urllib.parse.urljoin(self.server, path)
-        headers = {**self.headers, "Content-Type": "application/json"} if body else self.headers
-        return urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=30)  # noqa: S310 - the caller names the server
+        headers = {"Content-Type": "application/json"} if body else {}
+        request = urllib.request.Request(url, body, headers)  # noqa: S310 - the caller names the server
+        # For this server only: it may redirect a download to an object store, which is not to have it.
+        request.add_unredirected_header("Authorization", f"Bearer {self.token}")
+        return urllib.request.urlopen(request, timeout=30)  # noqa: S310 - as above
 
 
 def main(server: str, device_id: str, token: str, device_type: str, version: str) -> int:

@@ -214,6 +214,7 @@ LIBRARY_DOORS = (
     ),
     Door(("typer", "rich", "httpx2", "click"), ("cli", "testkit"), "hands and pictures belong to people"),
     Door(("urllib3",), ("agent",), "the device's HTTP is small enough to audit"),
+    Door(("obstore",), ("engine/bucket.py",), "a bucket is one place for bytes among others"),
     Door(("hdiffpatch",), ("firmware",), "a delta library must be replaceable in one place"),
     Door(("pydantic", "pydantic_settings"), ("settings", "api"), "shapes are checked where bytes enter"),
     Door(("structlog",), ("engine", "api", "wiring"), "only the server writes a structured log"),

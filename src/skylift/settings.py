@@ -30,8 +30,17 @@ class Settings(BaseSettings):
         description="Start with other online keys than the roots name: a key ceremony is about to.",
     )
     blobs: str = Field(
-        default="", description="The folder of images and deltas; else blobs/ in data_dir. Servers share it."
+        default="",
+        description="A folder or s3://bucket/prefix that servers share; else blobs/ in data_dir.",
     )
+    blobs_endpoint: str = Field(
+        default="", description="Of an S3-compatible store that is not Amazon's; else AWS_ENDPOINT_URL."
+    )
+    blobs_public_endpoint: str = Field(
+        default="", description="Where devices reach that store, if not at blobs_endpoint."
+    )
+    blobs_region: str = Field(default="", description="Else AWS_REGION, or us-east-1.")
+    blobs_allow_http: bool = Field(default=False, description="Speak to the store without TLS.")
     admin_token: str = Field(
         default="", description="The first admin's token; else made at the first start, into admin.token."
     )

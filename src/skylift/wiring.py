@@ -8,7 +8,7 @@ import socket
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -27,10 +27,10 @@ from skylift.api.context import Context
 from skylift.api.front import Front
 from skylift.api.metrics import Metrics
 from skylift.core.deadlines import Deadlines
-from skylift.core.errors import SkyliftError
+from skylift.core.errors import SkyliftError, Unavailable, invalid
 from skylift.core.lifecycle import UpdateState
 from skylift.engine import access, deltas, signing, waiting
-from skylift.engine.blobs import BlobStore
+from skylift.engine.blobs import Blobs, BlobStore
 from skylift.engine.broker import EmbeddedBroker, free_port
 from skylift.engine.checkin import Checkin, LiveCache
 from skylift.engine.loop import Loop
@@ -93,7 +93,7 @@ class Chores:
     database: Database
     online: OnlineKeys
     seen: SeenBook
-    blobs: BlobStore
+    blobs: Blobs
     _due: dict[str, datetime] = field(default_factory=dict)
 
     def __call__(self, now: datetime) -> None:
@@ -186,7 +186,7 @@ def build(settings: Settings, clock: Clock = utc_now) -> SkyliftServer:
 
 def _assemble(settings: Settings, database: Database, clock: Clock) -> SkyliftServer:
     data = settings.data_dir
-    blobs = BlobStore(Path(settings.blobs) if settings.blobs else data / "blobs", shared=bool(settings.blobs))
+    blobs = _blobs(settings)
     blobs.sweep(starting=True)
     online = OnlineKeys.open(settings.keys_dir or data / "keys")
     database.write(lambda conn: online.claim(conn, settings.new_keys))
@@ -228,6 +228,27 @@ def _assemble(settings: Settings, database: Database, clock: Clock) -> SkyliftSe
     return SkyliftServer(settings, database, app, loop, courier, seen, broker, bell, eyes, load, listener)
 
 
+def _blobs(settings: Settings) -> Blobs:
+    if not settings.blobs.startswith("s3:"):
+        folder = Path(settings.blobs) if settings.blobs else settings.data_dir / "blobs"
+        return BlobStore(folder, shared=bool(settings.blobs))
+    try:
+        from skylift.engine.bucket import Bucket, Place
+    except ModuleNotFoundError as e:
+        raise invalid("blobs", settings.blobs, f"needs {e.name}: pip install 'skylift[s3]'") from e
+    place = Place(
+        settings.blobs,
+        settings.blobs_endpoint,
+        settings.blobs_public_endpoint,
+        settings.blobs_region,
+        settings.blobs_allow_http,
+    )
+    bucket = Bucket(place, settings.data_dir / "scratch")
+    with suppress(Unavailable):  # it has been logged; devices can ask, and wait for their downloads
+        bucket.check()
+    return bucket
+
+
 def _deadlines(settings: Settings) -> Deadlines:
     seconds = {
         UpdateState.PENDING: settings.pending_deadline_s,
@@ -255,7 +276,7 @@ def _doorbell(settings: Settings, database: Database) -> tuple[EmbeddedBroker | 
 
 
 def _handlers(
-    database: Database, blobs: BlobStore, clock: Clock, deadlines: Deadlines, bell: Doorbell | None
+    database: Database, blobs: Blobs, clock: Clock, deadlines: Deadlines, bell: Doorbell | None
 ) -> dict[str, Callable[[dict[str, Any]], None]]:
     def recount(payload: dict[str, Any]) -> None:
         waiting.recount(database, payload["deployment"])

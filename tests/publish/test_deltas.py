@@ -63,7 +63,7 @@ def test_making_them_again_changes_nothing(lab: Lab) -> None:
     before = deltas(lab)
     maker(lab)({"release": new})
     assert deltas(lab) == before
-    assert list(lab.blobs.incoming.iterdir()) == []
+    assert list(lab.blobs.scratch.iterdir()) == []
 
 
 def test_a_crash_between_two_deltas_costs_only_the_time(lab: Lab) -> None:

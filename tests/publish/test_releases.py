@@ -228,12 +228,12 @@ def test_a_crash_during_an_upload_leaves_nothing_after_the_next_start(tmp_path: 
     kept.write(b"whole")
     stored = kept.keep()
     store.intake(100).write(b"cut in the middle")  # and the power goes
-    (store.incoming / "tmpdelta").mkdir()
-    (store.incoming / "tmpdelta" / "delta.new").write_bytes(b"half a delta")
+    (store.scratch / "tmpdelta").mkdir()
+    (store.scratch / "tmpdelta" / "delta.new").write_bytes(b"half a delta")
     again = BlobStore(tmp_path / "blobs")
     again.sweep(starting=True)
     assert files_below(tmp_path / "blobs") == [stored.sha256]
-    assert list(again.incoming.iterdir()) == []
+    assert list(again.scratch.iterdir()) == []
     assert again.has(stored.sha256)
 
 

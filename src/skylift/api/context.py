@@ -10,7 +10,7 @@ from starlette.requests import Request
 
 from skylift.api.metrics import Metrics
 from skylift.core.deadlines import Deadlines
-from skylift.engine.blobs import BlobStore
+from skylift.engine.blobs import Blobs
 from skylift.engine.checkin import Checkin
 from skylift.engine.online import OnlineKeys
 from skylift.engine.together import Reports
@@ -24,7 +24,7 @@ class Context:
     """The server's parts, as far as HTTP touches them. `poke`: something changed, let the loop look."""
 
     database: Database
-    blobs: BlobStore
+    blobs: Blobs
     online: OnlineKeys
     checkin: Checkin
     deadlines: Deadlines

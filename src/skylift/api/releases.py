@@ -170,12 +170,12 @@ def _before_upload(request: Request, context: Context) -> tuple[Operator, Any]:
 
 
 async def blob(request: Request) -> Response:
-    """`GET /api/blobs/{sha256}`: Range, ETag, 304, If-Range; the bytes leave by sendfile."""
+    """`GET /api/blobs/{sha256}`: Range, ETag, 304, If-Range; the bytes leave by sendfile. Where an object
+    store has them, the answer is a redirect to a URL that opens for some minutes."""
     context = context_of(request)
     sha256 = request.path_params["sha256"]
     await asyncio.to_thread(anybody, request, context)
-    path = context.blobs.path(sha256)
-    if not BLOB.fullmatch(sha256) or not path.is_file():
+    if not BLOB.fullmatch(sha256) or not await asyncio.to_thread(context.blobs.has, sha256):
         raise Rejected("unknown_blob", f"blob is {sha256[:70]!r}: there is no such blob", kind=Kind.NOT_FOUND)
     etag = f'"{sha256}"'
     headers = {
@@ -186,6 +186,11 @@ async def blob(request: Request) -> Response:
     known = (part.strip().removeprefix("W/") for part in request.headers.get("if-none-match", "").split(","))
     if any(tag in (etag, "*") for tag in known):
         return Response(status_code=304, headers=headers)
+    elsewhere = await asyncio.to_thread(context.blobs.url, sha256, request.method)
+    if elsewhere is not None:  # 307 keeps the method; whoever follows brings Range along, and no token
+        told = {"Location": elsewhere, "Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
+        return Response(status_code=307, headers=told)
+    path = context.blobs.path(sha256)
     return FileResponse(path, media_type="application/octet-stream", headers=headers)
 
 

@@ -1,7 +1,7 @@
-"""Blobs: bytes by their SHA-256, in a directory. Written under a temporary name, fsynced, renamed.
+"""Blobs: bytes by their SHA-256. Written under a temporary name on a local disk, checked, then named.
 
 What is there under a digest is complete and right; whatever a crash left behind has a temporary name and is
-swept at the next start.
+swept. `BlobStore` keeps them in a directory, `engine.bucket.Bucket` in an S3-compatible object store.
 """
 
 import hashlib
@@ -9,11 +9,11 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 from skylift.core.errors import Kind, Rejected, Unavailable
 
@@ -28,13 +28,45 @@ class Stored:
     size: int
 
 
+class Blobs(Protocol):
+    """Where blobs are kept."""
+
+    scratch: Path  # a local folder for files on their way
+
+    def intake(self, limit: int) -> "Intake":
+        """An upload of at most so many bytes, on its way in."""
+        ...
+
+    def has(self, sha256: str) -> bool:
+        """Whether it is there, whole. Raises `Unavailable`."""
+        ...
+
+    def url(self, sha256: str, method: str) -> str | None:
+        """Where it can be fetched (`GET`) or looked at (`HEAD`) for some minutes, by anybody who has the URL;
+        None: from the file at `path`."""
+        ...
+
+    def path(self, sha256: str) -> Path:
+        """The file, where `url` gives none."""
+        ...
+
+    def local(self, sha256: str) -> AbstractContextManager[Path]:
+        """The bytes as a file to read, within the block. Raises `Unavailable`."""
+        ...
+
+    def sweep(self, starting: bool = False) -> None:
+        """Remove what interrupted uploads and deltas left."""
+        ...
+
+
 class Intake:
     """One upload on its way in: write chunks, then `keep`; `drop` (or a crash) leaves nothing behind."""
 
-    def __init__(self, store: "BlobStore", limit: int) -> None:
-        self._store = store
+    def __init__(self, scratch: Path, limit: int, settle: Callable[[Path, Stored], None]) -> None:
+        """`settle` moves the whole, synced file to its digest."""
         self._limit = limit
-        self._path = store.incoming / secrets.token_hex(8)
+        self._settle = settle
+        self._path = scratch / secrets.token_hex(8)
         self._file: BinaryIO = self._path.open("xb")
         self._hash = hashlib.sha256()
         self.size = 0
@@ -68,16 +100,11 @@ class Intake:
     def keep(self) -> Stored:
         """Make it durable under its digest."""
         stored = self.digest()
-        target = self._store.path(stored.sha256)
         with _disk():
             self._file.flush()
             os.fsync(self._file.fileno())
             self._file.close()
-            if not target.parent.exists():
-                target.parent.mkdir(exist_ok=True)
-                _fsync_directory(target.parent.parent)
-            os.replace(self._path, target)
-            _fsync_directory(target.parent)
+        self._settle(self._path, stored)
         return stored
 
     def drop(self) -> None:
@@ -96,48 +123,67 @@ def _disk() -> Iterator[None]:
         raise Unavailable(f"the blob store cannot be written: {e.strerror}", 60) from e
 
 
+def put_file(blobs: Blobs, source: Path) -> Stored:
+    """A copy of a local file."""
+    intake = blobs.intake(source.stat().st_size)
+    try:
+        with source.open("rb") as file:
+            for chunk in _chunks(file):
+                intake.write(chunk)
+        return intake.keep()
+    finally:
+        intake.drop()
+
+
+def sweep(scratch: Path, everything: bool) -> None:
+    """Remove what nobody has touched for an hour, or everything: at the start of the only one who writes."""
+    oldest = time.time() - LEFTOVER_S
+    for leftover in scratch.iterdir():
+        with suppress(FileNotFoundError):  # another server sweeps too, or it was an upload that ended
+            if not everything and leftover.stat().st_mtime > oldest:
+                continue
+            if leftover.is_dir():
+                shutil.rmtree(leftover)
+            else:
+                leftover.unlink()
+
+
 class BlobStore:
     """A directory of blobs, two letters of the digest as folders. A `shared` one is other servers' too."""
 
     def __init__(self, directory: Path, shared: bool = False) -> None:
         self.directory = directory
         self._shared = shared
-        self.incoming = directory / "incoming"
-        self.incoming.mkdir(parents=True, exist_ok=True)
+        self.scratch = directory / "incoming"  # on the same file system, to be renamed
+        self.scratch.mkdir(parents=True, exist_ok=True)
 
     def sweep(self, starting: bool = False) -> None:
-        """Remove what interrupted uploads and deltas left: what nobody has touched for an hour and, at the
-        start of the one server of a directory, everything."""
-        alone = starting and not self._shared
-        oldest = time.time() - LEFTOVER_S
-        for leftover in self.incoming.iterdir():
-            with suppress(FileNotFoundError):  # another server sweeps too, or it was an upload that ended
-                if not alone and leftover.stat().st_mtime > oldest:
-                    continue
-                if leftover.is_dir():
-                    shutil.rmtree(leftover)
-                else:
-                    leftover.unlink()
+        sweep(self.scratch, starting and not self._shared)
 
     def path(self, sha256: str) -> Path:
         return self.directory / sha256[:2] / sha256
 
+    def url(self, sha256: str, method: str) -> str | None:
+        return None
+
     def has(self, sha256: str) -> bool:
         return self.path(sha256).is_file()
 
-    def intake(self, limit: int) -> Intake:
-        return Intake(self, limit)
+    @contextmanager
+    def local(self, sha256: str) -> Iterator[Path]:
+        yield self.path(sha256)
 
-    def put_file(self, source: Path) -> Stored:
-        """A copy of a local file."""
-        intake = self.intake(source.stat().st_size)
-        try:
-            with source.open("rb") as file:
-                for chunk in _chunks(file):
-                    intake.write(chunk)
-            return intake.keep()
-        finally:
-            intake.drop()
+    def intake(self, limit: int) -> Intake:
+        return Intake(self.scratch, limit, self._settle)
+
+    def _settle(self, source: Path, stored: Stored) -> None:
+        target = self.path(stored.sha256)
+        with _disk():
+            if not target.parent.exists():
+                target.parent.mkdir(exist_ok=True)
+                _fsync_directory(target.parent.parent)
+            os.replace(source, target)
+            _fsync_directory(target.parent)
 
 
 def _chunks(file: BinaryIO, size: int = 1 << 20) -> Iterator[bytes]:

@@ -13,7 +13,7 @@ from secrets import token_bytes
 from typing import Any
 
 from skylift.core.ids import mint
-from skylift.engine.blobs import BlobStore
+from skylift.engine.blobs import Blobs, put_file
 from skylift.firmware.delta import create_delta
 from skylift.store import events, releases
 from skylift.store.db import Connection, Database
@@ -28,7 +28,7 @@ class DeltaMaker:
     """The outbox's `deltas` handler."""
 
     database: Database
-    blobs: BlobStore
+    blobs: Blobs
     clock: Callable[[], datetime]
 
     def __call__(self, payload: dict[str, Any]) -> None:
@@ -42,13 +42,17 @@ class DeltaMaker:
         if max(old.size, new.size) > MAX_IMAGE:
             self._say(new, {"base_version": old_version, "skipped": f"larger than {MAX_IMAGE} bytes"})
             return
-        with tempfile.TemporaryDirectory(dir=self.blobs.incoming) as folder:
+        with (
+            tempfile.TemporaryDirectory(dir=self.blobs.scratch) as folder,
+            self.blobs.local(old.sha256) as before,
+            self.blobs.local(new.sha256) as after,
+        ):
             path = Path(folder) / "delta"
-            made = create_delta(self.blobs.path(old.sha256), self.blobs.path(new.sha256), path)
+            made = create_delta(before, after, path)
             if made is None:
                 self._say(new, {"base_version": old_version, "skipped": "not below 0.7 of the full image"})
                 return
-            stored = self.blobs.put_file(path)
+            stored = put_file(self.blobs, path)
         self.database.write(lambda conn: self._add(conn, old, new, old_version, stored.sha256, made))
 
     def _add(
