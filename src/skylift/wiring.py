@@ -301,7 +301,12 @@ def _handlers(
 def serve(settings: Settings) -> None:
     """Run until SIGTERM or SIGINT. One process; killed at any moment, it goes on where it was."""
     # Not /dev/stderr: opening it truncates a log file, and fails where stderr is a socket (systemd).
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(file=sys.stderr))
+    # Tracebacks without the values of variables: among them are tokens.
+    plain = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+    structlog.configure(
+        processors=[*structlog.get_config()["processors"][:-1], plain],
+        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+    )
     uvloop.run(_serve(settings))
 
 

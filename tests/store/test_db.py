@@ -1,6 +1,7 @@
 """One writer, many readers: what was answered is durable, and nothing that goes wrong is anybody else's."""
 
 import asyncio
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -272,6 +274,25 @@ def test_a_connection_that_was_cut_is_made_again(cluster: Cluster, shared: str) 
     cluster.sql("SELECT pg_terminate_backend(pid) FROM " + others)  # noqa: S608 - our own name  # noqa: S608 - names of our own making
     assert database.write(put("b")) == "b"
     assert keys(database) == {"a", "b"}
+    database.close()
+
+
+@pytest.mark.postgresql
+def test_a_line_that_breaks_before_the_first_question_is_an_outage(shared: str) -> None:
+    """The driver speaks for itself then: nobody has wrapped its error."""
+    database = Database(shared)
+    broken: list[object] = []
+
+    def cut(driver: Any, *_: object) -> None:
+        if not broken:
+            driver._usock.shutdown(socket.SHUT_RDWR)
+        broken.append(driver)
+
+    sa.event.listen(database._readers, "checkout", cut)
+    with pytest.raises(Unavailable), database.read():
+        pass
+    assert broken
+    assert keys(database) == set()
     database.close()
 
 

@@ -9,6 +9,7 @@ import sqlite3
 from enum import StrEnum
 from typing import Any
 
+import pg8000.exceptions
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine import URL, Engine, make_url
@@ -44,6 +45,9 @@ _SQLITE_GONE = (
     "SQLITE_PROTOCOL",
     "SQLITE_INTERRUPT",
 )
+
+# Lost connections, as SQLAlchemy does not wrap them: while it opens, resets and closes them.
+_NETWORK = (OSError, sa.exc.TimeoutError, sa.exc.DisconnectionError, pg8000.exceptions.InterfaceError)
 
 
 class Trouble(StrEnum):
@@ -125,13 +129,17 @@ def _postgresql(url: URL, **options: Any) -> Engine:
 
 def trouble(error: BaseException) -> Trouble:
     """Whose fault `error` is. Anything that is neither the driver's nor the network's is the deed's."""
-    if not isinstance(error, DBAPIError):
-        return Trouble.GONE if isinstance(error, sa.exc.TimeoutError | OSError) else Trouble.DEED
+    if isinstance(error, _NETWORK):
+        return Trouble.GONE
+    if not isinstance(error, DBAPIError | pg8000.exceptions.DatabaseError):
+        return Trouble.DEED
     code = sqlstate(error)
     if code is not None:
         if code in _COLLISIONS:
             return Trouble.COLLISION
         return Trouble.GONE if code.startswith(_GONE) else Trouble.DEED
+    if not isinstance(error, DBAPIError):
+        return Trouble.DEED
     if error.connection_invalidated or isinstance(error, InterfaceError):
         return Trouble.GONE
     if isinstance(error.orig, OSError):
@@ -142,9 +150,9 @@ def trouble(error: BaseException) -> Trouble:
     return Trouble.GONE if isinstance(error, OperationalError) else Trouble.DEED
 
 
-def sqlstate(error: DBAPIError) -> str | None:
+def sqlstate(error: BaseException) -> str | None:
     """The five characters of PostgreSQL's answer; None where the server did not get to answer."""
-    args = getattr(error.orig, "args", ())
+    args = getattr(getattr(error, "orig", error), "args", ())
     answer = args[0] if args else None
     return answer.get("C") if isinstance(answer, dict) else None
 

@@ -92,7 +92,7 @@ class Database:
         self._writers = writing_engine(parsed)
         self._writing: Connection | None = None  # kept open between groups
         # What a broken connection raises; the driver's own errors come where we speak to it directly.
-        self._broken = (SQLAlchemyError, self._writers.dialect.loaded_dbapi.Error)
+        self._broken = (SQLAlchemyError, self._writers.dialect.loaded_dbapi.Error, ConnectionError)
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._closed = False
         self._gate = threading.Lock()  # nothing enters behind the word that ends the queue
@@ -110,12 +110,12 @@ class Database:
     def _reading(self) -> Iterator[Connection]:
         try:
             connection = self._readers.connect()
-        except SQLAlchemyError as e:
+        except self._broken as e:
             raise _unavailable(e) from e
         try:
             with connection:
                 yield connection
-        except SQLAlchemyError as e:
+        except self._broken as e:
             if trouble(e) is not Trouble.DEED:
                 raise _unavailable(e) from e
             raise
@@ -271,7 +271,7 @@ class Database:
                 with self._writers.connect() as connection:
                     question = sa.text("SELECT pg_xact_status(CAST(:mark AS xid8))")
                     status = connection.execute(question, {"mark": mark}).scalar_one()
-            except SQLAlchemyError:
+            except self._broken:
                 return False
             if status != "in progress":
                 return bool(status == "committed")
