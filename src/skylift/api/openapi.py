@@ -109,6 +109,7 @@ def by_hand() -> dict[str, Any]:
             answers={
                 "206": {"description": "A part", "content": _BYTES},
                 "304": {"description": "Unchanged"},
+                "307": {"description": "An object store has it: there, without the token"},
             },
         ),
         "/image/{filename}": _get(

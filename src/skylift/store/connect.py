@@ -5,6 +5,7 @@ keys on, and with transactions of our own making: the driver's implicit ones wou
 PostgreSQL is spoken through pg8000. Both give connections whose transactions begin when asked to.
 """
 
+import logging
 import sqlite3
 from enum import StrEnum
 from typing import Any
@@ -124,6 +125,9 @@ def _sqlite(url: URL, begin: str, *, readonly: bool, **options: Any) -> Engine:
 
 
 def _postgresql(url: URL, **options: Any) -> Engine:
+    # A line that is broken cannot be hung up politely: the pool would log a traceback for each, and whoever
+    # asked on it says so anyway.
+    logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
     return sa.create_engine(url, connect_args={"timeout": SOCKET_S, "tcp_keepalive": True}, **options)
 
 

@@ -55,7 +55,7 @@ Many = Callable[[Connection, list[Any]], list[Any]]
 MAX_GROUP = 500  # deeds per commit: 500 rows a commit is where both databases stop gaining
 WAL_CHECKPOINT_BYTES = 4 << 20
 TRIES = 4  # of a single deed that collides with others'
-RECONNECTS = 1  # a connection that was lost (the database was restarted) is made anew; then it is an outage
+RECONNECTS = 1  # a connection that was lost (PostgreSQL was restarted) is made anew; then it is an outage
 TURN = 0x536B7966  # the advisory lock whose holder writes: any number that is ours
 UNDECIDED_S = 10.0  # how long to ask about a commit whose answer got lost
 
@@ -218,7 +218,7 @@ class Database:
             kind = trouble(self._lost)
             collisions += kind is Trouble.COLLISION
             losses += kind is Trouble.GONE
-            if losses > RECONNECTS:
+            if losses > (RECONNECTS if self.dialect == "postgresql" else 0):
                 return False
             if collisions >= TRIES or kind is Trouble.DEED:
                 own = kind is Trouble.DEED or is_duplicate(self._lost)
