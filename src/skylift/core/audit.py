@@ -6,12 +6,14 @@ the planner works, so that a mistake in one is not a mistake in both.
 
 from collections.abc import Iterator
 from datetime import datetime
+from decimal import Context, Decimal, localcontext
 from fractions import Fraction
 
 from skylift.core.lifecycle import DEPLOYMENT_MOVES, DeploymentStatus, PausedBy
 from skylift.core.world import (
     EndPhase,
     FailureAction,
+    FailureGate,
     Finish,
     Gate,
     OpenPhase,
@@ -30,6 +32,10 @@ _LEADS_TO = {
     Stop: DeploymentStatus.FAILED,
     Finish: DeploymentStatus.COMPLETE,
 }
+
+
+_EXACT = Context(prec=40, Emax=10**12, Emin=-(10**12))
+_HAIR = Decimal("1e-9")  # closer to the limit than this, both answers are right
 
 
 def audit(world: World, plan: Plan, now: datetime) -> list[str]:
@@ -71,18 +77,70 @@ def _breached(world: World) -> bool:
         everyone = tally.waiting + tally.in_flight + judged
         sample = world.failure_rule.min_devices
         needed = min(20, everyone) if sample is None else min(sample, everyone)
-        if judged and judged >= needed and Fraction(bad, judged) > limit:
+        by_rate = world.failure_rule.gate is FailureGate.THRESHOLD
+        if by_rate and judged and judged >= needed and Fraction(bad, judged) > limit:
             return True
         if bad > limit * everyone:
             return True
     return False
 
 
+def _unlikely(world: World) -> bool | None:
+    """The statistical gate from scratch, as plain products in decimals; None: too close to say."""
+    rule = world.failure_rule
+    if rule.gate is not FailureGate.STATISTICAL:
+        return False
+    tallies = [phase.tally for phase in world.phases if phase.state is not PhaseState.CLOSED]
+    judged = sum(t.complete + t.failed + t.rolled_back for t in tallies)
+    everyone = sum(
+        t.waiting
+        + t.pending
+        + t.downloading
+        + t.installing
+        + t.validating
+        + t.complete
+        + t.failed
+        + t.rolled_back
+        for t in (phase.tally for phase in world.phases)
+    )
+    if judged < max(1, min(5 if rule.min_devices is None else rule.min_devices, everyone)):
+        return False
+    bad = [t.failed + t.rolled_back for t in tallies]
+    good = [t.complete + t.pending + t.downloading + t.installing + t.validating for t in tallies]
+    with localcontext(_EXACT):
+        expected = Decimal(repr(rule.expected_percent)) / 100
+        each = sum((_times(b, g, expected) for b, g in zip(bad, good, strict=True)), Decimal(0))
+        each += len(world.phases) - len(tallies)  # what has not opened says nothing: 1
+        mean = (
+            _times(sum(bad), sum(good), expected) / 2
+            + each / (4 * len(world.phases))
+            + _times(world.matched.updated, world.matched.control, Decimal("0.25")) / 4
+        )
+        over = mean * Decimal(repr(rule.false_alarm_rate))
+        return None if abs(over - 1) < _HAIR else over > 1
+
+
+def _times(bad: int, good: int, expected: Decimal) -> Decimal:
+    """How many times likelier this is where a share of devices has a defect; the mean of seven shares."""
+    total = Decimal(0)
+    for share in map(Decimal, ("0.01", "0.02", "0.05", "0.1", "0.2", "0.5", "0.9")):
+        odds = (expected + (1 - expected) * share) / expected
+        total += odds**bad * (1 - share) ** good
+    return total / 7
+
+
+def _must_stop(world: World) -> bool | None:
+    return True if _breached(world) else _unlikely(world)
+
+
 def _breach_stops(world: World, plan: Plan, now: datetime) -> Iterator[str]:
     stops = [action for action in plan.actions if isinstance(action, Pause | Stop)]
-    if world.status is DeploymentStatus.RUNNING and _breached(world):
+    must = _must_stop(world) if world.status is DeploymentStatus.RUNNING else False
+    if must is None:
+        return
+    if must:
         if not stops:
-            yield "a phase is above its failure threshold and the plan does not stop"
+            yield "it is above its failure threshold, or its gate has a verdict, and the plan does not stop"
         if len(plan.actions) > len(stops):
             yield "does something else beside stopping"
         if any(isinstance(a, Stop) and world.failure_rule.action is FailureAction.PAUSE for a in stops):

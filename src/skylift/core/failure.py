@@ -3,21 +3,22 @@
 rate = (failed + rolled_back) / (complete + failed + rolled_back), per phase. Stop when enough devices
 are decided and the rate is above the threshold, or when the failures alone already exceed the threshold
 of the whole phase, whatever the rest does: then the breach is certain. Exactly at the limit goes on.
+
+With `gate: statistical` the early half of the rule is `core.gate`'s; the certain half stays, as its net.
 """
 
 from dataclasses import dataclass
 from fractions import Fraction
 
-from skylift.core.world import FailureRule, Phase, Tally
+from skylift.core.world import FailureGate, FailureRule, Phase, Tally
 
 DEFAULT_MIN_DEVICES = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Breach:
-    """A phase that must stop. The sentence is the same in UI, CLI, log and notification."""
+    """Why a deployment must stop. The sentence is the same in UI, CLI, log and notification."""
 
-    phase: int
     sentence: str
 
 
@@ -31,12 +32,12 @@ def breach(phase: Phase, rule: FailureRule) -> Breach | None:
     """The breach of this phase, or None. Exact arithmetic: no rounding decides about a fleet."""
     tally = phase.tally
     limit = Fraction(str(rule.threshold_percent))  # the decimal number that was written, not its float
-    enough = tally.decided >= min_devices(tally, rule)
+    enough = rule.gate is FailureGate.THRESHOLD and tally.decided >= min_devices(tally, rule)
     too_high = enough and tally.failures * 100 > limit * tally.decided
     certain = tally.failures * 100 > limit * tally.size
     if not (too_high or certain):
         return None
-    return Breach(phase.number, _sentence(phase, rule))
+    return Breach(_sentence(phase, rule))
 
 
 def rate_percent(tally: Tally) -> float | None:

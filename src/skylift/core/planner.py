@@ -6,7 +6,8 @@ is still the one the plan was based on.
 
 The rules, in order:
 
-1. A breach in any phase that ever opened stops the deployment before anything else happens.
+1. A breach in any phase that ever opened, or the statistical gate's verdict over all of them, stops the
+   deployment before anything else happens.
 2. One phase at a time is *current*: the last one opened. It ends when every device is decided, or when
    its time to wait is over, nobody is in flight and at least one device has proved the release.
 3. The next phase opens when the current one has ended and soaked (or was promoted). A manual gate opens
@@ -20,7 +21,8 @@ The rules, in order:
 
 from datetime import datetime
 
-from skylift.core.failure import breach
+from skylift.core.gate import note as gate_note
+from skylift.core.gate import stops
 from skylift.core.lifecycle import DeploymentStatus, PausedBy
 from skylift.core.world import (
     Action,
@@ -62,9 +64,8 @@ def _start(world: World, now: datetime) -> Plan:
 
 
 def _run(world: World, now: datetime) -> Plan:
-    for phase in world.phases:
-        if phase.state is not PhaseState.CLOSED and (found := breach(phase, world.failure_rule)):
-            return _act(world, found.sentence, _breach_action(world, found.sentence))
+    if found := stops(world):
+        return _act(world, found.sentence, _breach_action(world, found.sentence))
 
     current = _current(world)
     if current is None:
@@ -102,9 +103,9 @@ def _watch(world: World, phase: Phase, now: datetime) -> Plan:
 
     if _lifetime_over(world, now) and not _in_flight(world):
         return _expire(world, phase)
-    note = f"{phase.name}: {_waiting_for(phase)}"
+    notes = [f"{phase.name}: {_waiting_for(phase)}", gate_note(world)]
     later = [at for at in (waits_until, world.ends_at) if at is not None and at > now]
-    return Plan(world.generation, (), (note,), min(later, default=None))
+    return Plan(world.generation, (), tuple(filter(None, notes)), min(later, default=None))
 
 
 def _after(world: World, phase: Phase, now: datetime) -> Plan:

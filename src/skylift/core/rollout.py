@@ -14,9 +14,10 @@ from math import isfinite
 from typing import Any, Literal
 
 from skylift.core.errors import invalid
+from skylift.core.health import MetricBound, bounds
 from skylift.core.ids import check_name, check_version
 from skylift.core.window import Window
-from skylift.core.world import FailureAction, FailureRule, Gate
+from skylift.core.world import FailureAction, FailureGate, FailureRule, Gate
 
 CANARY_PERCENT = 10.0
 MAX_PHASES = 100
@@ -63,6 +64,10 @@ class DeploymentConfig:
     mandatory: bool = False
     failure_min_devices: int | None = None
     failure_action: FailureAction = FailureAction.PAUSE
+    gate: FailureGate = FailureGate.THRESHOLD
+    false_alarm_rate: float = 0.05
+    expected_failure_percent: float = 1.0
+    health_metrics: tuple[MetricBound, ...] = ()
     phases: tuple[PhaseConfig, ...] = ()
     all_at_once: bool = False
     max_parallel: int | None = None
@@ -75,7 +80,14 @@ class DeploymentConfig:
 
     @property
     def failure_rule(self) -> FailureRule:
-        return FailureRule(self.failure_threshold_percent, self.failure_min_devices, self.failure_action)
+        return FailureRule(
+            self.failure_threshold_percent,
+            self.failure_min_devices,
+            self.failure_action,
+            self.gate,
+            self.false_alarm_rate,
+            self.expected_failure_percent,
+        )
 
 
 def expand(config: DeploymentConfig) -> tuple[PhaseConfig, ...]:
@@ -115,6 +127,8 @@ def _consistent(config: DeploymentConfig) -> None:
         raise invalid("target_groups", list(config.target_groups), '"all" devices leaves nothing to a group')
     if config.all_at_once and (config.phases or config.rollout_percentage < 100):
         raise invalid("all_at_once", True, "contradicts phases and rollout_percentage below 100")
+    if config.health_metrics and config.gate is not FailureGate.STATISTICAL:
+        raise invalid("health_metrics", len(config.health_metrics), "only gate: statistical looks at them")
     _check_phases(expand(config))
 
 
@@ -205,7 +219,7 @@ def _devices(field: str, value: Any) -> tuple[str, ...] | Literal["all"]:
     return names
 
 
-def _choice(choices: type[Gate] | type[FailureAction]) -> Any:
+def _choice(choices: type[Gate] | type[FailureAction] | type[FailureGate]) -> Any:
     def read(field: str, value: Any) -> Any:
         allowed = [choice.value for choice in choices]
         if value not in allowed:
@@ -269,6 +283,10 @@ _FIELDS: Mapping[str, Any] = {
     "mandatory": _boolean,
     "failure_min_devices": _integer(1, 100_000_000, optional=True),
     "failure_action": _choice(FailureAction),
+    "gate": _choice(FailureGate),
+    "false_alarm_rate": _number(0.000001, 0.5),
+    "expected_failure_percent": _number(0.01, 50),
+    "health_metrics": bounds,
     "phases": _phases,
     "all_at_once": _boolean,
     "max_parallel": _integer(1, 100_000_000, optional=True),

@@ -45,6 +45,11 @@ class Tally:
         return self.complete + self.failures
 
     @property
+    def offered(self) -> int:
+        """Devices that were offered the update and count."""
+        return self.in_flight + self.decided
+
+    @property
     def size(self) -> int:
         """Devices that count: skipped and canceled stay outside."""
         return self.waiting + self.in_flight + self.decided
@@ -73,14 +78,35 @@ class FailureAction(StrEnum):
     ROLLBACK = "rollback"
 
 
+class FailureGate(StrEnum):
+    """How a phase that goes badly is told from bad luck: by its rate alone, or by a sequential test too."""
+
+    THRESHOLD = "threshold"
+    STATISTICAL = "statistical"
+
+
 @dataclass(frozen=True, slots=True)
 class FailureRule:
     """`threshold_percent`: above it the deployment stops. `min_devices`: decided devices needed before
-    the rate is judged (None: min(20, phase size))."""
+    the rate is judged (None: min(20, phase size); 5 of the whole deployment for the statistical gate).
+    `false_alarm_rate`: the chance that the statistical gate ever stops a release that fails in at most
+    `expected_percent` of devices."""
 
     threshold_percent: float = 10.0
     min_devices: int | None = None
     action: FailureAction = FailureAction.PAUSE
+    gate: FailureGate = FailureGate.THRESHOLD
+    false_alarm_rate: float = 0.05
+    expected_percent: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Matched:
+    """Sets of one updated device and three of the control group in which exactly one device went silent or
+    unhealthy: how often it was the updated one, how often one of the control."""
+
+    updated: int = 0
+    control: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +135,7 @@ class World:
     status: DeploymentStatus
     phases: tuple[Phase, ...]
     failure_rule: FailureRule = field(default_factory=FailureRule)
+    matched: Matched = field(default_factory=Matched)
     starts_at: datetime | None = None
     ends_at: datetime | None = None
 

@@ -1,0 +1,250 @@
+"""The statistical gate against a plain threshold: how many devices does a bad release hurt until it stops?
+
+Thousands of deployments of one fleet, simulated event by event, each judged by the real planner after every
+report. Devices ask at a random moment of a phase's time, take minutes for an update, fail with the fleet's
+own base rate and, if the release has a defect in a share of the devices, by the defect. Both gates see the
+same devices with the same luck. A device is hurt when it failed or fell back; what is on its way when a
+deployment stops goes on to its end, as it does in a fleet.
+
+False alarms are stops of releases without a defect: counted for both, beside the rate the statistical gate
+states. A second table has devices that ask within five minutes instead of four hours: then most of a phase is
+on its way before the first report comes, and only the size of the phase protects anybody.
+Tables to stderr, JSON to stdout.
+
+    python3 dev.py bench gate [--json] [--deployments N] [--seed N]
+"""
+
+import argparse
+import heapq
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from random import Random
+from statistics import fmean
+
+from skylift.core.failure import DEFAULT_MIN_DEVICES
+from skylift.core.lifecycle import DeploymentStatus
+from skylift.core.planner import plan
+from skylift.core.world import (
+    EndPhase,
+    FailureGate,
+    FailureRule,
+    Finish,
+    OpenPhase,
+    Pause,
+    Phase,
+    PhaseState,
+    Stop,
+    Tally,
+    World,
+)
+
+BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
+FLEET = 2000
+PHASES = (1, 10, 50, 100)  # percent, cumulative
+BASE_PERCENT = 1.0  # what fails with a release that has no defect: empty batteries, lost links
+ASKS_WITHIN = 240.0  # minutes of a phase in which its devices ask: they wake every four hours
+TAKES = (5.0, 20.0)  # minutes for one update
+WAITING, AT_IT, COMPLETE, FAILED = range(4)  # places in a phase's counts
+DEFECTS = (0, 1, 2, 5, 10, 20, 50)  # percent of devices in which the release has a defect
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One deployment: whether it was stopped, and how many devices failed or fell back."""
+
+    stopped: bool
+    hurt: int
+
+
+@dataclass(frozen=True)
+class Luck:
+    """What one deployment's devices will do, whatever the gate: (asks after, takes, fails) per phase; and the
+    minutes of a phase in which they ask."""
+
+    devices: tuple[tuple[tuple[float, float, bool], ...], ...]
+    within: float
+
+
+def draw_luck(draw: Random, defect: float, within: float = ASKS_WITHIN) -> Luck:
+    fails = 1 - (1 - BASE_PERCENT / 100) * (1 - defect / 100)
+    ends = [FLEET * percent // 100 for percent in PHASES]
+    sizes = [end - begin for begin, end in zip((0, *ends), ends, strict=False)]
+    return Luck(
+        tuple(
+            tuple((draw.uniform(0, within), draw.uniform(*TAKES), draw.random() < fails) for _ in range(n))
+            for n in sizes
+        ),
+        within,
+    )
+
+
+class Life:
+    """One deployment from its start to its end; time in minutes."""
+
+    def __init__(self, rule: FailureRule, luck: Luck, every_report: bool = False) -> None:
+        phases = tuple(
+            Phase(i, f"phase {i + 1}", Tally(waiting=len(devices)), wait=timedelta(minutes=luck.within))
+            for i, devices in enumerate(luck.devices)
+        )
+        self.luck, self.every_report = luck, every_report
+        self.world = World("dep_x", "2.0", 1, DeploymentStatus.RUNNING, phases, rule)  # type: ignore[arg-type] # an id
+        self.counts = [
+            [len(devices), 0, 0, 0] for devices in luck.devices
+        ]  # waiting, at it, complete, failed
+        self.now = 0.0
+        self.due: list[tuple[float, int, int, bool]] = []  # when, phase, device, whether it ends (or asks)
+
+    def live(self) -> Outcome:
+        stopped = self._step()
+        while stopped is None:
+            self.now, number, device, ends = heapq.heappop(self.due)
+            if self._happens(number, device, ends) or self.every_report:
+                stopped = self._step()
+        on_their_way = sum(self.luck.devices[n][device][2] for _, n, device, ends in self.due if ends)
+        return Outcome(stopped, sum(count[FAILED] for count in self.counts) + on_their_way)
+
+    def _happens(self, number: int, device: int, ends: bool) -> bool:
+        """Whether the planner can answer differently now: a device that asks, or one more that is fine behind
+        the minimum sample, changes nothing (the test of the bench shows that)."""
+        _, takes, fails = self.luck.devices[number][device]
+        count = self.counts[number]
+        if not ends:
+            count[WAITING] -= 1
+            count[AT_IT] += 1
+            heapq.heappush(self.due, (self.now + takes, number, device, True))
+            return False
+        count[AT_IT] -= 1
+        count[FAILED if fails else COMPLETE] += 1
+        drained = not count[WAITING] and not count[AT_IT]
+        return fails or drained or count[COMPLETE] + count[FAILED] <= DEFAULT_MIN_DEVICES
+
+    def _look(self) -> World:
+        phases = (
+            replace(
+                phase, tally=Tally(waiting=count[0], installing=count[1], complete=count[2], failed=count[3])
+            )
+            for phase, count in zip(self.world.phases, self.counts, strict=True)
+        )
+        return replace(self.world, phases=tuple(phases))
+
+    def _set(self, number: int, **values: object) -> None:
+        phases = list(self.world.phases)
+        phases[number] = replace(phases[number], **values)  # type: ignore[arg-type] # a phase's own fields
+        self.world = replace(self.world, phases=tuple(phases))
+
+    def _step(self) -> bool | None:
+        """Let the planner act until it waits; whether it was stopped, once it is over."""
+        while True:
+            now = BEGIN + timedelta(minutes=self.now)
+            planned = plan(self._look(), now)
+            for action in planned.actions:
+                match action:
+                    case Pause() | Stop():
+                        return True
+                    case Finish():
+                        return False
+                    case OpenPhase(number):
+                        self._open(number, now)
+                    case EndPhase(number):
+                        self._set(number, state=PhaseState.THROUGH, finished_at=now)
+                    case _:
+                        raise AssertionError(action)
+            if not planned.actions:
+                if self.due:
+                    return None
+                if planned.wake_at is None:
+                    raise AssertionError(planned.notes)
+                self.now = (planned.wake_at - BEGIN) / timedelta(minutes=1)
+
+    def _open(self, number: int, now: datetime) -> None:
+        self._set(number, state=PhaseState.OPEN, opened_at=now)
+        for device, (after, _, _) in enumerate(self.luck.devices[number]):
+            heapq.heappush(self.due, (self.now + after, number, device, False))
+
+
+def lives(
+    rules: Sequence[FailureRule], defect: float, count: int, seed: int, within: float = ASKS_WITHIN
+) -> list[list[Outcome]]:
+    """Per rule the outcomes of `count` deployments; the same luck for every rule."""
+    found: list[list[Outcome]] = [[] for _ in rules]
+    for number in range(count):
+        luck = draw_luck(Random(f"{seed}/{defect}/{number}"), defect, within)
+        for outcomes, rule in zip(found, rules, strict=True):
+            outcomes.append(Life(rule, luck).live())
+    return found
+
+
+# --- the table -----------------------------------------------------------------------------------------
+
+THRESHOLD = FailureRule()
+STATISTICAL = FailureRule(gate=FailureGate.STATISTICAL)
+
+
+def table(
+    defects: Sequence[int], count: Callable[[int], int], seed: int, within: float
+) -> dict[str, dict[str, float]]:
+    """Per defect rate what both gates let happen; printed as it comes."""
+    say(f"\ndevices ask within {within:g} minutes: mean of devices hurt, and deployments stopped")
+    say(f"{'defect':>8} {'deployments':>12}   {'threshold 10 %':>20}   {'statistical':>20}")
+    found = {}
+    for defect in defects:
+        outcomes = lives((THRESHOLD, STATISTICAL), defect, count(defect), seed, within)
+        hurt = [fmean(one.hurt for one in many) for many in outcomes]
+        stopped = [fmean(one.stopped for one in many) for many in outcomes]
+        shown = "   ".join(f"{h:9.1f} {100 * s:7.1f} %" for h, s in zip(hurt, stopped, strict=True))
+        say(f"{defect:>6} % {count(defect):>12}   {shown}")
+        found[str(defect)] = {
+            "threshold_hurt": round(hurt[0], 3),
+            "statistical_hurt": round(hurt[1], 3),
+            "threshold_stopped": round(stopped[0], 4),
+            "statistical_stopped": round(stopped[1], 4),
+        }
+    return found
+
+
+def say(sentence: str) -> None:
+    print(sentence, file=sys.stderr, flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--json", action="store_true", help="JSON is printed in any case; for symmetry")
+    parser.add_argument(
+        "--deployments", type=int, default=120, help="per defect rate; eight times as many without"
+    )
+    parser.add_argument("--seed", type=int, default=1)
+    given = parser.parse_args()
+    say(f"{FLEET} devices, phases {PHASES} %, base rate {BASE_PERCENT:g} %, seed {given.seed}")
+    begun = time.monotonic()
+
+    def count(defect: int) -> int:
+        return given.deployments * (1 if defect else 8)
+
+    found = table(DEFECTS, count, given.seed, ASKS_WITHIN)
+    herd = table((5, 20), lambda defect: given.deployments, given.seed, 5.0)
+    none = found["0"]
+    say(
+        f"\nfalse alarms: threshold {100 * none['threshold_stopped']:.2f} %, "
+        f"statistical {100 * none['statistical_stopped']:.2f} % (states at most "
+        f"{100 * STATISTICAL.false_alarm_rate:g} %); {time.monotonic() - begun:.0f} s"
+    )
+    answer = {
+        "gate": found,
+        "gate_herd": herd,
+        "false_alarms_threshold": none["threshold_stopped"],
+        "false_alarms_statistical": none["statistical_stopped"],
+        "false_alarm_rate_stated": STATISTICAL.false_alarm_rate,
+        "deployments": {str(defect): count(defect) for defect in DEFECTS},
+        "seed": given.seed,
+    }
+    print(json.dumps(answer))
+
+
+if __name__ == "__main__":
+    main()
