@@ -255,8 +255,8 @@ def test_every_third_party_library_has_a_door() -> None:
 # --- core is paper ------------------------------------------------------------------------------------
 
 ON_PAPER = frozenset(
-    {"collections", "dataclasses", "datetime", "enum", "fnmatch", "fractions", "functools", "hashlib"}
-    | {"itertools", "math", "operator", "re", "types", "typing"}
+    {"collections", "dataclasses", "datetime", "decimal", "enum", "fnmatch", "fractions", "functools"}
+    | {"hashlib", "itertools", "math", "operator", "re", "types", "typing"}
 )
 CLOCKS = frozenset({"now", "utcnow", "today", "monotonic", "perf_counter"})
 

@@ -7,7 +7,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -29,11 +29,12 @@ from skylift.api.metrics import Metrics
 from skylift.core.deadlines import Deadlines
 from skylift.core.errors import SkyliftError, Unavailable, invalid
 from skylift.core.lifecycle import UpdateState
-from skylift.engine import access, deltas, signing, waiting
+from skylift.engine import access, deltas, matching, signing, waiting
 from skylift.engine.blobs import Blobs, BlobStore
 from skylift.engine.broker import EmbeddedBroker, free_port
 from skylift.engine.checkin import Checkin, LiveCache
 from skylift.engine.loop import Loop
+from skylift.engine.matching import Matching
 from skylift.engine.notify import Doorbell, PhaseBell
 from skylift.engine.online import OnlineKeys
 from skylift.engine.outbox import Courier
@@ -62,27 +63,39 @@ def utc_now() -> datetime:
 
 
 class SeenBook:
-    """Last contacts, written behind: losing a few seconds of them at a crash is the bargain."""
+    """Last contacts and words of health, written behind: losing a few seconds of them at a crash is the
+    bargain."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._lock = threading.Lock()
         self._contacts: dict[int, datetime] = {}
+        self._health: dict[int, tuple[datetime, bool | None, Mapping[str, float]]] = {}
 
     def note(self, device_pk: int, now: datetime) -> None:
         with self._lock:
             self._contacts[device_pk] = now
 
+    def note_health(
+        self, device_pk: int, now: datetime, healthy: bool | None, metrics: Mapping[str, float]
+    ) -> None:
+        with self._lock:
+            self._health[device_pk] = (now, healthy, metrics)
+
     def flush(self) -> None:
         with self._lock:
             contacts, self._contacts = self._contacts, {}
-        if not contacts:
-            return
+            said, self._health = self._health, {}
         try:
-            self._database.write(lambda conn: devices.touch(conn, contacts))
+            if contacts:
+                self._database.write(lambda conn: devices.touch(conn, contacts))
+                contacts = {}
+            if said:
+                self._database.write(lambda conn: devices.note_health(conn, said))
         except SkyliftError:  # an outage: they are written when it is over
             with self._lock:
                 self._contacts = contacts | self._contacts
+                self._health = said | self._health
             raise
 
 
@@ -94,11 +107,14 @@ class Chores:
     online: OnlineKeys
     seen: SeenBook
     blobs: Blobs
+    matching: Matching
     _due: dict[str, datetime] = field(default_factory=dict)
 
     def __call__(self, now: datetime) -> None:
         if self._is_due("seen", now, timedelta(seconds=SEEN_FLUSH_S)):
             self.seen.flush()
+        if self._is_due("matching", now, matching.EVERY):
+            self.matching(now)
         if self._is_due("freshen", now, FRESHEN_EVERY):
             self._freshen(now)
         if self._is_due("sweep", now, SWEEP_EVERY):
@@ -194,7 +210,9 @@ def _assemble(settings: Settings, database: Database, clock: Clock) -> SkyliftSe
     deadlines = _deadlines(settings)
     lives = LiveCache(database)
     seen = SeenBook(database)
-    loop = Loop(database, clock, deadlines, lives, (Chores(database, online, seen, blobs),))
+    compared = Matching(database, settings.check_interval_s)
+    chores = Chores(database, online, seen, blobs, compared)
+    loop = Loop(database, clock, deadlines, lives, (chores,))
     broker, bell = _doorbell(settings, database)
     courier = Courier(database, _handlers(database, blobs, clock, deadlines, bell), clock)
 
@@ -216,6 +234,7 @@ def _assemble(settings: Settings, database: Database, clock: Clock) -> SkyliftSe
         poke=poke,
         seen=seen.note,
         reports=Reports(deadlines),
+        health=seen.note_health,
         metrics=Metrics(database),
         max_body=settings.max_body_bytes,
         max_image=settings.max_image_bytes,

@@ -1,6 +1,7 @@
 """`skylift deploy` does what it says, and its exit codes are what scripts rely on."""
 
 import json
+import shlex
 
 import pytest
 
@@ -172,3 +173,55 @@ def wait_for_offers(cli: Cli, deployment: str, phase: int = 0) -> None:
         return bool(found["phases"][phase]["state"] == "open")
 
     wait(is_open, f"phase {phase} opens", 20)
+
+
+def test_a_stopped_deployment_is_explained_and_goes_on_without_the_cohort(
+    cli: Cli, stage: Stage, group: str, units: list[Unit]
+) -> None:
+    more = [Unit(f"{group}-x{n}", stage.facts["url"], f"dev_{group}-x{n}-0123456789abcdef") for n in range(6)]
+    for unit in more:
+        body = {"device_id": unit.name, "device_type": "sensor-v2", "token": unit.token}
+        stage.client.post("/api/devices", {**body, "labels": {"hw": "rev b"}})
+        unit.check()
+    stage.client.put(f"/api/groups/{group}/devices", {"add": [unit.name for unit in more]})
+    deployment = start(cli, group, "--all-at-once", "--gate", "statistical", "--threshold", "55")
+    wait_for_offers(cli, deployment)
+    for unit in units:
+        unit.complete()
+    offers = [unit.check() for unit in more]
+    for unit, offer in zip(more, offers, strict=True):
+        unit.report(offer, "rolled_back", reason="health_check_failed")
+    assert cli("deploy", "status", deployment, "--wait", "--timeout", "30s").code == 4
+    said = cli("deploy", "explain", deployment)
+    assert said.code == 0, said.err
+    assert "label.hw rev b: 6 of 6 failed (100.0 %), of the others 0 of 4" in said.out
+    command = f"skylift deploy resume {deployment} --without 'label.hw=\"rev b\"'"
+    assert command in said.out
+    assert f"skylift deploy rollback {deployment} --only " in said.out
+    assert cli("deploy", "resume", deployment).code == 1
+    assert cli(*shlex.split(command)[1:]).code == 0
+    assert cli("deploy", "status", deployment, "--wait", "--timeout", "30s").code == 0
+    found = json.loads(cli("deploy", "status", deployment, "--json").out)
+    assert (found["left_out"], found["totals"]["complete"]) == (6, 4)
+    assert "goes on without label.hw" in cli("deploy", "status", deployment).out
+    for unit in more:
+        stage.client.post(f"/api/devices/{unit.name}:decommission")
+
+
+def test_only_a_cohort_is_rolled_back(cli: Cli, group: str, units: list[Unit]) -> None:
+    deployment = start(cli, group, "--all-at-once")
+    wait_for_offers(cli, deployment)
+    for unit in units:
+        unit.complete()
+    only = f"device_id={units[0].name}"
+    said = cli("deploy", "rollback", deployment, "--only", only, "--yes")
+    assert said.code == 0, said.err
+    assert "1 devices to 1.0.0" in said.out
+
+
+def test_nothing_is_explained_where_nothing_failed(cli: Cli, group: str) -> None:
+    deployment = start(cli, group)
+    said = cli("deploy", "explain", deployment)
+    assert said.code == 0, said.err
+    assert "none of 0 decided devices failed" in said.out
+    assert json.loads(cli("deploy", "explain", deployment, "--json").out)["suspects"] == []

@@ -27,6 +27,7 @@ GLOSSARY = {
         "abort",
         "retry",
         "rollback",
+        "explain",
         "list",
     },
     "device": {"list", "show", "timeline", "enroll", "decommission"},

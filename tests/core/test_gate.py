@@ -60,9 +60,8 @@ def world(
 
 @pytest.mark.parametrize("expected", [0.5, 1.0, 5.0])
 def test_a_good_release_is_stopped_no_more_often_than_stated_however_often_one_looks(expected: float) -> None:
-    """2,000 deployments to 400 devices each in three phases, exactly at the expected rate, and a control group
-    that is as flaky;
-    judged after every report that could stop it."""
+    """2,000 deployments to 400 devices each in three phases, exactly at the expected rate, and a control
+    group that is as flaky; judged after every report that could stop it."""
     count, stated = 2000, 0.05
     rule = replace(ALONE, expected_percent=expected, false_alarm_rate=stated)
     draw = Random(f"false alarms at {expected}")

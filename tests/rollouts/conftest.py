@@ -13,7 +13,7 @@ from skylift.core.deadlines import Deadlines
 from skylift.core.ids import mint
 from skylift.core.lifecycle import OPEN, Reason, UpdateState
 from skylift.core.world import World
-from skylift.engine import deployments, enroll, reports, rollback, waiting
+from skylift.engine import deployments, enroll, explain, reports, rollback, waiting
 from skylift.engine import groups as engine_groups
 from skylift.engine.checkin import Ask, Checkin, LiveCache, Needs, order_again, recount
 from skylift.engine.loop import Loop
@@ -181,8 +181,12 @@ class Yard:
     def pause(self, deployment: str) -> None:
         self.write(lambda conn: deployments.pause(conn, deployment, "ada", self.clock()))
 
-    def resume(self, deployment: str, threshold: float | None = None) -> None:
-        self.write(lambda conn: deployments.resume(conn, deployment, "ada", self.clock(), threshold))
+    def resume(
+        self, deployment: str, threshold: float | None = None, *without: str, expect: float | None = None
+    ) -> None:
+        asked = {"threshold_percent": threshold, "expected_percent": expect, "without": without}
+        now = self.clock()
+        self.write(lambda conn: deployments.resume(conn, deployment, "ada", now, self.deadlines, **asked))
 
     def promote(self, deployment: str) -> None:
         self.write(lambda conn: deployments.promote(conn, deployment, "ada", self.clock()))
@@ -202,9 +206,9 @@ class Yard:
         number: int = self.write(again)
         return number
 
-    def roll_back(self, deployment: str) -> rollback.RolledBack:
+    def roll_back(self, deployment: str, only: str | None = None) -> rollback.RolledBack:
         def deed(conn: Connection) -> rollback.RolledBack:
-            return rollback.roll_back(conn, deployment, "ada", self.clock(), self.deadlines)
+            return rollback.roll_back(conn, deployment, "ada", self.clock(), self.deadlines, only)
 
         made: rollback.RolledBack = self.write(deed)
         return made
@@ -213,6 +217,10 @@ class Yard:
         """Time goes on, and the loop looks."""
         self.clock.forward(**forward)
         self.loop.tick(self.clock())
+
+    def explain(self, deployment: str) -> dict[str, Any]:
+        found: dict[str, Any] = self.read(lambda conn: explain.explain(conn, self.row(deployment)))
+        return found
 
     # --- what devices do ----------------------------------------------------------------------------
 

@@ -1,7 +1,7 @@
 """What the routes need, handed to them as one frozen value; never a global."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypeVar
@@ -32,6 +32,7 @@ class Context:
     poke: Callable[[], None]
     seen: Callable[[int, datetime], None]
     reports: Reports
+    health: Callable[[int, datetime, bool | None, Mapping[str, float]], None]
     metrics: Metrics
     max_body: int
     max_image: int

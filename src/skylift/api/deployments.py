@@ -13,6 +13,7 @@ from skylift.api.context import context_of
 from skylift.api.idempotency import answer_once, look_then_answer_once
 from skylift.engine import deployments as deeds
 from skylift.engine.checkin import order_again
+from skylift.engine.explain import explain
 from skylift.engine.rollback import roll_back
 from skylift.store import deployments, updates
 from skylift.store.db import Connection
@@ -21,6 +22,7 @@ router = APIRouter(prefix="/api/deployments", tags=["deployments"])
 DeploymentId = Annotated[str, Path(pattern="^dep_[0-9a-z]{1,40}$")]
 Limit = Annotated[int, Query(ge=1, le=500)]
 Cursor = Annotated[str | None, Query(max_length=100, pattern="^[A-Za-z0-9._-]*$")]
+CohortText = Annotated[str, Field(min_length=1, max_length=2000, pattern="^[^\\x00]*$")]
 Word = Annotated[str | None, Query(max_length=20, pattern="^[a-z_]*$")]
 
 
@@ -35,6 +37,16 @@ class PhaseBody(BaseModel):
     wait_minutes: float | None = None
     gate: str | None = None
     name: str | None = None
+
+
+class MetricBody(BaseModel):
+    """A metric that devices report, and what is still healthy."""
+
+    model_config = ConfigDict(extra="allow")  # the engine refuses what it does not know, by name
+
+    name: str | None = None
+    max: float | None = None
+    min: float | None = None
 
 
 class DeploymentBody(BaseModel):
@@ -53,6 +65,10 @@ class DeploymentBody(BaseModel):
     mandatory: bool | None = None
     failure_min_devices: int | None = None
     failure_action: str | None = None
+    gate: str | None = None
+    false_alarm_rate: float | None = None
+    expected_failure_percent: float | None = None
+    health_metrics: list[MetricBody] | None = None
     phases: list[PhaseBody] | None = None
     all_at_once: bool | None = None
     max_parallel: int | None = None
@@ -80,6 +96,14 @@ class Resume(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     failure_threshold_percent: float | None = Field(default=None, ge=0, le=100, allow_inf_nan=False)
+    expected_failure_percent: float | None = Field(default=None, ge=0.01, le=50, allow_inf_nan=False)
+    without: list[CohortText] = Field(default_factory=list, max_length=20)
+
+
+class Rollback(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    only: CohortText | None = None
 
 
 class Retry(BaseModel):
@@ -150,6 +174,14 @@ def list_devices(
     return {"items": items, "next": rows[-1].device_id if len(rows) == limit else None}
 
 
+@router.get("/{deployment_id}/explain")
+def why(request: Request, deployment_id: DeploymentId, who: Viewer) -> Any:
+    """Which cohort its failures come from (lift, sample, chance), or that nothing separates them; what can be
+    done about it, as commands and requests."""
+    with context_of(request).database.read() as conn:
+        return explain(conn, _row(conn, deployment_id))
+
+
 def _row(conn: Connection, deployment_id: str) -> Any:
     row = deployments.find(conn, deployment_id)
     if row is None:
@@ -176,12 +208,22 @@ def pause(request: Request, deployment_id: DeploymentId, who: Acting, body: Verb
 
 @router.post("/{deployment_id}:resume")
 def resume(request: Request, deployment_id: DeploymentId, who: Acting, body: Resume | None = None) -> Any:
-    """Go on. Needs a higher threshold while a breach stands."""
+    """Go on. While a breach stands it needs a higher threshold or expected rate, or to go on `without` the
+    cohorts it comes from, such as `label.hw=rev-b`, `current_version=1.0.0`, `group=eu`."""
     context = context_of(request)
-    threshold = body.failure_threshold_percent if body else None
+    asked = body or Resume()
 
     def deed(conn: Connection) -> Any:
-        deeds.resume(conn, deployment_id, who.name, context.clock(), threshold)
+        deeds.resume(
+            conn,
+            deployment_id,
+            who.name,
+            context.clock(),
+            context.deadlines,
+            threshold_percent=asked.failure_threshold_percent,
+            expected_percent=asked.expected_failure_percent,
+            without=tuple(asked.without),
+        )
         return _view(conn, deployment_id)
 
     return answer_once(request, context, who.name, body and body.model_dump(), 200, deed)
@@ -235,17 +277,18 @@ def retry(request: Request, deployment_id: DeploymentId, who: Acting, body: Retr
 
 
 @router.post("/{deployment_id}:rollback")
-def rollback(request: Request, deployment_id: DeploymentId, who: Acting) -> Any:
+def rollback(request: Request, deployment_id: DeploymentId, who: Acting, body: Rollback | None = None) -> Any:
     """Send the devices it updated back to the release they came from: the deployments that do it, and the
-    former versions nobody can offer any more."""
+    former versions nobody can offer any more. With `only` a cohort goes back, and nothing is aborted."""
     context = context_of(request)
+    only = body.only if body else None
 
     def deed(conn: Connection) -> Any:
-        done = roll_back(conn, deployment_id, who.name, context.clock(), context.deadlines)
+        done = roll_back(conn, deployment_id, who.name, context.clock(), context.deadlines, only)
         return {
             "rolled_back": deployment_id,
             "deployments": [_view(conn, made) for made in done.deployments],
             "left": done.left,
         }
 
-    return answer_once(request, context, who.name, None, 200, deed)
+    return answer_once(request, context, who.name, body and body.model_dump(), 200, deed)

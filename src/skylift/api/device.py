@@ -11,7 +11,7 @@ from datetime import datetime
 from hashlib import sha256
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body
+from fastapi import APIRouter, Body, Path
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -20,6 +20,7 @@ from skylift.api.auth import bearer, device_named
 from skylift.api.context import Context, context_of
 from skylift.api.problems import rejected
 from skylift.core.errors import Rejected, invalid
+from skylift.core.health import MAX_METRICS, check_metrics
 from skylift.core.ids import check_name, check_version
 from skylift.core.lifecycle import FINAL, Reason, UpdateState
 from skylift.engine import enroll as enrolling
@@ -95,6 +96,9 @@ def _digest(field: str, value: str) -> str:
     return value
 
 
+Metrics = dict[str, Annotated[float, Field(allow_inf_nan=False)]]
+
+
 class Status(BaseModel):
     """A status report. `progress` in percent; `started_at` and `completed_at` are the device's own clock and
     are taken down, never believed."""
@@ -112,6 +116,8 @@ class Status(BaseModel):
     completed_at: datetime | None = None
     version: str | None = Field(default=None, max_length=64)
     image_sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
+    healthy: bool | None = None
+    metrics: Metrics = Field(default_factory=dict, max_length=MAX_METRICS)
 
 
 class StatusAnswer(BaseModel):
@@ -127,16 +133,14 @@ async def status(request: Request, body: Status) -> Response:
     """Durable when answered. A repeat or a late report is answered 200 with `recorded` false."""
     context = context_of(request)
     # Strangers are turned away by a read: they never stand in the writer's queue.
-    if context.poll_in_loop:
-        pk = _known(request, context, body.device_id)
-    else:
-        pk = await asyncio.to_thread(_known, request, context, body.device_id)
+    pk = await _known(request, context, body.device_id)
     return await take_down(context, pk, token_hash(bearer(request)), body)
 
 
 async def take_down(context: Context, pk: int, token: str, body: Status) -> Response:
     """The report of the device with this key and token, in the writer's next group."""
     now = context.clock()
+    check_metrics(body.metrics)
     report = Report(
         deployment=body.deployment,
         state=body.state,
@@ -149,6 +153,8 @@ async def take_down(context: Context, pk: int, token: str, body: Status) -> Resp
     said = Said(pk, token, report, now)
     found: Recorded = await asyncio.wrap_future(context.database.submit_to(context.reports, said))
     context.seen(pk, now)
+    if body.healthy is not None or body.metrics:
+        context.health(pk, now, body.healthy, body.metrics)
     if found.recorded and found.state in FINAL:
         context.poke()
     context.metrics.reports.labels(body.state.value, str(found.recorded).lower()).inc()
@@ -161,9 +167,44 @@ async def take_down(context: Context, pk: int, token: str, body: Status) -> Resp
     )
 
 
-def _known(request: Request, context: Context, device_id: str) -> int:
+async def _known(request: Request, context: Context, device_id: str) -> int:
+    """The device's key, if it is the one that asks."""
+    if context.poll_in_loop:
+        return _read_pk(request, context, device_id)
+    return await asyncio.to_thread(_read_pk, request, context, device_id)
+
+
+def _read_pk(request: Request, context: Context, device_id: str) -> int:
     with context.database.read() as conn:
         return device_named(conn, request, device_id).pk
+
+
+class Health(BaseModel):
+    """What a device thinks of itself: its own verdict, and up to eight named numbers."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    healthy: bool | None = None
+    metrics: Metrics = Field(default_factory=dict, max_length=MAX_METRICS)
+
+
+class HealthAnswer(BaseModel):
+    retry_after: int
+
+
+@router.post(
+    "/api/devices/{device_id}/health", summary="Report how the device is", response_model=HealthAnswer
+)
+async def health(request: Request, device_id: Annotated[str, Path(pattern=NAMES)], body: Health) -> Response:
+    """Any time, with or without an update; only the latest word counts. Written behind: a crash of the server
+    may lose the last seconds of it."""
+    context = context_of(request)
+    check_metrics(body.metrics)
+    now = context.clock()
+    pk = await _known(request, context, device_id)
+    context.seen(pk, now)
+    context.health(pk, now, body.healthy, body.metrics)
+    return JSONResponse({"retry_after": math.ceil(context.checkin.pace.idle_s)})
 
 
 def _clean(message: str) -> str:

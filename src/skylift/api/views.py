@@ -4,8 +4,9 @@ from datetime import datetime
 from typing import Any
 
 from skylift.core.failure import rate_percent
+from skylift.core.gate import evidence
 from skylift.core.lifecycle import UpdateState
-from skylift.core.world import Phase
+from skylift.core.world import FailureGate, Phase
 from skylift.store import counters, deployments, devices, updates, world
 from skylift.store.db import Connection
 from skylift.store.devices import Device
@@ -36,6 +37,7 @@ def deployment(conn: Connection, row: Any, *, whole: bool = True) -> dict[str, A
         "failure_threshold_percent": row.threshold_percent,
         "failure_min_devices": row.min_devices,
         "failure_action": row.failure_action,
+        "gate": row.gate,
         "rollback_of": row.rollback_of,
         "created_by": row.created_by,
         "created_at": instant(row.created_at),
@@ -68,10 +70,29 @@ def _progress(conn: Connection, row: Any) -> dict[str, Any]:
     return {
         "config": row.config,
         "notes": row.notes,
+        "gate_state": _gate(conn, row),
+        "without": [cohort["text"] for cohort in row.selector.get("without", ())],
+        "left_out": sum(counts.get(counters.OUTSIDE, {}).get(state.value, 0) for state in UpdateState),
         "devices": sum(phase.tally.size for phase in phases),
         "totals": totals,
         "phases": [_phase(phase) for phase in phases],
         "recent_failures": failures,
+    }
+
+
+def _gate(conn: Connection, row: Any) -> dict[str, Any] | None:
+    """Where the statistical gate stands; null with a plain threshold."""
+    seen = world.load_world(conn, row.id) if row.gate == FailureGate.STATISTICAL.value else None
+    if seen is None:
+        return None
+    return {
+        "evidence": evidence(seen),
+        "stops_at": 1 / row.false_alarm_rate,
+        "false_alarm_rate": row.false_alarm_rate,
+        "expected_failure_percent": row.expected_percent,
+        "health_metrics": row.health_metrics,
+        "sets_updated": row.sets_updated,
+        "sets_control": row.sets_control,
     }
 
 

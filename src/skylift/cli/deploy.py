@@ -1,4 +1,4 @@
-"""`skylift deploy`: create, watch, status, pause, resume, promote, abort, retry, rollback, list."""
+"""`skylift deploy`: create, watch, status, explain, pause, resume, promote, abort, retry, rollback, list."""
 
 import json
 import time
@@ -49,6 +49,17 @@ def create(
     failure_action: Annotated[
         str | None, typer.Option(help="pause, abort or rollback; pause unless given.")
     ] = None,
+    gate: Annotated[
+        str | None, typer.Option(help="threshold or statistical; threshold unless given.")
+    ] = None,
+    false_alarm_rate: Annotated[
+        float | None,
+        typer.Option(help="How often the statistical gate may stop a good release; 0.05 unless given."),
+    ] = None,
+    expect: Annotated[
+        float | None,
+        typer.Option(help="Percent of devices that fail with any release; 1 unless given."),
+    ] = None,
     max_parallel: Annotated[int | None, typer.Option(help="Devices at it at the same time.")] = None,
     starts_at: Annotated[str | None, typer.Option(help="An ISO 8601 time.")] = None,
     manual: Annotated[bool, typer.Option("--manual", help="Every later phase waits for promote.")] = False,
@@ -79,6 +90,9 @@ def create(
         "failure_threshold_percent": threshold,
         "failure_min_devices": min_devices,
         "failure_action": failure_action,
+        "gate": gate,
+        "false_alarm_rate": false_alarm_rate,
+        "expected_failure_percent": expect,
         "max_parallel": max_parallel,
         "starts_at": starts_at,
         "mandatory": mandatory or None,
@@ -174,6 +188,19 @@ def seconds(text: str) -> float:
 
 
 @app.command()
+def explain(
+    deployment: Deployment,
+    server: ServerOption = None,
+    token: TokenOption = None,
+    output: FormatOption = Format.TABLE,
+    as_json: JsonOption = False,
+) -> None:
+    """What the devices that failed have in common, by how much, and what can be done about it."""
+    this = session(server, token, output, as_json)
+    wording.explain(this.output, this.client.get(f"/api/deployments/{deployment}/explain"))
+
+
+@app.command()
 def watch(
     deployment: Deployment,
     server: ServerOption = None,
@@ -228,13 +255,24 @@ def pause(
 def resume(
     deployment: Deployment,
     threshold: Annotated[float | None, typer.Option(help="A new failure threshold in percent.")] = None,
+    expect: Annotated[float | None, typer.Option(help="A new expected failure rate in percent.")] = None,
+    without: Annotated[
+        list[str] | None,
+        typer.Option(help="Leave this cohort out, such as label.hw=rev-b, group=eu; repeatable."),
+    ] = None,
     server: ServerOption = None,
     token: TokenOption = None,
     output: FormatOption = Format.TABLE,
     as_json: JsonOption = False,
 ) -> None:
-    """Go on. A breach that still stands needs a higher threshold, or a retry first."""
-    body = {} if threshold is None else {"failure_threshold_percent": threshold}
+    """Go on. A breach that still stands needs a higher threshold, a retry first, or to go on without the
+    cohort it comes from (deploy explain finds it)."""
+    given = {
+        "failure_threshold_percent": threshold,
+        "expected_failure_percent": expect,
+        "without": without or None,
+    }
+    body = {name: value for name, value in given.items() if value is not None}
     _verb("resume", deployment, body, session(server, token, output, as_json))
 
 
@@ -283,13 +321,17 @@ def retry(
 def rollback(
     deployment: Deployment,
     yes: YesOption = False,
+    only: Annotated[
+        str | None, typer.Option(help="Only this cohort, such as label.hw=rev-b; the rest goes on.")
+    ] = None,
     server: ServerOption = None,
     token: TokenOption = None,
     output: FormatOption = Format.TABLE,
     as_json: JsonOption = False,
 ) -> None:
     """Send the devices it updated back to the release they came from."""
-    must_confirm(f"roll back everything {deployment} updated?", yes)
+    must_confirm(f"roll back {only or 'everything'} that {deployment} updated?", yes)
     this = session(server, token, output, as_json)
-    answer = this.client.post(f"/api/deployments/{deployment}:rollback", {})
+    body = {} if only is None else {"only": only}
+    answer = this.client.post(f"/api/deployments/{deployment}:rollback", body)
     this.output.one(answer, wording.sent_back(answer))

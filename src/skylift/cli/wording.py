@@ -29,6 +29,8 @@ def summary(found: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     for name in ("id", "product", "version", "status", "status_reason", "paused_by", "devices"):
         if found.get(name) not in (None, ""):
             yield name, found[name]
+    if found.get("without"):
+        yield "without", f"{', '.join(found['without'])} ({found['left_out']} devices left out)"
     for note in _notes(found):
         yield "waits for", note
 
@@ -57,6 +59,30 @@ def status(output: Output, found: dict[str, Any]) -> None:
         output.out.print(picture(found))
 
 
+def explain(output: Output, found: dict[str, Any]) -> None:
+    """Suspects with their samples, and the offers as commands to copy."""
+    if output.form is Format.JSON:
+        output.one(found)
+        return
+    output.one(found, [("finds", found["sentence"])])
+    if not found["suspects"]:
+        return
+    rows = [
+        {
+            "cohort": f"{one['attribute']} {one['value']}",
+            "failed": f"{one['failed']} of {one['decided']}",
+            "of the others": f"{one['failed_elsewhere']} of {one['decided_elsewhere']}",
+            "lift": f"{one['lift']:.1f}",
+            "at least": f"{one['lift_at_least']:.1f}",
+            "by chance": f"{one['chance']:.1g}",
+        }
+        for one in found["suspects"]
+    ]
+    output.many(rows, tuple(rows[0]))
+    for offer in found["offers"]:
+        output.out.print(f"\n{offer['what']}:\n  {offer['command']}", soft_wrap=True, markup=False)
+
+
 def preview(output: Output, counted: dict[str, Any]) -> None:
     """A dry run: devices per phase."""
     if output.form is Format.JSON:
@@ -78,6 +104,9 @@ def picture(found: dict[str, Any]) -> RenderableType:
     if found.get("status_reason"):
         parts.append(Text(found["status_reason"], style=colour))
     parts.append(_phases(found))
+    if found.get("without"):
+        without = f"goes on without {', '.join(found['without'])}: {found['left_out']} devices left out"
+        parts.append(Text(without, style="yellow"))
     parts.extend(Text(f"waits for: {note}", style="dim") for note in _notes(found))
     if found.get("recent_failures"):
         parts.append(_failures(found["recent_failures"]))

@@ -85,6 +85,21 @@ def matches(query: Query, facts: Facts) -> bool:
             return any(matches(part, facts) for part in parts)
 
 
+def settled(query: Query, field: str, value: str | None) -> Query:
+    """The query for devices of which this field is known: what remains asks for the other fields."""
+    match query:
+        case Compare(asked, operator, values) if asked == field:
+            return And(()) if holds(operator, value, values) else Or(())
+        case Compare():
+            return query
+        case Not(of):
+            return Not(settled(of, field, value))
+        case And(parts):
+            return And(tuple(settled(part, field, value) for part in parts))
+        case Or(parts):
+            return Or(tuple(settled(part, field, value) for part in parts))
+
+
 def holds(operator: str, have: str | None, values: tuple[str, ...]) -> bool:
     """Whether a device that has this value (None: has none) passes the comparison."""
     if operator == "!=":

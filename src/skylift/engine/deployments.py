@@ -15,12 +15,13 @@ from typing import Any
 from skylift.core.bucket import SPAN, upto
 from skylift.core.deadlines import Deadlines
 from skylift.core.errors import Kind, Rejected, invalid
-from skylift.core.failure import breach
+from skylift.core.gate import stops
 from skylift.core.ids import mint
 from skylift.core.lifecycle import ENDED, DeploymentStatus, PausedBy, UpdateState
 from skylift.core.rollout import DeploymentConfig, PhaseConfig, expand, parse
-from skylift.core.world import FailureRule, PhaseState, World
-from skylift.engine import moves, select
+from skylift.core.world import FailureGate, PhaseState, World
+from skylift.engine import cohorts, moves, select
+from skylift.engine.leaving import leave_out
 from skylift.store import (
     apply,
     deployments,
@@ -329,34 +330,46 @@ def resume(
     deployment_id: str,
     actor: str,
     now: datetime,
+    deadlines: Deadlines,
+    *,
     threshold_percent: float | None = None,
+    expected_percent: float | None = None,
+    without: tuple[str, ...] = (),
 ) -> None:
-    """Go on. While a phase is still above its threshold this needs a higher one (or a retry first)."""
+    """Go on. While a breach stands this needs a higher threshold or expected rate, a retry first, or to go on
+    `without` the cohorts it comes from: their devices are offered nothing more, and count no more."""
     found = _load(conn, deployment_id)
-    if found.status in (DeploymentStatus.RUNNING, DeploymentStatus.SCHEDULED) and threshold_percent is None:
+    asks = without or threshold_percent is not None or expected_percent is not None
+    if found.status in (DeploymentStatus.RUNNING, DeploymentStatus.SCHEDULED) and not asks:
         return
-    if found.status is DeploymentStatus.DRAFT:
+    if found.status is DeploymentStatus.DRAFT and not asks:
         _change(conn, found, actor, "resume", now, status="scheduled", status_reason="")
         return
     if found.status is not DeploymentStatus.PAUSED:
         raise _conflict("not_paused", found, "only a paused or draft deployment can be resumed")
+    for text in without:
+        row = deployments.find(conn, deployment_id)
+        leave_out(conn, row, cohorts.read(conn, "without", text), now, deadlines)
+    if without:
+        found = _load(conn, deployment_id)
     rule = found.failure_rule
     values: dict[str, Any] = {}
     if threshold_percent is not None:
         rule = replace(rule, threshold_percent=threshold_percent)
         values["threshold_percent"] = threshold_percent
-    if sentence := _standing_breach(found, rule):
+    if expected_percent is not None:
+        rule = replace(rule, expected_percent=expected_percent)
+        values["expected_percent"] = expected_percent
+    if bad := stops(replace(found, failure_rule=rule)):
+        higher = "threshold" if rule.gate is FailureGate.THRESHOLD else "threshold or expected failure rate"
         raise _conflict(
-            "breach_stands", found, f"{sentence}; retry its devices, or resume with a higher threshold"
+            "breach_stands",
+            found,
+            f"{bad.sentence}; retry its devices, go on without a cohort, or resume with a higher {higher}",
         )
     begun = any(phase.state is not PhaseState.CLOSED for phase in found.phases)
     status = "running" if begun else "scheduled"
     _change(conn, found, actor, "resume", now, status=status, status_reason="", **values)
-
-
-def _standing_breach(found: World, rule: FailureRule) -> str:
-    opened = (phase for phase in found.phases if phase.state is not PhaseState.CLOSED)
-    return next((bad.sentence for phase in opened if (bad := breach(phase, rule))), "")
 
 
 def promote(conn: Connection, deployment_id: str, actor: str, now: datetime) -> None:

@@ -56,7 +56,7 @@ def move(
         values["started_at"] = now
     if not updates.move(conn, update, to, **values):
         return None
-    counters.move(conn, update.deployment_id, update.phase, (update.state, update.reason), (to, reason))
+    counters.move(conn, update.deployment_id, update.counted_in, (update.state, update.reason), (to, reason))
     if to in FINAL:
         updates.release_slot(conn, update.device_pk, update.deployment_id)
     if to in NOTHING_TO_DO:

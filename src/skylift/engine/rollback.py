@@ -2,8 +2,9 @@
 
 It is a deployment like any other (signed, health-checked, counted), of the older release, in one phase by
 default: the devices ran that release before. Where they came from several releases, there is one deployment
-for each. Devices whose former version nobody can offer any more are named, not forgotten. Asked again it
-makes nothing twice: what is under way is answered, and nothing left to roll back is an empty answer.
+for each. One cohort can go back by itself (`only`): nothing is aborted then. Devices whose former version
+nobody can offer any more are named, not forgotten. Asked again it makes nothing twice: what is under way is
+answered, and nothing left to roll back is an empty answer.
 """
 
 from dataclasses import dataclass
@@ -13,8 +14,9 @@ from typing import Any
 from skylift.core.deadlines import Deadlines
 from skylift.core.errors import Rejected
 from skylift.core.lifecycle import ENDED, DeploymentStatus
+from skylift.engine import cohorts, select
 from skylift.engine import deployments as deeds
-from skylift.store import deployments, releases
+from skylift.store import deployments, members, releases
 from skylift.store.db import Connection
 
 
@@ -28,26 +30,51 @@ class RolledBack:
 
 
 def roll_back(
-    conn: Connection, deployment_id: str, actor: str, now: datetime, deadlines: Deadlines
+    conn: Connection,
+    deployment_id: str,
+    actor: str,
+    now: datetime,
+    deadlines: Deadlines,
+    only: str | None = None,
 ) -> RolledBack:
-    """Abort the deployment if it has not ended, then send its completed devices back."""
+    """Abort the deployment if it has not ended, then send its completed devices back. With `only`, nothing
+    is aborted, and only the devices of this cohort go back."""
     row = deployments.find(conn, deployment_id)
     if row is None:
         raise deeds.unknown(deployment_id)
-    if DeploymentStatus(row.status) not in ENDED:
+    cohort = None if only is None else cohorts.read(conn, "only", only)
+    if cohort is None and DeploymentStatus(row.status) not in ENDED:
         deeds.abort(conn, deployment_id, actor, now, deadlines, reason=f"rolled back by {actor}")
-    under_way = deployments.live_rollbacks(conn, deployment_id)
+    part = {} if cohort is None else {"only": cohort.dump()}
+    under_way = deployments.live_rollbacks(conn, deployment_id, part.get("only"))
     made: list[str] = list(under_way.values())
     left: dict[str, int] = {}
-    for version, n in sorted(deployments.updated_from(conn, deployment_id).items(), key=str):
+    for version, n in sorted(_updated_from(conn, row, part).items(), key=str):
         if version in under_way:
             continue
         release = _former(conn, row, version)
         if release is None:
             left[version or "unknown"] = n
-        elif sent := _send_back(conn, row, release, version, actor, now):
+        elif sent := _send_back(conn, row, release, version, part, actor, now):
             made.append(sent)
     return RolledBack(tuple(made), left)
+
+
+def _updated_from(conn: Connection, row: Any, part: dict[str, Any]) -> dict[str | None, int]:
+    """The versions its completed devices came from, with how many; of a cohort, those that still run it."""
+    counted = deployments.updated_from(conn, row.id)
+    if not part:
+        return counted
+    found = {version: members.count(conn, _scope(conn, row, version, part)) for version in counted}
+    return {version: n for version, n in found.items() if n}
+
+
+def _selector(row: Any, version: str | None, part: dict[str, Any]) -> select.Selector:
+    return {"updated_by": row.id, "from": version, "to": row.version, "kind": row.kind, **part}
+
+
+def _scope(conn: Connection, row: Any, version: str | None, part: dict[str, Any]) -> members.Scope:
+    return select.scope(conn, None, _selector(row, version, part))
 
 
 def _former(conn: Connection, row: Any, version: str | None) -> Any:
@@ -57,7 +84,13 @@ def _former(conn: Connection, row: Any, version: str | None) -> Any:
 
 
 def _send_back(
-    conn: Connection, row: Any, release: Any, version: str | None, actor: str, now: datetime
+    conn: Connection,
+    row: Any,
+    release: Any,
+    version: str | None,
+    part: dict[str, Any],
+    actor: str,
+    now: datetime,
 ) -> str | None:
     """The deployment that does it; None where no device still runs what is to be rolled back."""
     body = {
@@ -68,7 +101,7 @@ def _send_back(
         "failure_threshold_percent": row.threshold_percent,
         "priority": row.priority,
     }
-    selector = {"updated_by": row.id, "from": version, "to": row.version, "kind": row.kind}
+    selector = _selector(row, version, part)
     try:
         return deeds.create(conn, body, actor, now, selector=selector, rollback_of=row.id)
     except Rejected as e:

@@ -3,12 +3,14 @@
 Selectors as stored: `{"all": true}`, `{"devices": true}` (the operator's list is in its own table),
 `{"groups": [ids]}` (evaluated live: a device that joins later belongs), `{"updated_by": id, "from": version,
 "to": version, "kind": kind}` (the devices a deployment updated and that still run what it brought; what a
-rollback is made of).
+rollback is made of; `"only"`: of one cohort). `"without"` lists cohorts that are left out of any of them.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from skylift.core.query import Facts, Query, matches, parse
+from skylift.engine import cohorts
 from skylift.store import deployments, groups
 from skylift.store.db import Connection
 from skylift.store.devices import Device
@@ -26,18 +28,30 @@ def facts(device: Device) -> Facts:
 
 def selects(conn: Connection, deployment_id: str, selector: Selector, device: Device) -> bool:
     """Whether this device belongs, by at most a few indexed reads."""
+    if cohorts.is_left_out(conn, selector, device):
+        return False
     if selector.get("all"):
         return True
     if selector.get("devices") and deployments.is_listed(conn, deployment_id, device.pk):
         return True
     if "updated_by" in selector:
-        return _runs_it(selector, device) and deployments.was_updated_by(
-            conn, selector["updated_by"], device.pk, selector["from"]
+        return (
+            _runs_it(selector, device)
+            and deployments.was_updated_by(conn, selector["updated_by"], device.pk, selector["from"])
+            and _only(conn, selector)(device)
         )
     lists, queries = _split(conn, selector)
     if any(matches(query, facts(device)) for query in queries):
         return True
     return bool(lists) and deployments.is_member(conn, lists, device.pk)
+
+
+def _only(conn: Connection, selector: Selector) -> Callable[[Device], bool]:
+    """Whether a device that was updated is of the cohort that goes back."""
+    if "only" not in selector:
+        return lambda device: True
+    belongs = cohorts.member_of(conn, cohorts.load(selector["only"]))
+    return lambda device: belongs(device, selector["kind"], selector["from"])
 
 
 def _runs_it(selector: Selector, device: Device) -> bool:
@@ -51,13 +65,27 @@ def scope(
 ) -> Scope:
     """The selector for questions over the fleet. `listed` stands in for the stored list before creation."""
     if selector.get("all"):
-        return Scope(everyone=True)
+        return Scope(everyone=True, without=_without(conn, selector))
     if "updated_by" in selector:
         by = UpdatedBy(selector["updated_by"], selector["from"], selector["to"], selector["kind"])
-        return Scope(updated_by=by)
+        only = cohorts.load(selector["only"]) if "only" in selector else None
+        within = cohorts.scope(conn, only, by.kind, by.from_version) if only is not None else None
+        return Scope(updated_by=by, within=within, without=_without(conn, selector))
     lists, queries = _split(conn, selector)
     stored = deployment_id if selector.get("devices") and listed is None else None
-    return Scope(False, tuple(sorted(listed or ())), stored, tuple(lists), tuple(queries))
+    named = tuple(sorted(listed or ()))
+    return Scope(
+        listed=named,
+        of_deployment=stored,
+        lists=tuple(lists),
+        queries=tuple(queries),
+        without=_without(conn, selector),
+    )
+
+
+def _without(conn: Connection, selector: Selector) -> tuple[Scope, ...]:
+    """The cohorts that are left out, as their devices are now."""
+    return tuple(cohorts.scope(conn, cohorts.load(stored)) for stored in selector.get("without", ()))
 
 
 def _split(conn: Connection, selector: Selector) -> tuple[list[str], list[Query]]:

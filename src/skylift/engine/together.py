@@ -97,8 +97,8 @@ class Reports:
         )
         if refresh:
             return Recorded(True, to)
-        bulk.counted[update.deployment_id, update.phase, update.state.value] -= 1
-        bulk.counted[update.deployment_id, update.phase, to.value] += 1
+        bulk.counted[update.deployment_id, update.counted_in, update.state.value] -= 1
+        bulk.counted[update.deployment_id, update.counted_in, to.value] += 1
         data: dict[str, Any] = {
             "from": update.state.value,
             "state": to.value,

@@ -1,7 +1,8 @@
 """Counters per deployment, phase and state; changed in the transaction of the move they count.
 
 Failure reasons are counted beside the states, as `reason:NAME`, so that the sentence of a stop costs one
-indexed read. `recount` is the full count they are audited against.
+indexed read. `recount` is the full count they are audited against. Updates of a cohort that was left out are
+counted under the phase `OUTSIDE`, which no planner sees.
 """
 
 import sqlalchemy as sa
@@ -11,6 +12,7 @@ from skylift.core.lifecycle import FAILURES, UpdateState
 from skylift.store.tables import counters, updates
 
 REASON = "reason:"
+OUTSIDE = -1
 
 # The same words on both databases.
 _BUMP = sa.text(
@@ -68,13 +70,13 @@ def rows(conn: Connection, deployment: str) -> dict[int, int]:
 
 def recount(conn: Connection, deployment: str) -> dict[int, dict[str, int]]:
     """The same from the rows themselves: reads every update of the deployment."""
+    columns = (updates.c.left_out, updates.c.phase, updates.c.state, updates.c.reason)
     rows = conn.execute(
-        sa.select(updates.c.phase, updates.c.state, updates.c.reason, sa.func.count())
-        .where(updates.c.deployment_id == deployment)
-        .group_by(updates.c.phase, updates.c.state, updates.c.reason)
+        sa.select(*columns, sa.func.count()).where(updates.c.deployment_id == deployment).group_by(*columns)
     )
     found: dict[int, dict[str, int]] = {}
-    for phase, state, reason, n in rows:
+    for left_out, number, state, reason, n in rows:
+        phase = OUTSIDE if left_out else number
         for key in keys(UpdateState(state), reason):
             tally = found.setdefault(phase, {})
             tally[key] = tally.get(key, 0) + n

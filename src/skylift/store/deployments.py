@@ -74,6 +74,10 @@ def insert(
             threshold_percent=rule.threshold_percent,
             min_devices=rule.min_devices,
             failure_action=rule.action.value,
+            gate=rule.gate.value,
+            false_alarm_rate=rule.false_alarm_rate,
+            expected_percent=rule.expected_percent,
+            health_metrics=[bound.dump() for bound in config.health_metrics],
             status=status.value,
             generation=1,
             starts_at=config.starts_at,
@@ -282,6 +286,10 @@ def shift_waiting(conn: Connection, deployment_id: str, number: int, by: int) ->
     )
 
 
+def set_selector(conn: Connection, deployment_id: str, selector: dict[str, Any]) -> None:
+    conn.execute(sa.update(deployments).where(deployments.c.id == deployment_id).values(selector=selector))
+
+
 def updated_from(conn: Connection, deployment_id: str) -> dict[str | None, int]:
     """The versions its completed devices came from, with how many."""
     question = (
@@ -292,12 +300,15 @@ def updated_from(conn: Connection, deployment_id: str) -> dict[str | None, int]:
     return {version: int(n) for version, n in conn.execute(question)}
 
 
-def live_rollbacks(conn: Connection, deployment_id: str) -> dict[str | None, str]:
-    """The deployments under way that send this one's devices back, by the version they came from."""
+def live_rollbacks(conn: Connection, deployment_id: str, only: Any = None) -> dict[str | None, str]:
+    """The deployments under way that send this one's devices (of this cohort only) back, by the version they
+    came from."""
     question = sa.select(deployments.c.id, deployments.c.selector).where(
         deployments.c.rollback_of == deployment_id, deployments.c.status.in_([s.value for s in LIVE])
     )
-    return {row.selector["from"]: row.id for row in conn.execute(question)}
+    return {
+        row.selector["from"]: row.id for row in conn.execute(question) if row.selector.get("only") == only
+    }
 
 
 def live_ids(conn: Connection) -> list[str]:
@@ -306,10 +317,13 @@ def live_ids(conn: Connection) -> list[str]:
 
 
 def uses_group(conn: Connection, group_id: str) -> str | None:
-    """A live deployment that targets this group, if there is one."""
+    """A live deployment that targets this group or goes on without it, if there is one."""
     question = sa.select(deployments.c.id, deployments.c.selector).where(
         deployments.c.status.in_([s.value for s in LIVE])
     )
-    return next(
-        (row.id for row in conn.execute(question) if group_id in row.selector.get("groups", ())), None
-    )
+    return next((row.id for row in conn.execute(question) if group_id in _groups(row.selector)), None)
+
+
+def _groups(selector: dict[str, Any]) -> set[str | None]:
+    cohorts = [*selector.get("without", ()), selector.get("only", {})]
+    return {*selector.get("groups", ()), *(cohort.get("group") for cohort in cohorts)}

@@ -251,6 +251,34 @@ def last_seen(conn: Connection, device_pks: Sequence[int]) -> dict[int, datetime
     return found
 
 
+_LATER_WORD = """
+    ON CONFLICT (device_pk) DO UPDATE
+    SET at = excluded.at, healthy = excluded.healthy, metrics = excluded.metrics WHERE health.at < excluded.at
+"""
+_HEALTH = Statement(
+    f"INSERT INTO health (device_pk, at, healthy, metrics) VALUES (?, ?, ?, ?) {_LATER_WORD}",
+    f"INSERT INTO health (device_pk, at, healthy, metrics) SELECT * FROM {{rows}} {_LATER_WORD}",
+    ("bigint", "bigint", "boolean", "text"),
+)
+
+
+def note_health(
+    conn: Connection, said: Mapping[int, tuple[datetime, bool | None, Mapping[str, float]]]
+) -> None:
+    """Records what devices said of their health (device_pk -> instant, verdict, metrics); never backwards."""
+    instant, document = Instant(), Document()
+    rows = [
+        (
+            pk,
+            instant.process_bind_param(at, conn.dialect),
+            healthy,
+            document.process_bind_param(dict(metrics), conn.dialect),
+        )
+        for pk, (at, healthy, metrics) in sorted(said.items())
+    ]
+    _HEALTH.run(conn, rows)
+
+
 # --- claims: how a device gets in -------------------------------------------------------------------
 
 

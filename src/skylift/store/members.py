@@ -35,7 +35,8 @@ class UpdatedBy:
 @dataclass(frozen=True, slots=True)
 class Scope:
     """Everyone, or whoever any of the rest names. `listed` are primary keys that are not stored yet;
-    `of_deployment` names a stored list; `lists` are groups, `queries` live ones."""
+    `of_deployment` names a stored list; `lists` are groups, `queries` live ones. Of those, `without` leaves
+    out whoever any of its scopes names, and `within` keeps only whom it names."""
 
     everyone: bool = False
     listed: tuple[int, ...] = ()
@@ -43,6 +44,8 @@ class Scope:
     lists: tuple[str, ...] = ()
     queries: tuple[Query, ...] = ()
     updated_by: UpdatedBy | None = None
+    without: tuple["Scope", ...] = ()
+    within: "Scope | None" = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +108,14 @@ def inside(conn: Connection, scope: Scope) -> Condition:
 
 
 def _inside(conn: Connection, scope: Scope) -> Condition:
-    active: Condition = devices.c.status == ACTIVE
-    return active if scope.everyone else sa.and_(active, sa.or_(sa.false(), *_named(conn, scope)))
+    return sa.and_(devices.c.status == ACTIVE, _belongs(conn, scope))
+
+
+def _belongs(conn: Connection, scope: Scope) -> Condition:
+    named = sa.true() if scope.everyone else sa.or_(sa.false(), *_named(conn, scope))
+    gone = (sa.not_(_belongs(conn, one)) for one in scope.without)
+    kept = () if scope.within is None else (_belongs(conn, scope.within),)
+    return sa.and_(named, *gone, *kept)
 
 
 def _named(conn: Connection, scope: Scope) -> Iterator[Condition]:

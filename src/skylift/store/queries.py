@@ -27,9 +27,9 @@ def condition(conn: Connection, query: Query) -> Condition:
         case Not(of):
             return sa.not_(condition(conn, of))
         case And(parts):
-            return sa.and_(*(condition(conn, part) for part in parts))
+            return sa.and_(sa.true(), *(condition(conn, part) for part in parts))
         case Or(parts):
-            return sa.or_(*(condition(conn, part) for part in parts))
+            return sa.or_(sa.false(), *(condition(conn, part) for part in parts))
 
 
 def among(conn: Connection, column: Any, values: Sequence[Any]) -> Condition:

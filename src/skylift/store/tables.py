@@ -106,6 +106,17 @@ seen = Table(  # last contact, written behind
     Column("at", Instant, nullable=False),
 )
 
+health = Table(  # what a device last said of its own health, written behind
+    "health",
+    metadata,
+    Column(
+        "device_pk", PK, ForeignKey("devices.pk", ondelete="CASCADE"), primary_key=True, autoincrement=False
+    ),
+    Column("at", Instant, nullable=False),
+    Column("healthy", Boolean),
+    Column("metrics", Document, nullable=False, default=dict),
+)
+
 groups = Table(
     "groups",
     metadata,
@@ -219,6 +230,12 @@ deployments = Table(
     Column("threshold_percent", Float, nullable=False),
     Column("min_devices", Integer),
     Column("failure_action", String(8), nullable=False),
+    Column("gate", String(12), nullable=False),  # threshold | statistical
+    Column("false_alarm_rate", Float, nullable=False),
+    Column("expected_percent", Float, nullable=False),
+    Column("health_metrics", Document, nullable=False, default=list),
+    Column("sets_updated", Integer, nullable=False, default=0),  # of `matches`, kept with them
+    Column("sets_control", Integer, nullable=False, default=0),
     Column("status", String(16), nullable=False),
     Column("status_reason", Text, nullable=False, default=""),
     Column("paused_by", String(20)),
@@ -285,6 +302,7 @@ updates = Table(
     Column("completed_at", Instant),
     Column("updated_at", Instant, nullable=False),
     Column("deadline_at", Instant),  # open states only
+    Column("left_out", Boolean, nullable=False, default=False),  # of a cohort the deployment goes on without
     Index(None, "device_pk"),
     Index(None, "deadline_at"),
 )
@@ -296,6 +314,21 @@ counters = Table(
     Column("phase", Integer, primary_key=True, autoincrement=False),
     Column("state", String(32), primary_key=True),
     Column("n", Integer, nullable=False),
+)
+
+matches = Table(  # who is compared with whom: an updated device and devices of the control group
+    "matches",
+    metadata,
+    Column("deployment_id", String(32), ForeignKey("deployments.id", ondelete="CASCADE"), primary_key=True),
+    Column(
+        "device_pk", PK, ForeignKey("devices.pk", ondelete="CASCADE"), primary_key=True, autoincrement=False
+    ),
+    Column("updated_pk", PK, nullable=False),  # names the set: its updated device
+    Column("begun_at", Instant, nullable=False),
+    Column("due_at", Instant, nullable=False),
+    Column("unhealthy", Boolean),  # null: no verdict yet, or none possible
+    Column("closed", Boolean, nullable=False, default=False),
+    Index(None, "closed", "due_at"),
 )
 
 # --- people, side effects, memory ------------------------------------------------------------------

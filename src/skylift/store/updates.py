@@ -4,7 +4,7 @@ Moves happen in `move`, conditional on the state and attempt that were read: of 
 loser is told.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -13,10 +13,15 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, Row
 
 from skylift.core.ids import DeploymentId
-from skylift.core.lifecycle import FAILURES, OPEN, DeploymentStatus, UpdateState
+from skylift.core.lifecycle import COUNTED, FAILURES, OPEN, DeploymentStatus, UpdateState
+from skylift.store import counters
+from skylift.store import devices as devices_
 from skylift.store.bulk import Statement
-from skylift.store.tables import Instant, deployments, devices, updates
+from skylift.store.tables import Instant, deployments, devices, group_members, groups, updates
 
+_CHUNK = 500  # bound parameters in one statement
+_STREAM = 2_000  # rows fetched at a time
+_GROUPS = 1_000
 _OPEN = [state.value for state in OPEN]
 
 
@@ -33,6 +38,12 @@ class Update:
     progress: int
     from_version: str | None
     deadline_at: datetime | None
+    left_out: bool
+
+    @property
+    def counted_in(self) -> int:
+        """The phase of its counters."""
+        return counters.OUTSIDE if self.left_out else self.phase
 
 
 _DECIDING = (
@@ -45,6 +56,7 @@ _DECIDING = (
     updates.c.progress,
     updates.c.from_version,
     updates.c.deadline_at,
+    updates.c.left_out,
 )
 
 
@@ -231,6 +243,73 @@ def in_states(
     return [_update(row) for row in conn.execute(question)]
 
 
+def counted(conn: Connection, deployment_id: str, after: int, limit: int) -> list[Update]:
+    """A page of the deployment's updates that count, by device, behind `after`."""
+    question = (
+        sa.select(*_DECIDING)
+        .where(
+            updates.c.deployment_id == deployment_id,
+            updates.c.device_pk > after,
+            updates.c.left_out.is_(False),
+        )
+        .order_by(updates.c.device_pk)
+        .limit(limit)
+    )
+    return [_update(row) for row in conn.execute(question)]
+
+
+def decided(
+    conn: Connection, deployment_id: str, every: int = 1
+) -> Iterator[tuple[devices_.Device, str, str | None]]:
+    """(device, state, the version it came from) of every update that counts in the failure rate, streamed; of
+    one device in `every`, evenly by their hashes."""
+    question = (
+        sa.select(updates.c.state, updates.c.from_version, *devices.c)
+        .join(devices, devices.c.pk == updates.c.device_pk)
+        .where(_decided(deployment_id))
+    )
+    if every > 1:
+        question = question.where(devices.c.h % every == 0)
+    for state, from_version, *device in conn.execute(question.execution_options(yield_per=_STREAM)):
+        yield devices_.Device(*device), state, from_version
+
+
+def by_list(conn: Connection, deployment_id: str) -> list[tuple[str, int, int]]:
+    """(group, decided, failed) for every group by list."""
+    bad = sa.case((updates.c.state.in_([state.value for state in FAILURES]), 1), else_=0)
+    question = (
+        sa.select(groups.c.name, sa.func.count(), sa.func.sum(bad))
+        .join(group_members, group_members.c.group_id == groups.c.id)
+        .join(updates, updates.c.device_pk == group_members.c.device_pk)
+        .where(_decided(deployment_id))
+        .group_by(groups.c.name)
+        .order_by(groups.c.name)
+        .limit(_GROUPS)
+    )
+    return [(name, int(total), int(failed)) for name, total, failed in conn.execute(question)]
+
+
+def _decided(deployment_id: str) -> sa.ColumnElement[bool]:
+    return sa.and_(
+        updates.c.deployment_id == deployment_id,
+        updates.c.state.in_([state.value for state in COUNTED]),
+        updates.c.left_out.is_(False),
+    )
+
+
+def leave_out(conn: Connection, deployment_id: str, device_pks: Sequence[int]) -> None:
+    """These count no more."""
+    for at in range(0, len(device_pks), _CHUNK):
+        conn.execute(
+            sa.update(updates)
+            .where(
+                updates.c.deployment_id == deployment_id,
+                updates.c.device_pk.in_(device_pks[at : at + _CHUNK]),
+            )
+            .values(left_out=True)
+        )
+
+
 def failed_of(conn: Connection, deployment_id: str, device_ids: tuple[str, ...] | None) -> list[Update]:
     """Failed and rolled-back updates, of all or of the named devices."""
     question = (
@@ -239,6 +318,7 @@ def failed_of(conn: Connection, deployment_id: str, device_ids: tuple[str, ...] 
         .where(
             updates.c.deployment_id == deployment_id,
             updates.c.state.in_([state.value for state in FAILURES]),
+            updates.c.left_out.is_(False),
             devices.c.status == "active",
         )
     )

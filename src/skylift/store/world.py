@@ -8,7 +8,17 @@ from sqlalchemy import Connection, Row
 
 from skylift.core.ids import DeploymentId
 from skylift.core.lifecycle import DeploymentStatus, UpdateState
-from skylift.core.world import FailureAction, FailureRule, Gate, Phase, PhaseState, Tally, World
+from skylift.core.world import (
+    FailureAction,
+    FailureGate,
+    FailureRule,
+    Gate,
+    Matched,
+    Phase,
+    PhaseState,
+    Tally,
+    World,
+)
 from skylift.store import counters, deployments
 from skylift.store.tables import deployments as table
 from skylift.store.tables import phases
@@ -45,7 +55,15 @@ def load_world(conn: Connection, deployment_id: str) -> World | None:
             phase_view(phase, counts.get(phase.number, {}))
             for phase in deployments.phases_of(conn, deployment_id)
         ),
-        failure_rule=FailureRule(row.threshold_percent, row.min_devices, FailureAction(row.failure_action)),
+        failure_rule=FailureRule(
+            row.threshold_percent,
+            row.min_devices,
+            FailureAction(row.failure_action),
+            FailureGate(row.gate),
+            row.false_alarm_rate,
+            row.expected_percent,
+        ),
+        matched=Matched(row.sets_updated, row.sets_control),
         starts_at=row.starts_at,
         ends_at=row.ends_at,
     )

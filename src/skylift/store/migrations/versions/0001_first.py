@@ -199,6 +199,12 @@ def upgrade() -> None:
         sa.Column("threshold_percent", sa.Float(), nullable=False),
         sa.Column("min_devices", sa.Integer(), nullable=True),
         sa.Column("failure_action", sa.String(length=8), nullable=False),
+        sa.Column("gate", sa.String(length=12), nullable=False),
+        sa.Column("false_alarm_rate", sa.Float(), nullable=False),
+        sa.Column("expected_percent", sa.Float(), nullable=False),
+        sa.Column("health_metrics", sa.Text(), nullable=False),
+        sa.Column("sets_updated", sa.Integer(), nullable=False),
+        sa.Column("sets_control", sa.Integer(), nullable=False),
         sa.Column("status", sa.String(length=16), nullable=False),
         sa.Column("status_reason", sa.Text(), nullable=False),
         sa.Column("paused_by", sa.String(length=20), nullable=True),
@@ -249,6 +255,17 @@ def upgrade() -> None:
     )
     op.create_index(op.f("ix_group_members_device_pk"), "group_members", ["device_pk"], unique=False)
     op.create_table(
+        "health",
+        sa.Column("device_pk", _PK, autoincrement=False, nullable=False),
+        sa.Column("at", sa.BigInteger(), nullable=False),
+        sa.Column("healthy", sa.Boolean(), nullable=True),
+        sa.Column("metrics", sa.Text(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["device_pk"], ["devices.pk"], name=op.f("fk_health_device_pk_devices"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("device_pk", name=op.f("pk_health")),
+    )
+    op.create_table(
         "seen",
         sa.Column("device_pk", _PK, autoincrement=False, nullable=False),
         sa.Column("at", sa.BigInteger(), nullable=False),
@@ -293,6 +310,27 @@ def upgrade() -> None:
         op.f("ix_deployment_devices_device_pk"), "deployment_devices", ["device_pk"], unique=False
     )
     op.create_table(
+        "matches",
+        sa.Column("deployment_id", sa.String(length=32), nullable=False),
+        sa.Column("device_pk", _PK, autoincrement=False, nullable=False),
+        sa.Column("updated_pk", _PK, nullable=False),
+        sa.Column("begun_at", sa.BigInteger(), nullable=False),
+        sa.Column("due_at", sa.BigInteger(), nullable=False),
+        sa.Column("unhealthy", sa.Boolean(), nullable=True),
+        sa.Column("closed", sa.Boolean(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["deployment_id"],
+            ["deployments.id"],
+            name=op.f("fk_matches_deployment_id_deployments"),
+            ondelete="CASCADE",
+        ),
+        sa.ForeignKeyConstraint(
+            ["device_pk"], ["devices.pk"], name=op.f("fk_matches_device_pk_devices"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("deployment_id", "device_pk", name=op.f("pk_matches")),
+    )
+    op.create_index(op.f("ix_matches_closed_due_at"), "matches", ["closed", "due_at"], unique=False)
+    op.create_table(
         "phases",
         sa.Column("deployment_id", sa.String(length=32), nullable=False),
         sa.Column("number", sa.Integer(), autoincrement=False, nullable=False),
@@ -333,6 +371,7 @@ def upgrade() -> None:
         sa.Column("completed_at", sa.BigInteger(), nullable=True),
         sa.Column("updated_at", sa.BigInteger(), nullable=False),
         sa.Column("deadline_at", sa.BigInteger(), nullable=True),
+        sa.Column("left_out", sa.Boolean(), nullable=False),
         sa.ForeignKeyConstraint(
             ["deployment_id"],
             ["deployments.id"],
