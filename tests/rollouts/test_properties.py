@@ -19,7 +19,9 @@ from hypothesis import strategies as st
 
 from skylift.core.errors import Rejected
 from skylift.core.failure import breach
+from skylift.core.gate import stops
 from skylift.core.lifecycle import OPEN, UpdateState, Verdict, judge
+from skylift.engine import cohorts
 
 BEGIN = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 VERSIONS = ("1.1.0", "1.2.0")
@@ -32,6 +34,7 @@ PHASES = (
     [{"count": 2, "min_minutes": 0}, {"percent": 100, "gate": "manual"}],
     [{"count": 1}, {"count": 3}],
 )
+COHORTS = ("label.ring=canary", "device_id in (d004, d005)", "group=pair", "current_version=1.2.0")
 LEFT_OUT = ("events",)  # a late report leaves an event behind, and nothing else
 
 
@@ -47,6 +50,7 @@ class Life:
             yard.release(version)
         self.fleet = yard.fleet(8)
         yard.group("canaries", query='label.ring = canary or device_id ~ "d00[0-3]"')
+        yard.group("pair", members=("d006", "d007"))
         self.create()
         self.tick()
 
@@ -79,6 +83,9 @@ class Life:
             config["max_parallel"] = draw.randint(1, 3)
         if draw.random() < 0.5:
             config["failure_min_devices"] = draw.randint(1, 4)
+        if draw.random() < 0.4:
+            rates = {"false_alarm_rate": draw.choice([0.001, 0.05]), "expected_failure_percent": 20}
+            config |= {"gate": "statistical", **rates}
         if draw.random() < 0.3:
             config["target_groups"] = ["canaries"]
         with suppress(Rejected):  # nobody left to update
@@ -92,6 +99,18 @@ class Life:
     def raise_threshold(self) -> None:
         with suppress(Rejected):
             self.yard.resume(self._any(), 100.0)
+
+    def go_on_without(self) -> None:
+        """A cohort is left out: from this moment on it is offered nothing and counts in nothing."""
+        deployment, cohort = self._any(), self.draw.choice(COHORTS)
+        with suppress(Rejected):
+            self.yard.pause(deployment)
+        with suppress(Rejected):
+            self.yard.resume(deployment, 100.0, cohort, expect=50.0)
+
+    def roll_a_cohort_back(self) -> None:
+        self.yard.clock.forward(seconds=1)
+        self._remember(self.yard.roll_back(self._any(), self.draw.choice(COHORTS)))
 
     def roll_back(self) -> None:
         self.yard.clock.forward(seconds=1)
@@ -123,8 +142,14 @@ class Life:
             if grown:
                 assert answer["deployment"] == dep
                 assert self.yard.status(dep) == "running", "only a running deployment offers"
+                assert not self._left_out(name, dep), "who was left out is offered nothing"
         if answer["update_available"]:
             assert self.yard.check(name) == answer, "the same question has the same answer"
+
+    def _left_out(self, name: str, deployment: str) -> bool:
+        device, selector = self.yard.device(name), self.yard.row(deployment).selector
+        outside: bool = self.yard.read(lambda conn: cohorts.is_left_out(conn, selector, device))
+        return outside
 
     def check_behind_a_stale_cache(self) -> None:
         """Another server paused or aborted it a moment ago; this one has not heard yet."""
@@ -196,6 +221,7 @@ class Life:
             if found.status == "running":
                 opened = [phase for phase in found.phases if phase.state != "closed"]
                 assert not any(breach(p, found.failure_rule) for p in opened), "a breach always stops"
+                assert stops(found) is None, "so does the statistical gate"
 
     def _carry(self) -> None:
         """The courier's part."""
@@ -214,7 +240,7 @@ class Life:
             self.tick(31)
             for deployment in self.deployments:
                 if self.yard.status(deployment) == "paused":
-                    self.yard.resume(deployment, 100.0)
+                    self._let_run(deployment)
             for name in self.fleet:
                 self._work(name)
             if all(self._over(deployment) for deployment in self.deployments):
@@ -222,6 +248,12 @@ class Life:
         self.yard.must_hold()
         left = [dep for dep in self.deployments if not self._over(dep)]
         assert not left, [(self.yard.row(dep).status, self.yard.row(dep).notes) for dep in left]
+
+    def _let_run(self, deployment: str) -> None:
+        with suppress(Rejected):
+            self.yard.resume(deployment, 100.0, expect=50.0)
+        if self.yard.status(deployment) == "paused":  # too much of it failed: nobody would go on
+            self.yard.abort(deployment)
 
     def _over(self, deployment: str) -> bool:
         at_it = set(self.yard.states(deployment).values()) & {state.value for state in OPEN}
@@ -248,6 +280,8 @@ DEEDS = (
     ("move_between_groups", 2),
     ("flash_by_hand", 2),
     ("roll_back", 1),
+    ("roll_a_cohort_back", 1),
+    ("go_on_without", 1),
     ("restart", 1),
 )
 # A database behind every step is slow, and one yard serves all examples: it is wiped before each. Nothing is
