@@ -216,7 +216,7 @@ def main() -> None:
     )
     parser.add_argument("--json", action="store_true", help="JSON is printed in any case; for symmetry")
     parser.add_argument(
-        "--deployments", type=int, default=120, help="per defect rate; eight times as many without"
+        "--deployments", type=int, default=100, help="per defect rate; eight times as many without"
     )
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()

@@ -11,7 +11,7 @@ from random import Random
 from types import ModuleType
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from skylift.core.audit import audit
@@ -149,6 +149,37 @@ worlds = st.builds(
 @given(worlds)
 def test_planner_and_auditor_agree_about_every_verdict(some: World) -> None:
     assert audit(some, plan(some, NOW), NOW) == []
+
+
+weighty = st.builds(  # about as many failures as make a verdict
+    lambda bad, good, at_it, updated: world(
+        Tally(waiting=9, installing=at_it, complete=good, failed=bad),
+        Tally(waiting=400),
+        rule=replace(ALONE, expected_percent=3.0),
+        closed=1,
+        matched=Matched(updated, 1),
+    ),
+    st.integers(2, 5),
+    st.integers(0, 25),
+    st.integers(0, 5),
+    st.integers(0, 9),
+)
+
+
+@settings(max_examples=200)
+@given(weighty)
+def test_the_verdict_falls_exactly_where_the_evidence_reaches_the_stated_rate(some: World) -> None:
+    """A hair below and a hair above it, for planner and auditor alike."""
+    weighs = evidence(some)
+    assume(2.1 < weighs < 1e8)
+    for hair, stop in ((1.0001, True), (0.9999, False)):
+        rule = replace(
+            ALONE, expected_percent=some.failure_rule.expected_percent, false_alarm_rate=hair / weighs
+        )
+        judged = replace(some, failure_rule=rule)
+        planned = plan(judged, NOW)
+        assert isinstance(planned.actions[0] if planned.actions else None, Pause) is stop
+        assert audit(judged, planned, NOW) == []
 
 
 @settings(max_examples=300)
