@@ -7,7 +7,7 @@ import pytest
 
 from skylift.testkit.stage import Device, Stage, wait
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("cycle")]  # one story, chapter after chapter
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,9 @@ from typing import Any
 
 from skylift.core.deadlines import Deadlines
 from skylift.core.lifecycle import UpdateState
-from skylift.engine import cohorts, moves
+from skylift.engine import cohorts, moves, waiting
 from skylift.engine.cohorts import Cohort
-from skylift.store import counters, deployments, devices, matches, outbox, updates
+from skylift.store import counters, deployments, devices, matches, updates
 from skylift.store.db import Connection
 from skylift.store.updates import Update
 
@@ -35,7 +35,8 @@ def leave_out(conn: Connection, row: Any, cohort: Cohort, now: datetime, deadlin
         _uncount(conn, row.id, [_canceled(conn, update, now, deadlines) for update in leaving])
         gone += len(leaving)
     matches.forget(conn, row.id)
-    outbox.put(conn, "recount", {"deployment": row.id}, now)
+    if (counted := waiting.count(conn, row.id)) is not None:
+        waiting.put(conn, row.id, counted)
     return gone
 
 
