@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from random import Random
@@ -198,13 +199,22 @@ def test_a_stream_shows_on_one_server_what_happens_on_the_others(stage: Stage) -
     def follow(deployment: str) -> None:
         url = f"{stage.urls[2]}/api/deployments/{deployment}/events"
         headers = {"Authorization": f"Bearer {stage.environment['SKYLIFT_TOKEN']}"}
-        with httpx2.stream("GET", url, headers=headers, timeout=60) as answer:
-            for line in answer.iter_lines():
-                if line.startswith("id:"):
-                    numbers.append(int(line[3:]))
-                elif line.startswith("data:"):
-                    event = json.loads(line[5:])
-                    seen.append((event["kind"], event["data"].get("state", "")))
+        while True:  # a line that is cut is taken up again behind the last event, as browsers do
+            with (
+                suppress(httpx2.RemoteProtocolError),
+                httpx2.stream("GET", url, headers=headers, timeout=60) as answer,
+            ):
+                for line in answer.iter_lines():
+                    note(line)
+                return
+            headers["Last-Event-ID"] = str(numbers[-1] if numbers else 0)
+
+    def note(line: str) -> None:
+        if line.startswith("id:"):
+            numbers.append(int(line[3:]))
+        elif line.startswith("data:"):
+            event = json.loads(line[5:])
+            seen.append((event["kind"], event["data"].get("state", "")))
 
     followers = ThreadPoolExecutor(1)
     made: list[Any] = []
