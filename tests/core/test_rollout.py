@@ -60,6 +60,8 @@ def test_phases_grow_and_end_at_the_whole_fleet(step: float) -> None:
         ({"failure_threshold_percent": -1}, "failure_threshold_percent"),
         ({"failure_threshold_percent": "10"}, "failure_threshold_percent"),
         ({"failure_threshold_percent": float("nan")}, "failure_threshold_percent"),
+        ({"failure_threshold_percent": 10**400}, "failure_threshold_percent"),
+        ({"health_metrics": [{"name": "t", "max": 10**400}]}, "health_metrics[0].max"),
         ({"rollout_percentage": 0}, "rollout_percentage"),
         ({"rollout_percentage": True}, "rollout_percentage"),
         ({"mandatory": "yes"}, "mandatory"),

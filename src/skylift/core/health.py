@@ -13,6 +13,7 @@ from skylift.core.errors import invalid
 from skylift.core.ids import check_name
 
 MAX_METRICS = 8  # named by one device, or bounded by one deployment
+MOST = 1e300  # of a bound, either way
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,8 @@ def _bound(field: str, item: Any) -> MetricBound:
 
 
 def _end(field: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         raise invalid(field, value, "is not a number")
+    if not abs(value) <= MOST:  # nor is NaN
+        raise invalid(field, value, f"is not a number between -{MOST:g} and {MOST:g}")
     return float(value)

@@ -154,7 +154,9 @@ def _check_phases(phases: tuple[PhaseConfig, ...]) -> None:
 
 def _number(low: float, high: float) -> Any:
     def read(field: str, value: Any) -> float:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise invalid(field, value, "is not a number")
+        if isinstance(value, float) and not isfinite(value):  # of an integer of 400 digits it cannot say
             raise invalid(field, value, "is not a number")
         if not low <= value <= high:
             raise invalid(field, value, f"between {low:g} and {high:g}", code="out_of_range")
