@@ -28,6 +28,26 @@ def test_a_dry_run_counts_and_creates_nothing(cli: Cli, stage: Stage, group: str
     assert stage.client.get("/api/deployments")["items"] == before
 
 
+def test_a_rehearsal_tells_what_would_come_and_creates_nothing(cli: Cli, stage: Stage, group: str) -> None:
+    before = stage.client.get("/api/deployments")["items"]
+    words = ("deploy", "create", "1.1.0", "--group", group, "--phases", "25,100", "--rehearse")
+    said = cli(*words, "--defect", "50", "--defect", "100", "-o", "json")
+    assert said.code == 0, said.err
+    found = json.loads(said.out)
+    assert [phase["devices"] for phase in found["phases"]] == [1, 3]
+    assert [trip["defect_percent"] for trip in found["gate"]] == [50, 100]
+    assert found["bytes"]["full"] > 0
+    shown = cli(*words)
+    assert shown.code == 0, shown.err
+    for word in ("phase 2", "through its phases in", "to download", "requests/s", "devices hurt", "based on"):
+        assert word in shown.out
+    assert stage.client.get("/api/deployments")["items"] == before
+    wrong = cli(*words, "--defect", "101")
+    assert (wrong.code, "defect is 101.0" in wrong.err) == (2, True)
+    alone = cli("deploy", "create", "1.1.0", "--group", group, "--defect", "5")
+    assert (alone.code, "belongs to --rehearse" in alone.err) == (2, True)
+
+
 def test_what_a_file_says_holds_unless_an_option_says_otherwise(
     cli: Cli, stage: Stage, group: str, units: list[Unit]
 ) -> None:

@@ -14,6 +14,7 @@ from skylift.api.idempotency import answer_once, look_then_answer_once
 from skylift.engine import deployments as deeds
 from skylift.engine.checkin import order_again
 from skylift.engine.explain import explain
+from skylift.engine.rehearse import rehearsed
 from skylift.engine.rollback import roll_back
 from skylift.store import deployments, updates
 from skylift.store.db import Connection
@@ -118,13 +119,21 @@ def create(
     body: Annotated[DeploymentBody, Body()],
     who: Acting,
     dry_run: Annotated[bool, Query()] = False,
+    rehearse: Annotated[bool, Query()] = False,
+    defect: Annotated[list[float] | None, Query()] = None,
 ) -> Response:
-    """Create a deployment. `dry_run` answers 200 with the devices per phase and writes nothing."""
+    """Create a deployment. `dry_run` answers 200 with the devices per phase and writes nothing; `rehearse`
+    does too, and says how long it would take, what it would cost, and where releases that fail on `defect`
+    percent of the devices (repeatable) would be stopped."""
     context = context_of(request)
     given = body.given()
-    if dry_run:
+    if dry_run and not rehearse:
         with context.database.read() as conn:
             return JSONResponse(deeds.preview(conn, given))
+    if rehearse:
+        pace = context.checkin.pace
+        with context.database.read() as conn:
+            return JSONResponse(rehearsed(conn, given, pace, context.clock(), defects=defect or ()))
 
     def look(conn: Connection) -> deeds.Prepared:
         return deeds.prepare(conn, given)

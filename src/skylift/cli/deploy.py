@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from skylift.cli import wording
+from skylift.cli import rehearsal, wording
 from skylift.cli.context import (
     FormatOption,
     JsonOption,
@@ -69,6 +69,13 @@ def create(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Device counts per phase; changes nothing.")
     ] = False,
+    rehearse: Annotated[
+        bool, typer.Option("--rehearse", help="Play it on what the fleet did before; changes nothing.")
+    ] = False,
+    defect: Annotated[
+        list[float] | None,
+        typer.Option(help="With --rehearse: a release that fails on so many percent; repeatable."),
+    ] = None,
     server: ServerOption = None,
     token: TokenOption = None,
     output: FormatOption = Format.TABLE,
@@ -101,6 +108,12 @@ def create(
     }
     body |= {name: value for name, value in given.items() if value is not None}
     this = session(server, token, output, as_json)
+    if defect and not rehearse:
+        raise Leave(Exit.USAGE, f"--defect is {defect[0]:g}: belongs to --rehearse")
+    if rehearse:
+        played = this.client.post("/api/deployments", body, rehearse="true", defect=defect or None)
+        rehearsal.show(this.output, played)
+        return
     if dry_run:
         counted = this.client.post("/api/deployments", body, dry_run="true")
         wording.preview(this.output, counted)

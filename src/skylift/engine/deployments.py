@@ -83,16 +83,20 @@ class Prepared:
 
 
 def prepare(
-    conn: Connection, body: Mapping[str, Any], *, selector: select.Selector | None = None
+    conn: Connection,
+    body: Mapping[str, Any],
+    *,
+    selector: select.Selector | None = None,
+    salt: int | None = None,
 ) -> Prepared:
     """Count and cut; writes nothing, so that a reader's snapshot will do. `selector` overrides the targets
-    (rollback)."""
+    (rollback); without a `salt` it is drawn."""
     config = parse(body)
     release = find_release(conn, config)
     listed: set[int] = set()
     if selector is None:
         selector, listed = _selector(conn, config)
-    salt = randbits(63)
+    salt = randbits(63) if salt is None else salt
     count = _count(conn, release, selector, listed, expand(config), salt)
     return Prepared(body, config, release, selector, tuple(sorted(listed)), salt, count)
 
@@ -123,14 +127,7 @@ def insert(
     config, count = prepared.config, prepared.count
     release = find_release(conn, config)
     if not count.total:
-        raise Rejected(
-            "no_devices",
-            f"target_devices selects nobody to update to {release.product} {release.version}: "
-            f"{count.skipped} selected devices already run it or have no image in it",
-            field="target_devices",
-            value=list(config.target_devices) if config.target_devices != "all" else "all",
-            rule="at least one device that does not run the release yet",
-        )
+        raise nobody(release, count, prepared.given)
     deployment_id = mint("dep", now, token_bytes(5))
     status = DeploymentStatus.DRAFT if config.draft else DeploymentStatus.SCHEDULED
     begins = max(now, config.starts_at or now)
@@ -156,6 +153,18 @@ def insert(
     events.say(conn, "deployment", said, now, deployment_id=deployment_id)
     events.record(conn, actor, "deployment.create", deployment_id, dict(prepared.given), now)
     return deployment_id
+
+
+def nobody(release: Any, count: Count, body: Mapping[str, Any]) -> Rejected:
+    """The targets hold no device that needs the release."""
+    return Rejected(
+        "no_devices",
+        f"target_devices selects nobody to update to {release.product} {release.version}: "
+        f"{count.skipped} selected devices already run it or have no image in it",
+        field="target_devices",
+        value=body.get("target_devices", body.get("target_groups")),
+        rule="selects at least one device that needs this release",
+    )
 
 
 def find_release(conn: Connection, config: DeploymentConfig) -> Any:
