@@ -203,7 +203,7 @@ LIBRARY_DOORS = (
     ),
     Door(("tuf", "securesystemslib", "cryptography"), ("trust",), "what is signed is decided in one place"),
     Door(
-        ("fastapi", "starlette", "granian", "prometheus_client", "uvloop"),
+        ("fastapi", "starlette", "granian", "prometheus_client"),
         ("api", "wiring"),
         "the web framework is a detail of the HTTP edge",
     ),
@@ -212,6 +212,7 @@ LIBRARY_DOORS = (
         ("engine/notify.py", "engine/broker.py", "agent"),
         "MQTT is a doorbell; what it says is never trusted, so few may listen",
     ),
+    Door(("uvloop",), ("wiring", "testkit/press.py"), "an event loop is chosen where a process begins"),
     Door(("typer", "rich", "httpx2", "click"), ("cli", "testkit"), "hands and pictures belong to people"),
     Door(("urllib3",), ("agent",), "the device's HTTP is small enough to audit"),
     Door(("obstore",), ("engine/bucket.py",), "a bucket is one place for bytes among others"),
@@ -255,8 +256,8 @@ def test_every_third_party_library_has_a_door() -> None:
 # --- core is paper ------------------------------------------------------------------------------------
 
 ON_PAPER = frozenset(
-    {"collections", "dataclasses", "datetime", "decimal", "enum", "fnmatch", "fractions", "functools"}
-    | {"hashlib", "itertools", "math", "operator", "re", "types", "typing"}
+    {"bisect", "collections", "dataclasses", "datetime", "decimal", "enum", "fnmatch", "fractions"}
+    | {"functools", "hashlib", "itertools", "math", "operator", "random", "re", "types", "typing"}
 )
 CLOCKS = frozenset({"now", "utcnow", "today", "monotonic", "perf_counter"})
 
@@ -273,7 +274,11 @@ def _not_paper(path: Path) -> Iterator[str]:
     for found in imports(path):
         if found.library not in {*ON_PAPER, "skylift"}:
             yield f"{found.where} imports {found.module}"
+        if found.library == "random" and found.names != ("Random",):
+            yield f"{found.where} draws from a generator that nobody seeded"
     for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "Random" and not node.args:
+            yield f"{where}:{node.lineno} makes a Random without a seed"
         if isinstance(node, ast.AsyncFunctionDef | ast.Await | ast.AsyncFor | ast.AsyncWith):
             yield f"{where}:{node.lineno} is async"
         if isinstance(node, ast.Call):

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from skylift.core.course import Model
 from skylift.core.ids import DeploymentId
 from skylift.core.lifecycle import DeploymentStatus
-from skylift.core.rehearsal import Model, Rehearsal, rehearse
+from skylift.core.rehearsal import Rehearsal, rehearse
 from skylift.core.world import FailureAction, FailureRule, Gate, Phase, Tally, World
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
@@ -76,6 +77,13 @@ def test_a_release_that_always_fails_stops_and_hurts_few() -> None:
     assert 60 <= trip.after_s.p50 <= 540
 
 
+def test_who_is_under_way_when_it_stops_is_hurt_too() -> None:
+    (trip,) = played(world(100_000), MODEL, 100.0).trips
+    assert trip.offered is not None
+    assert trip.hurt == trip.offered
+    assert trip.offered.p50 > 1_000
+
+
 def test_without_a_canary_the_same_release_hurts_many_more() -> None:
     (careful,) = played(world(1_000, 999_000), MODEL, 100.0).trips
     (careless,) = played(world(1_000_000), MODEL, 100.0).trips
@@ -120,6 +128,13 @@ def test_manual_gates_are_opened_after_the_soak() -> None:
     seen = world(10, 10)
     manual = replace(seen, phases=(seen.phases[0], replace(seen.phases[1], gate=Gate.MANUAL)))
     assert played(manual) == played(seen)
+
+
+def test_who_was_heard_long_ago_comes_late_but_not_later_than_that() -> None:
+    seen = replace(world(10), starts_at=NOW + timedelta(hours=5))
+    found = played(seen, replace(MODEL, heard_s=(10 * 3_600.0,)))
+    assert found.duration_s is not None
+    assert 10 * 3_600 + 60 <= found.duration_s.p50 <= 10 * 3_600 + 240
 
 
 def test_it_begins_when_it_is_scheduled_to() -> None:

@@ -11,10 +11,11 @@ from datetime import datetime, timedelta
 from statistics import median
 from typing import Any
 
+from skylift.core.course import Model
 from skylift.core.errors import invalid
 from skylift.core.ids import DeploymentId
 from skylift.core.lifecycle import FAILURES, DeploymentStatus
-from skylift.core.rehearsal import Model, Rehearsal, Spread, Trip, rehearse
+from skylift.core.rehearsal import Rehearsal, Spread, Trip, rehearse
 from skylift.core.rollout import DeploymentConfig
 from skylift.core.world import Gate, Phase, Tally, World
 from skylift.engine import select
