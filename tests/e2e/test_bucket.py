@@ -19,7 +19,7 @@ from skylift.testkit.s3 import ObjectStore
 from skylift.testkit.server import Failed, Server
 from skylift.testkit.stage import DEVICE_TYPE, PRODUCT, Stage, wait
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("bucket")]
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from skylift.testkit.stage import Device, Stage, wait
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("cycle")]  # one story, chapter after chapter
+pytestmark = pytest.mark.slow  # one story, chapter after chapter: `--dist=loadfile` keeps it together
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from skylift.testkit.postgresql import Cluster
 from skylift.testkit.server import Failed, Server
 from skylift.testkit.stage import DEVICE_TYPE
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("outages")]
+pytestmark = pytest.mark.slow
 NAMES = count()
 
 

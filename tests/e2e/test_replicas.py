@@ -20,7 +20,7 @@ from skylift.testkit.postgresql import Cluster
 from skylift.testkit.server import Failed, Server
 from skylift.testkit.stage import DEVICE_TYPE, PRODUCT, Stage
 
-pytestmark = [pytest.mark.slow, pytest.mark.postgresql, pytest.mark.xdist_group("replicas")]
+pytestmark = [pytest.mark.slow, pytest.mark.postgresql]
 ENDS, SOAK = (10, 40, 100), timedelta(seconds=1.2)
 MANNERS = {Manner.WELL: 0.8, Manner.REPEATS: 0.12, Manner.LATE: 0.08}
 PACE = Pace(think=(0.2, 1.2), longest_check=2.0)
