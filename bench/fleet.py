@@ -36,9 +36,12 @@ from skylift.engine.checkin import recount
 from skylift.store import counters
 from skylift.store.db import Connection, Database, migrate
 from skylift.store.tables import devices, phases, updates
-from skylift.testkit import press, seed
-from skylift.testkit.image import Behaviour, build
+from skylift.testkit import press
+from skylift.testkit.behaviours import Behaviour
+from skylift.testkit.identity import Identity
+from skylift.testkit.image import build
 from skylift.testkit.postgresql import DURABLE, Cluster, free_port
+from skylift.testkit.seed import seed
 from skylift.testkit.stage import DEVICE_TYPE, Stage
 
 SHORT, FULL, FEW = 50_000, 1_000_000, 1_000
@@ -125,7 +128,7 @@ class Bench:
 
     stage: Stage
     database: Database
-    count: int
+    identity: Identity
     base: list[int]  # pids of the database's own processes
 
     @property
@@ -140,12 +143,12 @@ class Bench:
 
     def poll(self, draw: Random, close: bool, number: int) -> bytes:
         """Some device's poll."""
-        n = draw.randrange(self.count)
-        query = f"device_id={seed.device_id(n)}&current_version=1.0.0&device_type={DEVICE_TYPE}"
+        n = draw.randrange(self.identity.count)
+        query = f"device_id={self.identity.name(n)}&current_version=1.0.0&device_type={DEVICE_TYPE}"
+        end = "Connection: close" if close else "Accept: */*"
         return (
             f"GET /api/updates/check?{query} HTTP/1.1\r\nHost: skylift\r\n"
-            f"Authorization: Bearer {seed.token(1, n)}\r\n{'Connection: close' if close else 'Accept: */*'}"
-            "\r\n\r\n"
+            f"Authorization: Bearer {self.identity.token(n)}\r\n{end}\r\n\r\n"
         ).encode()
 
 
@@ -218,7 +221,7 @@ def _per_request(
 
 def herd(bench: Bench, seconds: float) -> dict[str, float]:
     """Everybody polls once in five minutes, each on a connection of its own."""
-    draw, rate = Random(3), bench.count / INTERVAL_S
+    draw, rate = Random(3), bench.identity.count / INTERVAL_S
     pids, begun = [bench.pid, *bench.base], time.perf_counter()
     before = cpu_s(pids)
     told = press.opened("127.0.0.1", bench.port, partial(bench.poll, draw, True), rate, seconds)
@@ -236,17 +239,19 @@ def herd(bench: Bench, seconds: float) -> dict[str, float]:
 def reports(bench: Bench, deployment: str, most: int) -> dict[str, float]:
     """Final reports, each answered once it is on the disk; then the counters against a full count."""
     numbers = list(range(most))
-    bench.database.write(partial(_at_the_end, deployment=deployment, count=most))
+    bench.database.write(
+        partial(_at_the_end, deployment=deployment, names=list(map(bench.identity.name, numbers)))
+    )
     following = count()
 
     def complete(_: int) -> bytes:
         n = numbers[next(following)]
         body = json.dumps(
-            {"device_id": seed.device_id(n), "deployment": deployment, "state": "complete", "attempt": 1}
+            {"device_id": bench.identity.name(n), "deployment": deployment, "state": "complete", "attempt": 1}
         ).encode()
         head = (
             "POST /api/updates/status HTTP/1.1\r\nHost: skylift\r\nContent-Type: application/json\r\n"
-            f"Authorization: Bearer {seed.token(1, n)}\r\nContent-Length: {len(body)}\r\n\r\n"
+            f"Authorization: Bearer {bench.identity.token(n)}\r\nContent-Length: {len(body)}\r\n\r\n"
         )
         return head.encode() + body
 
@@ -261,12 +266,11 @@ def reports(bench: Bench, deployment: str, most: int) -> dict[str, float]:
     return {"reports_per_s": per_second, "report_p99_ms": round(told.percentile(99) * 1000, 1)}
 
 
-def _at_the_end(conn: Connection, deployment: str, count: int) -> None:
-    """The first `count` devices validate."""
+def _at_the_end(conn: Connection, deployment: str, names: list[str]) -> None:
+    """These devices validate."""
     now = datetime.now(UTC)
-    names = [seed.device_id(n) for n in range(count)]
-    pks = []
-    for at in range(0, count, 500):
+    pks: list[int] = []
+    for at in range(0, len(names), 500):
         pks += conn.execute(
             sa.select(devices.c.pk).where(devices.c.device_id.in_(names[at : at + 500]))
         ).scalars()
@@ -283,7 +287,9 @@ def _at_the_end(conn: Connection, deployment: str, count: int) -> None:
         .values(deployment_id=deployment, attempt=1)
     )  # fmt: skip
     conn.execute(
-        sa.update(phases).where(phases.c.deployment_id == deployment).values(waiting=phases.c.waiting - count)
+        sa.update(phases)
+        .where(phases.c.deployment_id == deployment)
+        .values(waiting=phases.c.waiting - len(names))
     )
     counters.rebuild(conn, deployment)
 
@@ -306,14 +312,15 @@ def measure(kind: str, count: int, full: bool) -> dict[str, Any]:
         migrate(url)
         database = Database(url)
         stack.callback(database.close)
+        identity = fleet(count)
         begun = time.perf_counter()
-        seed.fill(database, count, device_type=DEVICE_TYPE, progress=_bar(kind, count))
+        fill(database, identity, _bar(kind, count))
         say(f"\n{kind}: {count} devices in {time.perf_counter() - begun:.0f} s")
         stage.settings |= {"SKYLIFT_DATABASE_URL": url, "SKYLIFT_CHECK_INTERVAL_S": "300"}
         stage.serve("--mqtt", "off")
         stage.ceremony()
-        stage.release(build(stage.home / "1.1.0.pyz", "1.1.0", Behaviour.HEALTHY), "1.1.0")
-        bench = Bench(stage, database, count, base)
+        stage.release(build(stage.home / "1.1.0.pyz", "1.1.0"), "1.1.0")
+        bench = Bench(stage, database, identity, base)
         other = nginx(stage.home / "nginx")
         if other is not None:
             stack.callback(os.kill, other[0], 15)
@@ -344,6 +351,17 @@ def _unpin(pid: int) -> None:
             os.sched_setaffinity(int(task.name), set(range(os.cpu_count() or 1)))
 
 
+def fleet(count: int) -> Identity:
+    """Well-behaved devices on two boards."""
+    kinds = (Behaviour("a", 50.0, labels={"board": "a"}), Behaviour("b", 50.0, labels={"board": "b"}))
+    return Identity(1, count, kinds)
+
+
+def fill(database: Database, identity: Identity, moved: Callable[[int], None] = lambda done: None) -> None:
+    """The whole fleet, running 1.0.0."""
+    seed(database, identity, device_type=DEVICE_TYPE, version="1.0.0", now=datetime.now(UTC), moved=moved)
+
+
 def _bar(kind: str, count: int) -> Callable[[int], None]:
     def shown(done: int) -> None:
         if sys.stderr.isatty():
@@ -367,11 +385,11 @@ def small_tick_ms(kind: str) -> float:
         migrate(url)
         database = Database(url)
         stack.callback(database.close)
-        seed.fill(database, FEW, device_type=DEVICE_TYPE)
+        fill(database, fleet(FEW))
         stage.settings["SKYLIFT_DATABASE_URL"] = url
         stage.serve("--mqtt", "off")
         stage.ceremony()
-        stage.release(build(home / "1.1.0.pyz", "1.1.0", Behaviour.HEALTHY), "1.1.0")
+        stage.release(build(home / "1.1.0.pyz", "1.1.0"), "1.1.0")
         body = {"firmware_version": "1.1.0", "target_devices": "all", "all_at_once": True}
         running = stage.client.post("/api/deployments", body)["id"]
         time.sleep(2.5)
@@ -386,12 +404,13 @@ def main() -> int:
     parser.add_argument("--database", choices=("sqlite", "postgresql"), action="append")
     given = parser.parse_args()
     total = given.devices or (FULL if given.full else SHORT)
-    begun, told = time.monotonic(), {"devices": total}
+    begun = time.monotonic()
+    told: dict[str, Any] = {"devices": total}
     for kind in given.database or ("sqlite", "postgresql"):
         found = measure(kind, total, given.full)
         found["tick_ratio_1m_to_1k"] = round(found.pop("tick_ms") / small_tick_ms(kind), 2)
         for name, value in found.items():
-            told.setdefault(name, {})[kind] = value  # type: ignore[attr-defined]
+            told.setdefault(name, {})[kind] = value
     told["seconds"] = round(time.monotonic() - begun)
     print(json.dumps(told))
     return 0

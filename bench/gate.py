@@ -224,7 +224,7 @@ def main() -> None:
     begun = time.monotonic()
 
     def count(defect: int) -> int:
-        return given.deployments * (1 if defect else 8)
+        return int(given.deployments) * (1 if defect else 8)
 
     found = table(DEFECTS, count, given.seed, ASKS_WITHIN)
     herd = table((5, 20), lambda defect: given.deployments, given.seed, 5.0)

@@ -18,14 +18,15 @@ import tempfile
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from datetime import timedelta
 from pathlib import Path
 from random import Random
 from typing import Any
 
-from skylift.testkit.fleet import Fleet, Manner, Pace
-from skylift.testkit.image import Behaviour, build
-from skylift.testkit.judge import Phases, is_wrong, judge
+from skylift.testkit.behaviours import Behaviour
+from skylift.testkit.fleet import Fleet, Pace
+from skylift.testkit.identity import Identity
+from skylift.testkit.image import build
+from skylift.testkit.judge import clean, judge_fleet
 from skylift.testkit.postgresql import Cluster
 from skylift.testkit.stage import DEVICE_TYPE, Failed, Stage
 
@@ -38,7 +39,13 @@ SERVER = {  # devices are always about to ask; deadlines outlast the bench: sile
     "SKYLIFT_CHECK_INTERVAL_BUSY_S": "1",
 }
 PATIENCE_S = 600.0
-MANNERS = {Manner.WELL: 0.80, Manner.REPEATS: 0.12, Manner.LATE: 0.06, Manner.FALLS_BACK: 0.02}
+THINK_S = (0.3, 2.5)
+BEHAVIOURS = (
+    Behaviour("well", 80, think_s=THINK_S),
+    Behaviour("repeats", 12, think_s=THINK_S, repeats=2),
+    Behaviour("late", 6, think_s=THINK_S, late=True),
+    Behaviour("falls back", 2, think_s=THINK_S, ends={"rolled_back": 100}),
+)
 
 
 @dataclass
@@ -63,8 +70,8 @@ async def run(bench: Bench, count: int, seed: int) -> Fleet:
     say("the server starts; ceremony, releases, enrollment")
     await asyncio.to_thread(prepare, bench)
     claim = stage.skylift("device", "enroll", "--type", DEVICE_TYPE, "--uses", str(count))["claim"]
-    fleet = Fleet(stage.urls, claim, count, seed=seed, manners=MANNERS, pace=Pace(think=(0.3, 2.5)))
-    await fleet.enroll()
+    fleet = Fleet(stage.urls, Identity(seed, count, BEHAVIOURS), pace=Pace(again_s=0.1, longest_check=3.0))
+    await fleet.enroll(claim)
     deploy(bench)
     working = asyncio.create_task(fleet.run())
     for number in range(bench.kills):
@@ -90,7 +97,7 @@ def prepare(bench: Bench) -> None:
 def deploy(bench: Bench) -> None:
     """The next version to everybody, in phases with short soaks."""
     stage, version = bench.stage, f"1.{len(bench.deployments) + 1}.0"
-    stage.release(build(stage.home / f"{version}.pyz", version, Behaviour.HEALTHY), version)
+    stage.release(build(stage.home / f"{version}.pyz", version), version)
     body = {
         "firmware_version": version,
         "target_devices": "all",
@@ -167,15 +174,16 @@ def measure(given: argparse.Namespace, stage: Stage, url: str) -> int:
         server.kill()
     restarts = sorted(bench.restarts_s) or [0.0]
     found: dict[str, Any] = {"database": given.database, "servers": given.servers, "kills": given.kills}
-    found |= judge(url, fleet, bench.deployments, Phases(len(PHASES), timedelta(minutes=SOAK_MINUTES)))
+    found |= judge_fleet(url, fleet)
+    findings = found.pop("findings")
     found["restart_s_median"] = round(restarts[len(restarts) // 2], 2)
     found["seconds"] = round(time.monotonic() - started, 1)
     for name, value in found.items():
         say(f"  {name:24} {value}")
-    for sentence in fleet.refused[:5]:
-        say(f"  refused: {sentence}")
+    for sentence in findings:
+        say(f"  found: {sentence}")
     print(json.dumps(found) if given.json else "", flush=True)
-    return int(is_wrong(found))
+    return 0 if clean(found) else 1
 
 
 if __name__ == "__main__":

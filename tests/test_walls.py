@@ -132,12 +132,13 @@ WALLS = (
     Wall("testkit", EVERYTHING, "simulators may stand anywhere; nothing imports wiring"),
 )
 
-# Three commands reach further than HTTP, each by one import inside its function.
+# Four commands reach further than HTTP, each by one import inside its function.
 DOORS = {
     ("cli/serve.py", "wiring"): "`skylift serve` is the server",
     ("cli/serve.py", "settings"): "and hands it its settings",
     ("cli/agent.py", "agent"): "`skylift agent run` is the device",
     ("cli/demo.py", "testkit"): "`skylift demo` plays both, with simulators",
+    ("cli/simulate.py", "testkit"): "`skylift simulate` is a fleet of them",
 }
 
 
@@ -218,6 +219,11 @@ LIBRARY_DOORS = (
     Door(("obstore",), ("engine/bucket.py",), "a bucket is one place for bytes among others"),
     Door(("hdiffpatch",), ("firmware",), "a delta library must be replaceable in one place"),
     Door(("pydantic", "pydantic_settings"), ("settings", "api"), "shapes are checked where bytes enter"),
+    Door(
+        ("yaml",),
+        ("gateway", "testkit/behaviours.py"),
+        "YAML is for people who write files; nothing else reads it",
+    ),
     Door(("structlog",), ("engine", "api", "wiring"), "only the server writes a structured log"),
 )
 

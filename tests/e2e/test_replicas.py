@@ -5,7 +5,6 @@ import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from datetime import timedelta
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -13,17 +12,24 @@ from typing import Any
 import httpx2
 import pytest
 
-from skylift.testkit.fleet import Fleet, Manner, Pace
+from skylift.testkit.behaviours import Behaviour
+from skylift.testkit.fleet import Fleet, Pace
+from skylift.testkit.identity import Identity
 from skylift.testkit.image import build
-from skylift.testkit.judge import Phases, is_wrong, judge
+from skylift.testkit.judge import clean, judge_fleet
 from skylift.testkit.postgresql import Cluster
 from skylift.testkit.server import Failed, Server
 from skylift.testkit.stage import DEVICE_TYPE, PRODUCT, Stage
 
 pytestmark = [pytest.mark.slow, pytest.mark.postgresql]
-ENDS, SOAK = (10, 40, 100), timedelta(seconds=1.2)
-MANNERS = {Manner.WELL: 0.8, Manner.REPEATS: 0.12, Manner.LATE: 0.08}
-PACE = Pace(think=(0.2, 1.2), longest_check=2.0)
+ENDS, SOAK_MINUTES = (10, 40, 100), 0.02
+THINK_S = (0.2, 1.2)
+BEHAVIOURS = (
+    Behaviour("well", 80, think_s=THINK_S),
+    Behaviour("repeats", 12, think_s=THINK_S, repeats=2),
+    Behaviour("late", 8, think_s=THINK_S, late=True),
+)
+PACE = Pace(again_s=0.1, longest_check=2.0)
 
 
 @pytest.fixture(scope="module")
@@ -121,23 +127,22 @@ def test_a_server_with_other_keys_does_not_start(stage: Stage, tmp_path: Path) -
 
 
 def prepare(stage: Stage, count: int, seed: int) -> Fleet:
-    claim = stage.skylift("device", "enroll", "--type", DEVICE_TYPE, "--uses", str(count))["claim"]
-    fleet = Fleet(stage.urls, claim, count, seed=seed, manners=MANNERS, pace=PACE)
-    for device in fleet.devices:
-        device.device_id = f"{seed}-{device.device_id}"
-        device.token += f"-{seed}"
-    return fleet
+    """A fleet of its own for every test: names and tokens follow from the seed."""
+    return Fleet(stage.urls, Identity(seed, count, BEHAVIOURS, prefix=f"fleet{seed}"), pace=PACE)
+
+
+def claim(stage: Stage, fleet: Fleet) -> str:
+    uses = str(fleet.identity.count)
+    return str(stage.skylift("device", "enroll", "--type", DEVICE_TYPE, "--uses", uses)["claim"])
 
 
 def deploy(stage: Stage, fleet: Fleet, version: str) -> str:
     body = {
         "firmware_version": version,
-        "target_devices": [device.device_id for device in fleet.devices],
+        "target_devices": [fleet.identity.name(number) for number in range(fleet.identity.count)],
         "failure_threshold_percent": 50,
         "failure_min_devices": 20,
-        "phases": [
-            {"percent": end, "min_minutes": SOAK.total_seconds() / 60, "wait_minutes": 60} for end in ENDS
-        ],
+        "phases": [{"percent": end, "min_minutes": SOAK_MINUTES, "wait_minutes": 60} for end in ENDS],
     }
     made: str = stage.client.post("/api/deployments", body)["id"]
     return made
@@ -146,8 +151,8 @@ def deploy(stage: Stage, fleet: Fleet, version: str) -> str:
 def live_through(stage: Stage, fleet: Fleet, version: str, trouble: Callable[[], None]) -> dict[str, Any]:
     """A deployment over the fleet with trouble in the middle; what the judge finds."""
 
-    async def story() -> str:
-        await fleet.enroll()
+    async def story() -> None:
+        assert await fleet.enroll(claim(stage, fleet)) == fleet.identity.count
         deployment = await asyncio.to_thread(deploy, stage, fleet, version)
         working = asyncio.create_task(fleet.run())
         await asyncio.to_thread(trouble)
@@ -155,20 +160,20 @@ def live_through(stage: Stage, fleet: Fleet, version: str, trouble: Callable[[],
         assert ended["status"] == "complete", ended["status_reason"]
         fleet.stop()
         await working
-        return deployment
 
-    deployment = asyncio.run(story())
-    url = stage.settings["SKYLIFT_DATABASE_URL"]
-    return judge(url, fleet, [deployment], Phases(len(ENDS), SOAK))
+    asyncio.run(story())
+    found = judge_fleet(stage.settings["SKYLIFT_DATABASE_URL"], fleet)
+    assert found["deployments_complete"] == found["deployments"] == 1
+    return found
 
 
-def wrong(found: dict[str, Any], stage: Stage, fleet: Fleet) -> str:
+def wrong(found: dict[str, Any], stage: Stage) -> str:
     """What the judge found, in words; "" where it is nothing."""
-    if not is_wrong(found):
+    if clean(found):
         return ""
     logs = (server.log.read_text(errors="replace") for server in stage.servers)
     bugs = [log[log.index("bug") :][:3000] for log in logs if "bug" in log]
-    return "\n".join([str(found), *fleet.refused[:5], *bugs])
+    return "\n".join([str(found), *bugs])
 
 
 def test_nothing_is_lost_or_done_twice_whichever_server_is_killed(stage: Stage) -> None:
@@ -185,14 +190,14 @@ def test_nothing_is_lost_or_done_twice_whichever_server_is_killed(stage: Stage) 
                 victim.start()
 
     found = live_through(stage, fleet, "1.1.0", kill_some)
-    assert not wrong(found, stage, fleet)
+    assert not wrong(found, stage)
     assert found["requests_unanswered"] > 0
 
 
 def test_a_stream_shows_on_one_server_what_happens_on_the_others(stage: Stage) -> None:
     """Devices ask the first two; the third one tells, every event once and in order."""
     fleet = prepare(stage, 30, 2)
-    fleet.urls = fleet.urls[:2]
+    del fleet.wires[2]
     numbers: list[int] = []
     seen: list[tuple[str, str]] = []
 
@@ -225,7 +230,7 @@ def test_a_stream_shows_on_one_server_what_happens_on_the_others(stage: Stage) -
 
     found = live_through(stage, fleet, "1.1.0", watch)
     made[0].result(60)
-    assert not wrong(found, stage, fleet)
+    assert not wrong(found, stage)
     assert numbers == sorted(set(numbers))
     for state in ("pending", "downloading", "installing", "validating", "complete"):
         assert seen.count(("update", state)) == 30, state
@@ -249,6 +254,6 @@ def test_a_database_that_is_restarted_is_waited_for(stage: Stage, own: Cluster) 
                 own.start()
 
     found = live_through(stage, fleet, "1.2.0", restart)
-    assert not wrong(found, stage, fleet)
+    assert not wrong(found, stage)
     assert [server.process.pid for server in stage.servers if server.process] == before
     assert not any(server.check() for server in stage.servers)

@@ -1,4 +1,4 @@
-"""Simulated devices of every manner against a real server process, over HTTP."""
+"""Simulated devices of every behaviour against a real server process, over HTTP."""
 
 import asyncio
 from collections.abc import Iterator
@@ -7,22 +7,26 @@ from typing import Any
 
 import pytest
 
-from skylift.core.lifecycle import UpdateState
-from skylift.testkit.fleet import Fleet, Manner, Pace
+from skylift.testkit.behaviours import Behaviour
+from skylift.testkit.fleet import Fleet, Pace
+from skylift.testkit.identity import Identity
 from skylift.testkit.image import build
 from skylift.testkit.stage import DEVICE_TYPE, Stage, wait
 
 pytestmark = pytest.mark.slow
-GOOD = (Manner.WELL, Manner.REPEATS, Manner.LATE)
-BAD = (Manner.FAILS, Manner.FALLS_BACK)
-MANNERS = {
-    Manner.WELL: 3,
-    Manner.REPEATS: 2,
-    Manner.LATE: 2,
-    Manner.FAILS: 2,
-    Manner.FALLS_BACK: 2,
-    Manner.SILENT: 2,
-}
+THINK_S = (0.01, 0.1)
+GOOD = (
+    Behaviour("well", 15, think_s=THINK_S),
+    Behaviour("repeats", 12, think_s=THINK_S, repeats=2),
+    Behaviour("late", 12, think_s=THINK_S, late=True),
+    Behaviour("flaky", 12, think_s=THINK_S, loss_percent=30),
+    Behaviour("clock", 9, think_s=THINK_S, clock_offset_s=-1e8),
+)
+FAILS = Behaviour("fails", 12, think_s=THINK_S, ends={"failed": 100})
+FALLS_BACK = Behaviour("falls back", 10, think_s=THINK_S, ends={"rolled_back": 100})
+WITHDRAWS = Behaviour("withdraws", 8, think_s=THINK_S, withdraws=True)
+SILENT = Behaviour("silent", 10, think_s=THINK_S, ends={"silent": 100})
+BEHAVIOURS = (*GOOD, FAILS, FALLS_BACK, WITHDRAWS, SILENT)
 
 
 @pytest.fixture
@@ -41,55 +45,59 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
         made.close()
 
 
-def deploy(stage: Stage, fleet: Fleet, manners: tuple[Manner, ...], **config: Any) -> str:
-    ids = [device.device_id for device in fleet.devices if device.manner in manners]
+def deploy(stage: Stage, identity: Identity, behaviours: tuple[Behaviour, ...], **config: Any) -> str:
+    ids = identity.named(*(behaviour.name for behaviour in behaviours))
     body = {"firmware_version": "1.1.0", "target_devices": ids, "all_at_once": True, **config}
     made: str = stage.client.post("/api/deployments", body)["id"]
     return made
 
 
-def test_every_manner_comes_to_the_end_it_should(stage: Stage) -> None:
-    claim = stage.skylift("device", "enroll", "--type", DEVICE_TYPE, "--uses", "30")["claim"]
-    pace = Pace(think=(0.01, 0.1), longest_check=0.5)
-    fleet = Fleet(stage.facts["url"], claim, 30, seed=7, manners=MANNERS, pace=pace)
+def test_every_behaviour_comes_to_the_end_it_should(stage: Stage) -> None:
+    claim = stage.skylift("device", "enroll", "--type", DEVICE_TYPE, "--uses", "60")["claim"]
+    identity = Identity(7, 60, BEHAVIOURS)
+    fleet = Fleet(stage.facts["url"], identity, pace=Pace(again_s=0.1, longest_check=0.5))
 
     async def story() -> dict[str, Any]:
-        await fleet.enroll()
-        good = deploy(stage, fleet, GOOD)
-        bad = deploy(stage, fleet, BAD, failure_threshold_percent=100)
-        silent = deploy(stage, fleet, (Manner.SILENT,), failure_threshold_percent=0)
+        assert await fleet.enroll(claim) == 60
+        good = deploy(stage, identity, GOOD)
+        bad = deploy(stage, identity, (FAILS, FALLS_BACK, WITHDRAWS), failure_threshold_percent=100)
+        silent = deploy(stage, identity, (SILENT,), failure_threshold_percent=0)
         working = asyncio.create_task(fleet.run())
         ends = {
             "good": await asyncio.to_thread(stage.ended, good),
             "bad": await asyncio.to_thread(stage.ended, bad),
             "silent": await asyncio.to_thread(stage.ended, silent),
         }
+        withdrawn = len(identity.named("falls back", "withdraws"))
+        look = lambda: stage.deployment(bad)["totals"]["rolled_back"] == withdrawn  # noqa: E731
+        await asyncio.to_thread(wait, look, "withdrawn successes are rolled back")
+        ends["bad"] = stage.deployment(bad)
         fleet.stop()
         await working
         return ends
 
     ends = asyncio.run(story())
     assert fleet.refused == []
+    assert fleet.met == {behaviour.name for behaviour in BEHAVIOURS}
     assert (ends["good"]["status"], ends["bad"]["status"]) == ("complete", "complete")
     assert ends["good"]["totals"]["complete"] == ends["good"]["devices"]
-    counted = {manner: sum(device.manner is manner for device in fleet.devices) for manner in Manner}
-    assert ends["bad"]["totals"]["failed"] == counted[Manner.FAILS]
-    assert ends["bad"]["totals"]["rolled_back"] == counted[Manner.FALLS_BACK]
+    assert ends["bad"]["totals"]["failed"] == len(identity.named("fails"))
     assert ends["silent"]["status"] == "paused"
     assert "timeout" in ends["silent"]["status_reason"]
-    said = [report for device in fleet.devices for report in device.reports]
-    assert any(not report.recorded for report in said), "networks repeat themselves"
-    assert all(report.recorded or report.state is not UpdateState.PENDING for report in said)
-    assert not any(device.offered_again_after_done for device in fleet.devices)
+    assert fleet.silent == len(identity.named("silent"))
+    assert fleet.lost_on_purpose > 0
+    assert any(past.known_already for past in fleet.memory.past.values()), "networks repeat themselves"
+    assert not any(past.offered_again or past.odd for past in fleet.memory.past.values())
 
 
 def test_a_fleet_does_not_notice_that_the_server_was_killed(stage: Stage) -> None:
     claim = stage.skylift("device", "enroll", "--type", DEVICE_TYPE, "--uses", "20")["claim"]
-    fleet = Fleet(stage.facts["url"], claim, 20, seed=3, pace=Pace(think=(0.05, 0.4), longest_check=0.5))
+    identity = Identity(3, 20, (Behaviour("well", think_s=(0.05, 0.4)),))
+    fleet = Fleet(stage.facts["url"], identity, pace=Pace(again_s=0.1, longest_check=0.5))
 
     async def story() -> dict[str, Any]:
-        await fleet.enroll()
-        deployment = deploy(stage, fleet, (Manner.WELL,), failure_threshold_percent=100)
+        await fleet.enroll(claim)
+        deployment = deploy(stage, identity, identity.behaviours, failure_threshold_percent=100)
         working = asyncio.create_task(fleet.run())
         for _ in range(2):
             before = fleet.checks

@@ -5,7 +5,7 @@ import sys
 import typer
 
 from skylift import __version__
-from skylift.cli import agent, delta, demo, deploy, device, group, release, serve, trust
+from skylift.cli import agent, delta, demo, deploy, device, group, release, serve, simulate, trust
 from skylift.cli.exits import Exit, Leave
 from skylift.core.errors import Rejected, SkyliftError
 
@@ -28,6 +28,7 @@ for name, part in (
     app.add_typer(part, name=name)
 app.command("serve")(serve.serve)
 app.command("demo")(demo.demo)
+app.command("simulate")(simulate.simulate)
 
 
 def _version(shown: bool) -> None:

@@ -12,18 +12,21 @@ from skylift.cli.exits import Exit, Leave
 
 SERVER_ENV, TOKEN_ENV = "SKYLIFT_SERVER", "SKYLIFT_TOKEN"
 CHUNK = 256 << 10
+TIMEOUT_S = 30.0
 
 
 class Client:
     """One server, one operator."""
 
-    def __init__(self, server: str | None = None, token: str | None = None) -> None:
+    def __init__(
+        self, server: str | None = None, token: str | None = None, *, timeout: float = TIMEOUT_S
+    ) -> None:
         self.server = server or os.environ.get(SERVER_ENV, "http://127.0.0.1:8080")
         self.token = token or os.environ.get(TOKEN_ENV, "")
         if not self.server.startswith(("http://", "https://")):
             raise Leave(Exit.USAGE, f"--server is {self.server!r}: begins with http:// or https://")
         headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
-        self._http = httpx2.Client(base_url=self.server, headers=headers, timeout=30.0)
+        self._http = httpx2.Client(base_url=self.server, headers=headers, timeout=timeout)
 
     def get(self, path: str, **params: Any) -> Any:
         """The JSON answer; `Leave` with the problem's sentence otherwise."""

@@ -42,6 +42,7 @@ class Server:
     settings: dict[str, str] = field(default_factory=dict)
     words: tuple[str, ...] = ()
     facts: dict[str, Any] = field(default_factory=dict)  # url, pid, mqtt: as it announced them
+    detached: bool = False  # does not hear the Ctrl-C that its terminal's foreground gets
     process: "subprocess.Popen[bytes] | None" = None
 
     @property
@@ -70,6 +71,7 @@ class Server:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                start_new_session=self.detached,
             )
 
     def listening(self) -> None:

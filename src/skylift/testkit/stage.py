@@ -85,7 +85,8 @@ class Device:
 
 @dataclass
 class Stage:
-    """The folder and what runs in it. `settings` are the server's, by name."""
+    """The folder and what runs in it. `settings` are the server's, by name; `detached` servers do not hear
+    the Ctrl-C that their terminal's foreground gets."""
 
     home: Path
     settings: dict[str, str] = field(default_factory=dict)
@@ -93,6 +94,7 @@ class Stage:
     environment: dict[str, str] = field(default_factory=dict)
     devices: dict[str, Device] = field(default_factory=dict)
     servers: list[Server] = field(default_factory=list)
+    detached: bool = False
 
     # --- the server --------------------------------------------------------------------------------
 
@@ -109,7 +111,10 @@ class Stage:
                     "SKYLIFT_BLOBS": str(self.home / "shared" / "blobs"),
                 }
             names = ["data", *(f"data-{number}" for number in range(1, servers))]
-            self.servers = [Server(self.home / name, self.settings | shared, words) for name in names]
+            settings = self.settings | shared
+            self.servers = [
+                Server(self.home / name, settings, words, detached=self.detached) for name in names
+            ]
         absent = [server for server in self.servers if server.process is None]
         for server in absent:
             server.launch()
