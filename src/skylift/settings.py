@@ -63,6 +63,11 @@ class Settings(BaseSettings):
     downloading_deadline_s: int = Field(default=60 * 60, ge=1)
     installing_deadline_s: int = Field(default=30 * 60, ge=1)
     validating_deadline_s: int = Field(default=20 * 60, ge=1)
+    retention_days: int = Field(
+        default=0,
+        ge=0,
+        description="What ended so long ago is deleted, with its updates and events; 0: never.",
+    )
     metrics_public: bool = Field(default=False, description="/metrics without a token.")
 
     @property

@@ -39,6 +39,7 @@ from skylift.engine.notify import Doorbell, PhaseBell
 from skylift.engine.online import OnlineKeys
 from skylift.engine.outbox import Courier
 from skylift.engine.pace import Load, Pace
+from skylift.engine.retention import Purge, Retention
 from skylift.engine.rollback import roll_back
 from skylift.engine.together import Reports
 from skylift.settings import Settings
@@ -108,6 +109,7 @@ class Chores:
     seen: SeenBook
     blobs: Blobs
     matching: Matching
+    retention: Retention
     _due: dict[str, datetime] = field(default_factory=dict)
 
     def __call__(self, now: datetime) -> None:
@@ -121,6 +123,7 @@ class Chores:
             self.database.write(lambda conn: stored.forget_kept(conn, now - KEEP_ANSWERS))
             self.database.write(lambda conn: outbox.sweep(conn, now - KEEP_EFFECTS))
             self.blobs.sweep()
+            self.retention(now)
 
     def _is_due(self, name: str, now: datetime, every: timedelta) -> bool:
         due = self._due.get(name, now)
@@ -211,7 +214,7 @@ def _assemble(settings: Settings, database: Database, clock: Clock) -> SkyliftSe
     lives = LiveCache(database)
     seen = SeenBook(database)
     compared = Matching(database, settings.check_interval_s)
-    chores = Chores(database, online, seen, blobs, compared)
+    chores = Chores(database, online, seen, blobs, compared, Retention(database, settings.retention_days))
     loop = Loop(database, clock, deadlines, lives, (chores,))
     broker, bell = _doorbell(settings, database)
     courier = Courier(database, _handlers(database, blobs, clock, deadlines, bell), clock)
@@ -309,6 +312,7 @@ def _handlers(
     return {
         "deltas": deltas.DeltaMaker(database, blobs, clock),
         "recount": recount,
+        "purge": Purge(database),
         "rollback": send_back,
         "doorbell": PhaseBell(database, bell) if bell is not None else nobody,
     }

@@ -62,6 +62,17 @@ def test_what_a_file_says_holds_unless_an_option_says_otherwise(
     assert made["failure_threshold_percent"] == 3.0
 
 
+def test_a_deployment_is_forgotten_once_it_has_ended(cli: Cli, group: str) -> None:
+    deployment = start(cli, group)
+    early = cli("deploy", "delete", deployment, "--yes")
+    assert (early.code, "abort it first" in early.err) == (1, True)
+    assert cli("deploy", "delete", deployment).code != 0, "not without being asked"
+    assert cli("deploy", "abort", deployment, "--yes").code == 0
+    assert cli("deploy", "delete", deployment, "--yes").code == 0
+    gone = cli("deploy", "status", deployment)
+    assert (gone.code, "there is no such deployment" in gone.err) == (1, True)
+
+
 def test_waiting_ends_with_0_when_it_is_complete(cli: Cli, group: str, units: list[Unit]) -> None:
     deployment = start(cli, group, "--all-at-once")
     wait_for_offers(cli, deployment)

@@ -46,6 +46,24 @@ def test_counts_hold_that_many_and_nobody_beyond_them(yard: Any) -> None:
     assert sorted(yard.runs.values()).count("1.0.0") == 13
 
 
+def test_whoever_joins_a_phase_of_a_number_of_devices_later_does_not_make_it_larger(yard: Any) -> None:
+    fleet = yard.fleet(20)
+    yard.release("1.1.0")
+    deployment = yard.running(phases=[{"count": 4, "min_minutes": 0}, {"count": 3}])
+    late = yard.fleet(40, prefix="late")
+    assert yard.world(deployment).phases[0].tally.waiting == 4
+    begun = yard.checks([*late, *fleet], deployment)
+    assert len(begun) == 4
+    assert set(begun) & set(late), "a place is a place, whoever comes first"
+    assert yard.world(deployment).phases[0].tally.waiting == 0
+    for name in begun:
+        yard.finish(name, deployment)
+    yard.tick()
+    assert len(yard.checks([*fleet, *late], deployment)) == 3
+    yard.carry_recounts()
+    assert [phase.tally.size for phase in yard.world(deployment).phases] == [4, 3]
+
+
 def test_a_dry_run_counts_and_writes_nothing(yard: Any) -> None:
     yard.fleet(5)
     yard.enroll("other", device_type="camera")

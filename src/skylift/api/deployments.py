@@ -12,6 +12,7 @@ from skylift.api.auth import Acting, Viewer
 from skylift.api.context import context_of
 from skylift.api.idempotency import answer_once, look_then_answer_once
 from skylift.engine import deployments as deeds
+from skylift.engine import retention
 from skylift.engine.checkin import order_again
 from skylift.engine.explain import explain
 from skylift.engine.rehearse import rehearsed
@@ -200,6 +201,16 @@ def _row(conn: Connection, deployment_id: str) -> Any:
 
 def _view(conn: Connection, deployment_id: str) -> dict[str, Any]:
     return views.deployment(conn, _row(conn, deployment_id))
+
+
+@router.delete("/{deployment_id}", status_code=204)
+def delete(request: Request, deployment_id: DeploymentId, who: Acting) -> Response:
+    """Forget an ended deployment, its devices' updates and their events. Refused while it is live, while a
+    device is at it, and while a rollback of it runs."""
+    context = context_of(request)
+    context.write(lambda conn: retention.delete(conn, deployment_id, who.name, context.clock()))
+    context.poke()
+    return Response(status_code=204)
 
 
 @router.post("/{deployment_id}:pause")

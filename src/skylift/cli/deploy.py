@@ -317,6 +317,18 @@ def abort(
 
 
 @app.command()
+def delete(
+    deployment: Deployment,
+    yes: YesOption = False,
+    server: ServerOption = None,
+    token: TokenOption = None,
+) -> None:
+    """Forget a deployment that has ended, with its updates and events."""
+    must_confirm(f"delete {deployment}?", yes)
+    session(server, token, Format.TABLE, False).client.delete(f"/api/deployments/{deployment}")
+
+
+@app.command()
 def retry(
     deployment: Deployment,
     device: Annotated[list[str] | None, typer.Option("--device", help="Only this one; repeatable.")] = None,

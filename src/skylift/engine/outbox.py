@@ -26,7 +26,7 @@ LOG = structlog.get_logger("skylift.outbox")
 LEASE = timedelta(minutes=6)
 BACK_OFF_S = (1.0, 300.0)
 LONGEST_SLEEP_S = 1.0
-SLOW = frozenset({"deltas"})
+SLOW = frozenset({"deltas", "purge"})
 
 
 @dataclass

@@ -10,7 +10,7 @@ from typing import Any
 
 from skylift.core.deadlines import Deadlines
 from skylift.core.errors import Kind, Rejected
-from skylift.core.lifecycle import FAILURES, Mover, Reason, UpdateState, Verdict, judge
+from skylift.core.lifecycle import FAILURES, FINAL, Mover, Reason, UpdateState, Verdict, judge
 from skylift.engine import waiting
 from skylift.engine.moves import Why, move
 from skylift.store import deployments, devices, events, releases, updates
@@ -43,7 +43,7 @@ class Recorded:
 def record(conn: Connection, device: Device, report: Report, now: datetime, deadlines: Deadlines) -> Recorded:
     """Take the report down, in the caller's transaction."""
     update = updates.find(conn, report.deployment, device.pk)
-    if update is None:
+    if update is None or (update.state in FINAL and deployments.find(conn, report.deployment) is None):
         raise Rejected(
             "unknown_update",
             f"deployment is {report.deployment!r}: {device.device_id} has no update in it",

@@ -28,6 +28,7 @@ from skylift.store.tables import (
 )
 
 LIVE = (DeploymentStatus.SCHEDULED, DeploymentStatus.RUNNING, DeploymentStatus.PAUSED)
+_THERE = deployments.c.deleted_at.is_(None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +119,30 @@ def list_devices(conn: Connection, deployment_id: str, device_pks: Iterable[int]
 
 
 def find(conn: Connection, deployment_id: str) -> "Row[Any] | None":
-    return conn.execute(sa.select(deployments).where(deployments.c.id == deployment_id)).first()
+    """None also where it was deleted."""
+    return conn.execute(sa.select(deployments).where(deployments.c.id == deployment_id, _THERE)).first()
+
+
+def hide(conn: Connection, deployment_id: str, now: datetime) -> None:
+    """Deleted, for everybody who asks."""
+    conn.execute(sa.update(deployments).where(deployments.c.id == deployment_id).values(deleted_at=now))
+
+
+def ended_before(conn: Connection, before: datetime, limit: int) -> list[str]:
+    """Deployments that ended earlier than that, the oldest first."""
+    question = sa.select(deployments.c.id).where(
+        _THERE, deployments.c.finished_at < before, deployments.c.status.not_in([s.value for s in LIVE])
+    )
+    return list(conn.execute(question.order_by(deployments.c.id).limit(limit)).scalars())
+
+
+def uses_updates_of(conn: Connection, deployment_id: str) -> str | None:
+    """A live deployment whose targets are what that one updated."""
+    question = sa.select(deployments.c.id, deployments.c.selector).where(
+        deployments.c.status.in_([s.value for s in LIVE])
+    )
+    found = (row.id for row in conn.execute(question) if row.selector.get("updated_by") == deployment_id)
+    return next(found, None)
 
 
 def phases_of(conn: Connection, deployment_id: str) -> "list[Row[Any]]":
@@ -133,7 +157,7 @@ def page(
     conn: Connection, *, limit: int, before: str | None = None, status: str | None = None
 ) -> "list[Row[Any]]":
     """Newest first, older than `before` (ids sort by birth)."""
-    question = sa.select(deployments).order_by(deployments.c.id.desc()).limit(limit)
+    question = sa.select(deployments).where(_THERE).order_by(deployments.c.id.desc()).limit(limit)
     if before is not None:
         question = question.where(deployments.c.id < before)
     if status is not None:
@@ -142,7 +166,7 @@ def page(
 
 
 def count_by_status(conn: Connection) -> dict[str, int]:
-    question = sa.select(deployments.c.status, sa.func.count()).group_by(deployments.c.status)
+    question = sa.select(deployments.c.status, sa.func.count()).where(_THERE).group_by(deployments.c.status)
     return {status: int(n) for status, n in conn.execute(question)}
 
 

@@ -95,6 +95,17 @@ def of_device(conn: Connection, device_pk: int, *, before: int | None, limit: in
     return [Event(*row) for row in conn.execute(question.order_by(events.c.pk.desc()).limit(limit))]
 
 
+def forget_facts(conn: Connection, before: datetime, most: int) -> int:
+    """Remove up to `most` events of devices outside any deployment that are older; how many there were."""
+    some = (
+        sa.select(events.c.pk)
+        .where(events.c.deployment_id.is_(None), events.c.at < before)
+        .order_by(events.c.pk)
+        .limit(most)
+    )
+    return conn.execute(sa.delete(events).where(events.c.pk.in_(some))).rowcount
+
+
 def newest(conn: Connection, deployment_id: str) -> int:
     """The number of the deployment's latest event; 0 where there is none."""
     question = sa.select(sa.func.max(events.c.pk)).where(events.c.deployment_id == deployment_id)

@@ -10,17 +10,25 @@ from sqlalchemy import Connection
 
 from skylift.core.lifecycle import OPEN, DeploymentStatus
 from skylift.core.world import PhaseState
+from skylift.store.counters import rows as counters_rows
 from skylift.store.tables import counters, deployments, phases
 
 
 def admit(conn: Connection, deployment_id: str, phase: int, max_parallel: int | None) -> bool:
-    """Hold the phase's ticket; True if the phase is open, the deployment runs and there is room."""
+    """Hold the phase's ticket; True if the phase is open, the deployment runs and there is room: at most
+    `max_parallel` at it, and in a phase of a number of devices never more than that number, whoever came
+    after they were counted."""
     held = conn.execute(
         sa.update(phases)
         .where(_is(deployment_id, phase), phases.c.state != PhaseState.CLOSED.value)
         .values(waiting=phases.c.waiting)
     )
-    return held.rowcount == 1 and _running(conn, deployment_id) and _room(conn, deployment_id, max_parallel)
+    return (
+        held.rowcount == 1
+        and _running(conn, deployment_id)
+        and _room(conn, deployment_id, max_parallel)
+        and _below_count(conn, deployment_id, phase)
+    )
 
 
 def take(conn: Connection, deployment_id: str, phase: int) -> None:
@@ -51,3 +59,8 @@ def _room(conn: Connection, deployment_id: str, max_parallel: int | None) -> boo
         )
     ).scalar_one()
     return int(in_flight) < max_parallel
+
+
+def _below_count(conn: Connection, deployment_id: str, phase: int) -> bool:
+    most = conn.execute(sa.select(phases.c.count).where(_is(deployment_id, phase))).scalar()
+    return most is None or counters_rows(conn, deployment_id).get(phase, 0) < int(most)

@@ -96,12 +96,11 @@ def sweep(conn: Connection, before: datetime) -> int:
     return conn.execute(outbox.delete().where(outbox.c.done_at < before)).rowcount
 
 
-def is_waiting(conn: Connection, kind: str, payload: dict[str, Any]) -> bool:
-    """Whether the same effect waits already, untouched by any worker."""
+def is_waiting(conn: Connection, kind: str, payload: dict[str, Any], *, begun: bool = False) -> bool:
+    """Whether the same effect waits already, untouched by any worker; `begun`: or one is at it."""
     question = sa.select(sa.literal(1)).where(
-        outbox.c.done_at.is_(None),
-        outbox.c.lease.is_(None),
-        outbox.c.kind == kind,
-        outbox.c.payload == payload,
+        outbox.c.done_at.is_(None), outbox.c.kind == kind, outbox.c.payload == payload
     )
+    if not begun:
+        question = question.where(outbox.c.lease.is_(None))
     return conn.execute(question.limit(1)).first() is not None

@@ -249,6 +249,7 @@ deployments = Table(
     Column("created_by", String(64), nullable=False),
     Column("started_at", Instant),
     Column("finished_at", Instant),
+    Column("deleted_at", Instant),  # gone for everybody who asks; its rows follow
     Column("rollback_of", String(32)),
     Index(None, "status"),
 )

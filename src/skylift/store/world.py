@@ -74,7 +74,7 @@ def phase_view(row: "Row[Any]", counts: dict[str, int]) -> Phase:
     return Phase(
         number=row.number,
         name=row.name,
-        tally=tally(row.waiting, counts),
+        tally=tally(row.waiting, counts, row._mapping["count"]),
         state=PhaseState(row.state),
         soak=timedelta(seconds=row.soak_s),
         wait=timedelta(seconds=row.wait_s),
@@ -85,9 +85,12 @@ def phase_view(row: "Row[Any]", counts: dict[str, int]) -> Phase:
     )
 
 
-def tally(waiting: int, counts: dict[str, int]) -> Tally:
-    """Counters as a tally; the top reason is the most frequent one, first by name among equals."""
+def tally(waiting: int, counts: dict[str, int], most: int | None = None) -> Tally:
+    """Counters as a tally; the top reason is the most frequent one, first by name among equals. In a phase
+    of at most `most` devices nobody beyond them is waited for."""
     reasons = {key: n for key, n in counts.items() if key.startswith(counters.REASON) and n > 0}
     top = min(reasons, key=lambda key: (-reasons[key], key), default="")
     states = {state.value: counts.get(state.value, 0) for state in UpdateState}
+    if most is not None:
+        waiting = min(waiting, most - sum(states.values()))
     return Tally(waiting=max(0, waiting), top_reason=top.removeprefix(counters.REASON), **states)

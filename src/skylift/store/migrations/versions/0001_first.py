@@ -218,6 +218,7 @@ def upgrade() -> None:
         sa.Column("created_by", sa.String(length=64), nullable=False),
         sa.Column("started_at", sa.BigInteger(), nullable=True),
         sa.Column("finished_at", sa.BigInteger(), nullable=True),
+        sa.Column("deleted_at", sa.BigInteger(), nullable=True),
         sa.Column("rollback_of", sa.String(length=32), nullable=True),
         sa.ForeignKeyConstraint(
             ["release_id"], ["releases.id"], name=op.f("fk_deployments_release_id_releases")
