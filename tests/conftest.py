@@ -46,6 +46,20 @@ def clock() -> TestClock:
     return TestClock()
 
 
+# A worker that begins one of these at the end is waited for by all others.
+LONGEST = ("e2e/test_replicas", "simulate/", "e2e/", "docs/", "rollouts/test_properties", "rollouts/", "api/")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first; within a file the order it was written in."""
+
+    def rank(item: pytest.Item) -> int:
+        path = item.path.as_posix()
+        return next((n for n, part in enumerate(LONGEST) if f"/tests/{part}" in path), len(LONGEST))
+
+    items.sort(key=rank)
+
+
 def missing(what: str) -> None:
     """Skips the test that needs `what`, or fails where skipping is not allowed."""
     if os.environ.get("CI") == "true" or os.environ.get("SKYLIFT_NO_SKIP") == "1":

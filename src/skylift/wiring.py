@@ -46,6 +46,7 @@ from skylift.settings import Settings
 from skylift.store import access as stored
 from skylift.store import devices, outbox
 from skylift.store.db import Database, migrate
+from skylift.store.gather import Gather
 from skylift.store.glance import Glances, glances
 from skylift.store.notices import Listener
 
@@ -236,7 +237,7 @@ def _assemble(settings: Settings, database: Database, clock: Clock) -> SkyliftSe
         clock=clock,
         poke=poke,
         seen=seen.note,
-        reports=Reports(deadlines),
+        reports=Gather(database, Reports(deadlines)),
         health=seen.note_health,
         metrics=Metrics(database),
         max_body=settings.max_body_bytes,

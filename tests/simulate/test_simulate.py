@@ -69,7 +69,7 @@ def database(request: pytest.FixtureRequest) -> Any:
 
 @pytest.mark.slow
 def test_a_small_fleet_of_every_behaviour_is_judged_clean(tmp_path: Path, database: tuple[str, ...]) -> None:
-    words = ("--devices", "200", "--minutes", "0.6", "--behaviours", "behaviours.json", *FAST, *database)
+    words = ("--devices", "150", "--minutes", "0.45", "--behaviours", "behaviours.json", *FAST, *database)
     done = simulate(tmp_path, *words)
     assert done.returncode == 0, done.stderr[-3000:]
     found = told(done)

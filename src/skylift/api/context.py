@@ -13,8 +13,8 @@ from skylift.core.deadlines import Deadlines
 from skylift.engine.blobs import Blobs
 from skylift.engine.checkin import Checkin
 from skylift.engine.online import OnlineKeys
-from skylift.engine.together import Reports
 from skylift.store.db import Connection, Database
+from skylift.store.gather import Gather
 
 T = TypeVar("T")
 
@@ -31,7 +31,7 @@ class Context:
     clock: Callable[[], datetime]
     poke: Callable[[], None]
     seen: Callable[[int, datetime], None]
-    reports: Reports
+    reports: Gather
     health: Callable[[int, datetime, bool | None, Mapping[str, float]], None]
     metrics: Metrics
     max_body: int

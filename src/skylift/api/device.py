@@ -134,11 +134,12 @@ async def status(request: Request, body: Status) -> Response:
     context = context_of(request)
     # Strangers are turned away by a read: they never stand in the writer's queue.
     pk = await _known(request, context, body.device_id)
-    return await take_down(context, pk, token_hash(bearer(request)), body)
+    answer = await take_down(context, pk, token_hash(bearer(request)), body)
+    return Response(answer, media_type="application/json")
 
 
-async def take_down(context: Context, pk: int, token: str, body: Status) -> Response:
-    """The report of the device with this key and token, in the writer's next group."""
+async def take_down(context: Context, pk: int, token: str, body: Status) -> bytes:
+    """The report of the device with this key and token, in the writer's next group: `StatusAnswer`, JSON."""
     now = context.clock()
     check_metrics(body.metrics)
     report = Report(
@@ -151,20 +152,15 @@ async def take_down(context: Context, pk: int, token: str, body: Status) -> Resp
         image_sha256=body.image_sha256,
     )
     said = Said(pk, token, report, now)
-    found: Recorded = await asyncio.wrap_future(context.database.submit_to(context.reports, said))
+    found: Recorded = await context.reports.do(said)
     context.seen(pk, now)
     if body.healthy is not None or body.metrics:
         context.health(pk, now, body.healthy, body.metrics)
     if found.recorded and found.state in FINAL:
         context.poke()
     context.metrics.reports.labels(body.state.value, str(found.recorded).lower()).inc()
-    return JSONResponse(
-        {
-            "recorded": found.recorded,
-            "state": found.state.value,
-            "retry_after": math.ceil(context.checkin.pace.busy_s),
-        }
-    )
+    recorded, again = b"true" if found.recorded else b"false", math.ceil(context.checkin.pace.busy_s)
+    return b'{"recorded":%s,"state":"%s","retry_after":%d}' % (recorded, found.state.encode(), again)
 
 
 async def _known(request: Request, context: Context, device_id: str) -> int:

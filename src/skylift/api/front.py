@@ -11,6 +11,7 @@ from time import perf_counter
 from typing import Any
 
 from pydantic import ValidationError
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from skylift.api.context import Context
@@ -71,18 +72,16 @@ class Front:
             return again
         if seen is None or seen.status != ACTIVE or seen.device_id != status.device_id:
             return again
+        code = 200
         try:
-            answer = await take_down(self._context, seen.pk, digest, status)
-        except Rejected as e:
-            answer = rejected(e)
-        except Unavailable as e:
-            answer = unavailable(e)
-        except Exception as e:  # noqa: BLE001 - ours: it is logged, and the device is told as everywhere
-            answer = bug(STATUS, e)
-        await answer(scope, receive, send)
-        self._context.metrics.requests.labels(STATUS, str(answer.status_code)).observe(
-            perf_counter() - started
-        )
+            told = await take_down(self._context, seen.pk, digest, status)
+        except Exception as e:  # noqa: BLE001 - the device is told as everywhere
+            answer = _refusal(e)
+            code = answer.status_code
+            await answer(scope, receive, send)
+        else:
+            await _json(send, told)
+        self._context.metrics.requests.labels(STATUS, str(code)).observe(perf_counter() - started)
         return None
 
     async def _glance(self, scope: Scope) -> int | None:
@@ -114,6 +113,16 @@ class Front:
         context.seen(seen.pk, now)
         seconds: int = found.answer["retry_after"]
         return seconds
+
+
+def _refusal(error: Exception) -> Response:
+    match error:
+        case Rejected():
+            return rejected(error)
+        case Unavailable():
+            return unavailable(error)
+        case _:  # ours: it is logged
+            return bug(STATUS, error)
 
 
 async def _body(receive: Receive, limit: int) -> tuple[list[Message], bytes | None]:
@@ -164,9 +173,11 @@ def _header(scope: Scope, wanted: bytes) -> bytes:
 
 
 async def _nothing(send: Send, seconds: int) -> None:
-    body = b'{"update_available":false,"retry_after":%d}' % seconds
-    length = (b"content-length", b"%d" % len(body))
-    await _start(send, 200, [_JSON, length, (b"etag", _NOTHING)])
+    await _json(send, b'{"update_available":false,"retry_after":%d}' % seconds, (b"etag", _NOTHING))
+
+
+async def _json(send: Send, body: bytes, *headers: tuple[bytes, bytes]) -> None:
+    await _start(send, 200, [_JSON, (b"content-length", b"%d" % len(body)), *headers])
     await send({"type": "http.response.body", "body": body})
 
 

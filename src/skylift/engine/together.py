@@ -20,7 +20,7 @@ from skylift.engine.moves import MAX_MESSAGE
 from skylift.engine.reports import Recorded, Report
 from skylift.store import apply, counters, deployments, devices, events, releases, updates
 from skylift.store.db import Connection
-from skylift.store.devices import Device
+from skylift.store.devices import Device, Speaker
 from skylift.store.updates import Update
 
 S = UpdateState
@@ -55,7 +55,7 @@ class Reports:
 
     def __call__(self, conn: Connection, said: list[Said]) -> list[Any]:
         """`Recorded` for each, or the exception that refuses it."""
-        fleet = devices.by_pks(conn, [one.device_pk for one in said])
+        fleet = devices.speakers(conn, [one.device_pk for one in said])
         known = updates.find_many(conn, {(one.report.deployment, one.device_pk) for one in said})
         deployed = {name: deployments.find(conn, name) for name in {dep for dep, _ in known}}
         images = _Images(conn)
@@ -143,11 +143,11 @@ class _Images:
         return self._known[key]
 
 
-def _is_hers(one: Said, device: Device) -> bool:
+def _is_hers(one: Said, device: Device | Speaker) -> bool:
     return device.status == devices.ACTIVE and device.token_hash == one.token_hash
 
 
-def _is_plain(one: Said, device: Device, update: Update, live: set[str]) -> bool:
+def _is_plain(one: Said, device: Speaker, update: Update, live: set[str]) -> bool:
     """The ordinary course, which stops nothing and refuses nothing."""
     report = one.report
     verdict = judge(update.state, report.state)
@@ -161,7 +161,7 @@ def _is_plain(one: Said, device: Device, update: Update, live: set[str]) -> bool
     )
 
 
-def _facts(one: Said, device: Device, deployment: Any, images: _Images) -> _Facts | None:
+def _facts(one: Said, device: Speaker, deployment: Any, images: _Images) -> _Facts | None:
     """What the device runs after this report; None where it proves the wrong image."""
     if one.report.state is not S.COMPLETE:
         return device.current_version, device.config_version, device.image_sha256

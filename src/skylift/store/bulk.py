@@ -1,9 +1,11 @@
 """One statement for many rows, as each database likes it best.
 
 SQLite's driver runs a statement over a list of rows almost for free. PostgreSQL would answer every row with a
-round trip; it takes the columns as arrays (`unnest`) instead.
+round trip; it takes the columns as arrays (`unnest`) instead. Questions name their keys as one value, so that
+the text of the statement is always the same: lists of bound parameters are compiled anew for every length.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from string import ascii_lowercase
@@ -33,3 +35,19 @@ class Statement:
         table = f"unnest({arrays}) AS given({', '.join(names)})"
         columns = dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
         return int(conn.execute(sa.text(self.postgresql.format(rows=table)), columns).rowcount)
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A SELECT with `{keys}` where it says `IN {keys}`, for whole numbers; other values as `:name`."""
+
+    text: str
+
+    def ask(self, conn: Connection, keys: Sequence[int], **values: Any) -> Sequence[Any]:
+        """Its rows, as the driver gives them: no type of ours is applied."""
+        if conn.dialect.name == "postgresql":
+            text, given = "(SELECT unnest(CAST(:keys AS bigint[])))", list(keys)
+        else:
+            text, given = "(SELECT value FROM json_each(:keys))", json.dumps(list(keys))  # type: ignore[assignment]
+        statement = sa.text(self.text.replace("{keys}", text))
+        return conn.execute(statement, {"keys": given, **values}).fetchall()

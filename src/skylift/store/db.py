@@ -23,11 +23,11 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, islice
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -62,10 +62,12 @@ UNDECIDED_S = 10.0  # how long to ask about a commit whose answer got lost
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    deed: Deed[Any]
+    """A deed; or items for a deed for many, whose outcome is the list of their answers."""
+
     future: "Future[Any]"
+    deed: "Deed[Any] | None" = None
     many: "Many | None" = None
-    item: Any = None
+    items: Sequence[Any] = ()
 
 
 Outcome = tuple[_Job, Any, BaseException | None]
@@ -122,11 +124,12 @@ class Database:
 
     def submit(self, deed: Deed[T]) -> "Future[T]":
         """The deed's future: resolved when its effect is durable."""
-        return self._enqueue(_Job(deed, Future()))
+        return self._enqueue(_Job(Future(), deed))
 
-    def submit_to(self, many: Many, item: Any) -> "Future[Any]":
-        """The same for one item of a deed that does several at once: what waits together is done together."""
-        return self._enqueue(_Job(lambda conn: _only(many(conn, [item])), Future(), many, item))
+    def submit_to(self, many: Many, items: Sequence[Any]) -> "Future[list[Any]]":
+        """The same for items of a deed that does several at once: what waits together is done together. Their
+        answers in their order; an exception among them is that item's own."""
+        return self._enqueue(_Job(Future(), None, many, items))
 
     def _enqueue(self, job: _Job) -> "Future[Any]":
         with self._gate:
@@ -313,26 +316,26 @@ def _run_all(connection: Connection, group: list[_Job]) -> list[Outcome]:
     """In their order; neighbours of one deed for many together."""
     outcomes: list[Outcome] = []
     for many, jobs in groupby(group, key=lambda job: job.many):
-        outcomes += _run_together(connection, many, list(jobs))
+        if many is not None:
+            outcomes += _run_together(connection, many, list(jobs))
+        else:
+            outcomes += [(job, *_run_alone(connection, job.deed)) for job in jobs if job.deed is not None]
     return outcomes
 
 
-def _run_together(connection: Connection, many: "Many | None", jobs: list[_Job]) -> list[Outcome]:
-    if many is not None and len(jobs) > 1:
-        answers, error = _run_alone(connection, lambda conn: many(conn, [job.item for job in jobs]))
-        if error is None:
-            return [
-                (job, None, answer) if isinstance(answer, Exception) else (job, answer, None)
-                for job, answer in zip(jobs, answers, strict=True)
-            ]
-    return [(job, *_run_alone(connection, job.deed)) for job in jobs]
+def _run_together(connection: Connection, many: Many, jobs: list[_Job]) -> list[Outcome]:
+    items = [item for job in jobs for item in job.items]
+    answers, error = _run_alone(connection, lambda conn: many(conn, items))
+    if error is not None:
+        answers = [_only(connection, many, item) for item in items]
+    left = iter(answers)
+    return [(job, list(islice(left, len(job.items))), None) for job in jobs]
 
 
-def _only(answers: list[Any]) -> Any:
-    (answer,) = answers
-    if isinstance(answer, Exception):
-        raise answer
-    return answer
+def _only(connection: Connection, many: Many, item: Any) -> Any:
+    """The item's answer where it is the only one."""
+    answers, error = _run_alone(connection, lambda conn: many(conn, [item]))
+    return error if error is not None else answers[0]
 
 
 def _run_alone(connection: Connection, deed: Deed[Any]) -> tuple[Any, BaseException | None]:

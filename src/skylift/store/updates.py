@@ -16,7 +16,7 @@ from skylift.core.ids import DeploymentId
 from skylift.core.lifecycle import COUNTED, FAILURES, OPEN, DeploymentStatus, UpdateState
 from skylift.store import counters
 from skylift.store import devices as devices_
-from skylift.store.bulk import Statement
+from skylift.store.bulk import Question, Statement
 from skylift.store.tables import Instant, deployments, devices, group_members, groups, updates
 
 _CHUNK = 500  # bound parameters in one statement
@@ -73,16 +73,23 @@ def find(conn: Connection, deployment_id: str, device_pk: int) -> Update | None:
     return None if row is None else _update(row)
 
 
+_FIND_MANY = Question(
+    f"SELECT {', '.join(column.name for column in _DECIDING)} FROM updates"
+    " WHERE deployment_id = :deployment AND device_pk IN {keys}"
+)
+
+
 def find_many(conn: Connection, keys: set[tuple[str, int]]) -> dict[tuple[str, int], Update]:
     """The updates of these (deployment, device) that exist."""
+    pks: dict[str, list[int]] = {}
+    for deployment_id, pk in keys:
+        pks.setdefault(deployment_id, []).append(pk)
+    at = Instant()
     found: dict[tuple[str, int], Update] = {}
-    for deployment_id in {deployment_id for deployment_id, _ in keys}:
-        pks = [pk for named, pk in keys if named == deployment_id]
-        question = sa.select(*_DECIDING).where(
-            updates.c.deployment_id == deployment_id, updates.c.device_pk.in_(pks)
-        )
-        for row in conn.execute(question):
-            found[deployment_id, row.device_pk] = _update(row)
+    for deployment_id, some in pks.items():
+        for *row, deadline, left_out in _FIND_MANY.ask(conn, some, deployment=deployment_id):
+            update = _update((*row, at.process_result_value(deadline, conn.dialect), bool(left_out)))
+            found[deployment_id, update.device_pk] = update
     return found
 
 
