@@ -47,6 +47,7 @@ from skylift.testkit.stage import DEVICE_TYPE, Stage
 SHORT, FULL, FEW = 50_000, 1_000_000, 1_000
 PHASES = [{"percent": 1}, {"percent": 10}, {"percent": 50}, {"percent": 100}]
 LINES = 32
+REPORTING = 1_000  # devices with a report under way at the same time
 ROUNDS = 3
 INTERVAL_S = 300  # between a device's polls
 TICKS = 40
@@ -255,7 +256,7 @@ def reports(bench: Bench, deployment: str, most: int) -> dict[str, float]:
         )
         return head.encode() + body
 
-    told = press.closed("127.0.0.1", bench.port, complete, 256, most, 60.0)
+    told = press.closed("127.0.0.1", bench.port, complete, REPORTING, most, 60.0)
     with bench.database.read() as conn:
         done = counters.of_deployment(conn, deployment).get(0, {}).get("complete", 0)
         uneven = recount(conn, deployment)
