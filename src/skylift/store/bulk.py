@@ -1,9 +1,8 @@
 """One statement for many rows, as each database likes it best.
 
 SQLite's driver runs a statement over a list of rows almost for free. PostgreSQL would answer every row with a
-round trip; it takes all of them as one JSON document instead, which its driver writes much faster than arrays.
-Questions name their keys as one value too, so that the text of the statement is always the same: lists of bound
-parameters are compiled anew for every length.
+round trip; it takes all of them as one JSON document, which its driver writes much faster than arrays.
+Questions name their keys as one value too: lists of bound parameters are compiled anew for every length.
 """
 
 import json
