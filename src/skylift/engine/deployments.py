@@ -40,6 +40,7 @@ from skylift.store.members import Want
 
 # Up to here percentages are exact shares of the fleet as it is (3 of 24, not "about 2.4"); above, a share of
 # the places is exact enough and needs no list in memory.
+MAX_LIVE = 1_000  # deployments: a poll that considers them all takes a millisecond
 EXACT_UP_TO = 100_000
 
 
@@ -128,6 +129,8 @@ def insert(
     release = find_release(conn, config)
     if not count.total:
         raise nobody(release, count, prepared.given)
+    if rollback_of is None:  # a way back is never refused
+        _room(conn)
     deployment_id = mint("dep", now, token_bytes(5))
     status = DeploymentStatus.DRAFT if config.draft else DeploymentStatus.SCHEDULED
     begins = max(now, config.starts_at or now)
@@ -153,6 +156,20 @@ def insert(
     events.say(conn, "deployment", said, now, deployment_id=deployment_id)
     events.record(conn, actor, "deployment.create", deployment_id, dict(prepared.given), now)
     return deployment_id
+
+
+def _room(conn: Connection) -> None:
+    """Every check looks at every live deployment: there is a limit to how many that may be."""
+    live = len(deployments.live_ids(conn))
+    if live >= MAX_LIVE:
+        raise Rejected(
+            "too_many_deployments",
+            f"deployments is {live} live ones: at most {MAX_LIVE}; abort some, or wait for their end",
+            kind=Kind.CONFLICT,
+            field="deployments",
+            value=live,
+            rule=f"at most {MAX_LIVE} scheduled, running or paused",
+        )
 
 
 def nobody(release: Any, count: Count, body: Mapping[str, Any]) -> Rejected:
