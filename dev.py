@@ -126,7 +126,8 @@ def lint() -> int:
 
 def check(words: list[str]) -> int:
     """Lint, types and the fast tests: after every step."""
-    return lint() or code([PYTHON, "-m", "pytest", "-q", "-m", "not slow and not postgresql", *words])
+    few = ["-m", "not slow and not postgresql"]
+    return lint() or code([PYTHON, "-m", "pytest", "-q", *few, *workers(words), *words])
 
 
 def test(words: list[str]) -> int:
@@ -134,8 +135,12 @@ def test(words: list[str]) -> int:
     if failed := lint():
         return failed
     system_parts()
-    workers = ["-n", str(min(4, os.cpu_count() or 2))] if not words else []
-    return code([PYTHON, "-m", "pytest", "-q", *workers, *words])
+    return code([PYTHON, "-m", "pytest", "-q", *workers(words), *words])
+
+
+def workers(words: list[str]) -> list[str]:
+    """One per core; none where somebody asks for certain tests."""
+    return ["-n", str(min(4, os.cpu_count() or 2))] if not words else []
 
 
 def bench(words: list[str]) -> int:

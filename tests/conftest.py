@@ -50,14 +50,27 @@ def clock() -> TestClock:
 LONGEST = ("e2e/test_replicas", "simulate/", "e2e/", "docs/", "rollouts/test_properties", "rollouts/", "api/")
 
 
+# Real servers, real processes, thousands of lives: `dev.py test` runs them, `dev.py check` does not.
+SLOW = (
+    *("api/", "cli/", "docs/", "e2e/", "publish/", "simulate/test_simulate", "firmware/test_image"),
+    *("agent/test_faults", "agent/test_memory", "agent/test_process", "agent/test_update"),
+    *("core/test_gate", "core/test_rehearsal", "rollouts/test_cohorts", "rollouts/test_matching"),
+    *("rollouts/test_properties", "rollouts/test_rehearse", "rollouts/test_together"),
+)
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` chooses
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files first; within a file the order it was written in."""
+    """The longest files first, within a file the order it was written in; slow files are marked as such."""
 
     def rank(item: pytest.Item) -> int:
         path = item.path.as_posix()
         return next((n for n, part in enumerate(LONGEST) if f"/tests/{part}" in path), len(LONGEST))
 
     items.sort(key=rank)
+    for item in items:
+        if any(f"/tests/{part}" in item.path.as_posix() for part in SLOW):
+            item.add_marker(pytest.mark.slow)
 
 
 def missing(what: str) -> None:
