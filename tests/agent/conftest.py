@@ -17,11 +17,12 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from skylift.agent.board import prepare
 from skylift.agent.boot.file import FileBoot
 from skylift.agent.config import Config
 from skylift.agent.disk import Disk
 from skylift.agent.journal import Journal, JournalFile
-from skylift.agent.run import Agent, prepare
+from skylift.agent.run import Agent
 from skylift.agent.transport import Transport
 from skylift.core.errors import TrustError, Unavailable
 from skylift.testkit.image import Behaviour, build
@@ -257,7 +258,7 @@ class Device:
 
     def on(self) -> None:
         """Boot what the boot loader chooses."""
-        from skylift.agent.run import _free_port
+        from skylift.agent.board import _free_port
 
         self.port = _free_port()
         self.boots += 1

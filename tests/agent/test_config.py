@@ -103,7 +103,7 @@ def test_the_light_way_in_ends_with_2_for_a_bad_configuration_and_loads_nothing_
 
 
 def test_what_most_polls_do_not_need_is_not_loaded() -> None:
-    look = "import sys, skylift.agent.run; print(*sorted(m.partition('.')[0] for m in sys.modules))"
+    look = "import sys, skylift.agent.board; print(*sorted(m.partition('.')[0] for m in sys.modules))"
     loaded = subprocess.run(
         [sys.executable, "-c", look], capture_output=True, text=True, check=True
     ).stdout.split()

@@ -1,14 +1,18 @@
 """Health checks: what passes, what does not, and that all must, in a row, in time."""
 
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from conftest import wait_until
 from skylift.agent import health
 from skylift.agent.config import HealthCheck
+from skylift.engine.broker import EmbeddedBroker
 from skylift.testkit.image import Behaviour
 
 from .conftest import Depot, Device, MakeDevice
@@ -34,9 +38,12 @@ def every_second_time() -> bool:
 
 
 @pytest.fixture
-def listening() -> Iterator[int]:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        yield server.getsockname()[1]
+def broker() -> Iterator[EmbeddedBroker]:
+    """Lets in whoever says the right token."""
+    made = EmbeddedBroker(lambda device_id, token: token == "right", "127.0.0.1", 0)
+    made.start()
+    yield made
+    made.stop()
 
 
 def custom(name: str) -> HealthCheck:
@@ -52,7 +59,7 @@ def test_a_command_passes_by_its_exit_code(device: Device) -> None:
 def test_a_command_that_hangs_is_stopped(device: Device) -> None:
     slow = HealthCheck("command", command=("sleep", "60"), timeout_seconds=0.2)
     began = time.monotonic()
-    assert "Timeout" in health.run(slow, device.config, 0)
+    assert "no end within 0.2 s" in health.run(slow, device.config, 0)
     assert time.monotonic() - began < 5
 
 
@@ -70,13 +77,48 @@ def test_a_custom_check_passes_by_what_it_returns(device: Device, monkeypatch: p
         assert (found == "") if said == "" else (said in found)
 
 
-def test_the_broker_must_be_reachable(device: Device, listening: int) -> None:
-    check = HealthCheck("mqtt")
+def test_the_broker_must_let_the_device_in(device: Device, broker: EmbeddedBroker) -> None:
+    check = HealthCheck("mqtt", timeout_seconds=3.0)
     assert "no broker" in health.run(check, device.config, 0)
-    assert health.run(check, replace(device.config, mqtt=f"mqtt://127.0.0.1:{listening}"), 0) == ""
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        port = closed.getsockname()[1]
-    assert health.run(check, replace(device.config, mqtt=f"mqtt://127.0.0.1:{port}"), 0) != ""
+    config = replace(device.config, mqtt=broker.url)
+    token = config.state_dir / "shared" / "token"
+    token.write_text("right")
+    assert health.run(check, config, 0) == ""
+    token.write_text("wrong")
+    assert "mqtt check: " in health.run(check, config, 0)
+    with socket.create_server(("127.0.0.1", 0)) as mute:  # takes connections, and says nothing
+        quiet = replace(config, mqtt=f"mqtt://127.0.0.1:{mute.getsockname()[1]}")
+        said = health.run(HealthCheck("mqtt", timeout_seconds=0.5), quiet, 0)
+    assert "no answer within 0.5 s" in said
+    assert "mqtt check: " in health.run(check, quiet, 0), "now nobody listens"
+
+
+def test_what_a_command_started_is_stopped_with_it(device: Device, tmp_path: Path) -> None:
+    script = f"(sleep 60 & echo $! > {tmp_path}/pid; wait)"
+    slow = HealthCheck("command", command=("sh", "-c", script), timeout_seconds=0.5)
+    assert "no end within" in health.run(slow, device.config, 0)
+    pid = int((tmp_path / "pid").read_text())
+    wait_until(lambda: not Path(f"/proc/{pid}/cmdline").exists() or not _command(pid), what="it is gone")
+
+
+def _command(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def test_a_custom_check_that_hangs_has_not_passed(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "product_checks", sys.modules[__name__])
+    check = HealthCheck("custom", call="product_checks:hangs", timeout_seconds=0.2)
+    assert "no answer within 0.2 s" in health.run(check, device.config, 0)
+
+
+def hangs() -> bool:
+    threading.Event().wait(30)
+    return True
 
 
 def test_http_must_answer_200(device: Device) -> None:
@@ -114,13 +156,17 @@ def test_an_image_that_has_ended_is_judged_at_once(device: Device) -> None:
 def test_a_broker_that_is_away_does_not_cost_a_confirmed_image(
     depot: Depot, make_device: MakeDevice, image: Callable[..., bytes]
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as broker:
-        where = f"mqtt://127.0.0.1:{broker.getsockname()[1]}"
+    broker = EmbeddedBroker(lambda device_id, token: True, "127.0.0.1", 0)
+    broker.start()
+    try:
+        where = broker.url
         checks = (HealthCheck("http", url="http://127.0.0.1:{port}/health"), HealthCheck("mqtt"))
         device = make_device(mqtt=where, health=checks, health_deadline_seconds=2.0)
         depot.offer(image("1.1.0", Behaviour.HEALTHY), "1.1.0")
         device.until(lambda: depot.states()[-1:] == ["complete"])
         device.until(device.settled)
+    finally:
+        broker.stop()
     device.again()
     for _ in range(8):
         device.step()

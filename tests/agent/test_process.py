@@ -21,14 +21,14 @@ MANY = 3 << 20  # more than what is made durable at once
 _LIFE = """
 import sys
 from pathlib import Path
-from skylift.agent import run
+from skylift.agent import board
 from skylift.agent.run import Agent
 from skylift.agent.config import read
 from skylift.trust.verify import Verified
 length, sha256 = int(sys.argv[2]), sys.argv[3]
 order = Verified("p/v/t", length, sha256, "1.1.0", 0, "image", "dep_1", 1, False)
 Agent._verify_by_trust = lambda self, transport, floor: order
-sys.exit(run.main(read(Path(sys.argv[1])), lambda said: print(said, flush=True)))
+sys.exit(board.main(read(Path(sys.argv[1])), lambda said: print(said, flush=True)))
 """
 
 

@@ -214,7 +214,7 @@ def test_an_order_that_does_not_verify_is_told_once_and_nothing_is_downloaded(
 
 def test_no_roots_no_installation(tmp_path: Path, depot: Depot, device: Device) -> None:
     (device.roots / "director.root.json").unlink()
-    from skylift.agent.run import prepare
+    from skylift.agent.board import prepare
 
     with pytest.raises(Rejected, match=r"director\.root\.json"):
         prepare(device.config, device.disk)

@@ -5,9 +5,9 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
+from skylift.agent.board import main
 from skylift.agent.boot.file import Bricked
 from skylift.agent.config import read
-from skylift.agent.run import main
 from skylift.agent.transport import Refused
 from skylift.core.errors import Rejected
 

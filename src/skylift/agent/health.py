@@ -1,15 +1,20 @@
 """Health checks: does what was booted work? All of them, several times in a row, within a deadline."""
 
 import importlib
-import socket
+import os
+import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable
-from urllib.parse import urlsplit
 
 import urllib3
 
 from skylift.agent.config import Config, HealthCheck
+from skylift.agent.doorbell import answers
+from skylift.agent.transport import token_of
+
+LONGEST_BODY = 64 << 10
 
 
 def judge(config: Config, port: int, alive: Callable[[], bool], *, local: bool = False) -> str:
@@ -41,30 +46,55 @@ def run(check: HealthCheck, config: Config, port: int) -> str:
 
 def _http(check: HealthCheck, config: Config, port: int) -> str:
     url = check.url.replace("{port}", str(port))
-    answer = urllib3.request("GET", url, timeout=check.timeout_seconds, retries=False)
-    return "" if answer.status == 200 else f"http check: {answer.status} from {url}"
+    answer = urllib3.request(
+        "GET", url, timeout=check.timeout_seconds, retries=False, redirect=False, preload_content=False
+    )
+    try:
+        answer.read(LONGEST_BODY)
+        return "" if answer.status == 200 else f"http check: {answer.status} from {url}"
+    finally:
+        answer.close()
 
 
 def _command(check: HealthCheck, config: Config, port: int) -> str:
-    done = subprocess.run(
-        list(check.command), timeout=check.timeout_seconds, capture_output=True, check=False
+    """In a process group of its own: when its time is over, what it started goes with it."""
+    quiet = subprocess.DEVNULL
+    started = subprocess.Popen(
+        list(check.command), stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True
     )
-    return "" if done.returncode == 0 else f"command check: exit {done.returncode} from {check.command[0]}"
+    try:
+        code = started.wait(check.timeout_seconds)
+    except subprocess.TimeoutExpired:
+        os.killpg(started.pid, signal.SIGKILL)
+        started.wait()
+        return f"command check: no end within {check.timeout_seconds:g} s: {check.command[0]}"
+    return "" if code == 0 else f"command check: exit {code} from {check.command[0]}"
 
 
 def _mqtt(check: HealthCheck, config: Config, port: int) -> str:
-    """The broker accepts a connection; nothing is said to it."""
+    """The broker lets this device in; nothing is said to it."""
     if not config.mqtt:
         return "mqtt check: no broker is configured"
-    where = urlsplit(config.mqtt)
-    with socket.create_connection((where.hostname or "", where.port or 1883), check.timeout_seconds):
-        return ""
+    said = answers(config, token_of(config), check.timeout_seconds)
+    return f"mqtt check: {said}" if said else ""
 
 
 def _custom(check: HealthCheck, config: Config, port: int) -> str:
+    """In a thread that is left behind when its time is over: what hangs here must not hang the trial."""
     module, _, name = check.call.partition(":")
-    function = getattr(importlib.import_module(module), name)
-    return "" if function() else f"custom check: {check.call} says no"
+    said: list[str] = []
+
+    def ask() -> None:
+        try:
+            function = getattr(importlib.import_module(module), name)
+            said.append("" if function() else f"custom check: {check.call} says no")
+        except Exception as e:  # noqa: BLE001 - the device's own code may raise anything; none of it is a pass
+            said.append(f"custom check: {type(e).__name__}: {e}")
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(check.timeout_seconds)
+    return said[0] if said else f"custom check: no answer within {check.timeout_seconds:g} s: {check.call}"
 
 
 _KINDS: dict[str, Callable[[HealthCheck, Config, int], str]] = {

@@ -1,19 +1,12 @@
-"""The agent's loop and the board's: look at the facts, do the step, look again.
-
-`Agent.run` ends when it wants a reboot; `main` is the board: boot, run, halt, boot again. Killing it at any
-moment is a power cut, and starting it again is power coming back.
-"""
+"""The agent's loop: look at the facts, do the step, look again. It ends when it wants a reboot (`board`)."""
 
 import random
-import signal
-import socket
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from enum import StrEnum
-from pathlib import Path
 from typing import Any
 
 from skylift.agent import health
@@ -21,11 +14,10 @@ from skylift.agent.boot import BootFacts, SlotFacts
 from skylift.agent.boot.file import KINDS, FileBoot
 from skylift.agent.config import Config, roots
 from skylift.agent.disk import Disk
-from skylift.agent.doorbell import Doorbell
 from skylift.agent.fetch import Fetcher
 from skylift.agent.journal import Floor, Journal, JournalFile, Order, Stage
 from skylift.agent.machine import Facts, Step, next_step
-from skylift.agent.transport import Refused, Transport, own_token
+from skylift.agent.transport import Refused, Transport
 from skylift.core.errors import TrustError, Unavailable
 from skylift.core.lifecycle import Reason, UpdateState
 
@@ -33,6 +25,8 @@ S = UpdateState
 MAX_MESSAGE = 500
 LOOK_EVERY_S = 0.25  # how soon a dead image is noticed
 BACK_OFF_S = (1.0, 60.0)  # after an unexpected error: doubling between these
+AWAY_S = (1.0, 300.0)  # while the server is away: doubling between these, unless it named a later time
+MOST_ERRORS = 5  # unexpected ones in a row, until an update is given up
 
 
 class Outcome(StrEnum):
@@ -71,22 +65,44 @@ class Agent:
 
     def run(self) -> Outcome:
         """Step after step, until a reboot is wanted or somebody stops us."""
-        pause = BACK_OFF_S[0]
+        away = errors = came = 0
         while not self.stopping:
             try:
                 rest = self.step()
-                pause = BACK_OFF_S[0]
+                away = errors = 0
             except Unavailable as e:
-                self._log(f"waiting: {e}")
-                rest = e.retry_after
+                before, came = came, self._file.load().offset
+                away = 0 if came > before else away + 1  # a download that breaks, but comes on, is not away
+                rest = longer(AWAY_S, away, e.retry_after)
+                self._log(f"waiting {rest:.0f} s: {e}")
             except Exception as e:  # noqa: BLE001 - an agent runs unattended for years: say it, and go on
                 self._log(f"unexpected: {type(e).__name__}: {e}")
-                rest, pause = pause, min(BACK_OFF_S[1], pause * 2)
+                rest, errors = longer(BACK_OFF_S, errors), errors + 1
+                if errors >= MOST_ERRORS:
+                    rest, errors = self._give_up(e, rest), 0
             if rest is None:
                 return Outcome.REBOOT
             if not self._sleep(rest):
                 return Outcome.REBOOT
         return Outcome.STOP
+
+    def _give_up(self, error: Exception, rest: float) -> float | None:
+        """The same error again and again: the update that meets it has failed. A trial is bad; an order is
+        over; without either there is only time. Seconds to rest, or None for a reboot."""
+        journal = self._file.load()
+        words = f"{type(error).__name__}: {error}"
+        order = journal.order
+        try:
+            facts = self._facts(journal)
+            if facts.boot.running_trial:
+                kind = order.kind if order else next(k for k in KINDS if self._boot.facts(k).running_trial)
+                self._boot.mark_bad(kind, f"{Reason.HEALTH_CHECK_FAILED}: {words}")
+                return None
+            if order is not None and order.tag not in (facts.boot.trial_tag, facts.boot.confirmed_tag):
+                self._end(journal, order, S.FAILED, Reason.INSTALL_ERROR, words)
+        except Exception as e:  # noqa: BLE001 - the disk itself, perhaps: nothing can be written down now
+            self._log(f"cannot give up either: {type(e).__name__}: {e}")
+        return rest
 
     def step(self) -> float | None:
         """Do what is next; seconds to rest after it, or None for a reboot."""
@@ -384,19 +400,12 @@ def _order(journal: Journal) -> Order:
     return journal.order
 
 
-# --- the board ---------------------------------------------------------------------------------------
-
-
-def prepare(config: Config, disk: Disk) -> tuple[FileBoot, Transport]:
-    """The device's folders, first image and token. `Rejected` when its roots or its image are missing."""
-    roots(config)
-    for name in ("shared", "trust"):
-        (config.state_dir / name).mkdir(parents=True, exist_ok=True)
-    boot = FileBoot(disk, config.state_dir / "slots", config.boot_attempts)
-    (config.state_dir / "slots").mkdir(exist_ok=True)
-    if config.factory_image:
-        boot.provision(Path(config.factory_image), config.factory_version or "0")
-    return boot, Transport(config, own_token(disk, config))
+def longer(bounds: tuple[float, float], times: int, at_least: float = 0.0) -> float:
+    """Seconds to wait after so many times in vain: doubling between the bounds, not less than was asked for,
+    a little different on every device."""
+    shortest, longest = bounds
+    wait = max(at_least, min(longest, shortest * 2.0 ** min(times, 20)))
+    return wait * random.uniform(1.0, 1.25)  # noqa: S311 - spreads a herd, keeps no secret
 
 
 def enroll(config: Config, disk: Disk, transport: Transport) -> None:
@@ -410,53 +419,3 @@ def enroll(config: Config, disk: Disk, transport: Transport) -> None:
         except Unavailable as e:
             raise Unavailable(f"not enrolled yet: {e}", min(e.retry_after, 10)) from e
         disk.replace(done, b"yes\n")
-
-
-def main(config: Config, log: Callable[[str], None]) -> int:
-    """Run the device until it is stopped; the exit code."""
-    disk = Disk()
-    boot, transport = prepare(config, disk)
-    stop = threading.Event()
-    current: list[Agent] = []
-
-    def leave(*_: object) -> None:
-        stop.set()
-        for agent in current:
-            agent.stopping = True
-            agent.wake.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, leave)
-    bell = Doorbell(config, transport.token, lambda: _ring(current)) if config.mqtt else None
-    try:
-        while not stop.is_set():
-            port = config.port or _free_port()
-            boot.boot(port)
-            version, config_version, _ = boot.versions()
-            log(f"booted: image {version}, configuration {config_version or 'none'}, port {port}")
-            disk.replace(config.state_dir / "shared" / "port", str(port).encode())
-            agent = Agent(config, disk, boot, transport, port, log)
-            current[:] = [agent]
-            agent.stopping = stop.is_set()  # told while it was made
-            try:
-                outcome = agent.run()
-            finally:
-                boot.halt()
-            if outcome is Outcome.STOP:
-                break
-    finally:
-        if bell is not None:
-            bell.close()
-    return 0
-
-
-def _ring(current: list[Agent]) -> None:
-    for agent in current:
-        agent.wake.set()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -10,6 +10,7 @@ import ssl
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import quote, urlencode, urljoin, urlsplit
 
@@ -199,18 +200,33 @@ def _unavailable(answer: urllib3.BaseHTTPResponse, raw: bytes = b"") -> SkyliftE
     told = raw[:300].decode("utf-8", "replace")
     if answer.status in (400, 403, 404, 409, 413, 422):
         return Refused(answer.status, f"the server refuses ({answer.status}): {told}")
-    after = answer.headers.get("Retry-After", "")
     return Unavailable(
-        f"the server answers {answer.status}", min(float(after), LONGEST_S) if after.isdecimal() else 30.0
+        f"the server answers {answer.status}", _retry_after(answer.headers.get("Retry-After", ""))
     )
+
+
+def _retry_after(told: str) -> float:
+    """Seconds, from a number or a date; half a minute where it says neither."""
+    if told.isascii() and told.isdecimal():
+        return min(float(told), LONGEST_S)
+    try:
+        seconds = parsedate_to_datetime(told).timestamp() - time.time()
+    except (TypeError, ValueError, OverflowError):
+        return 30.0
+    return min(max(seconds, 1.0), LONGEST_S)
 
 
 def own_token(disk: Disk, config: Config) -> str:
     """The device's token: made here, kept before it is told to anybody."""
-    shared = config.state_dir / "shared"
-    path = shared / "token"
-    if path.exists() and (token := path.read_text().strip()):
+    path = config.state_dir / "shared" / "token"
+    if token := token_of(config):
         return token
     token = "dev_" + secrets.token_urlsafe(32)
     disk.replace(path, token.encode())
     return token
+
+
+def token_of(config: Config) -> str:
+    """The device's token as it is kept; empty before there is one."""
+    path = config.state_dir / "shared" / "token"
+    return path.read_text().strip() if path.exists() else ""

@@ -5,8 +5,9 @@ The rules of every A/B boot loader, on files:
 - A trial's tries are counted down, durably, before it is started: a boot that hangs has used one.
 - Nothing runs whose digest is not the one it was armed or confirmed with (secure boot).
 - Tries used up, or a bad digest: the confirmed slot boots, and the fallback is written down.
-- A confirmed image that fails to come up healthy `boot_attempts` times in a row gives way to the slot that
-  was good before it, where there is one.
+- What is confirmed and fails to come up healthy `boot_attempts` times in a row gives way to what was good
+  before it, where there is such a thing: the image or the configuration, whichever was confirmed last; and
+  when that was not it, the other.
 """
 
 import ctypes
@@ -23,6 +24,7 @@ from skylift.agent.boot import BootFacts, SlotFacts
 from skylift.agent.disk import Disk, read_json
 
 KINDS = ("image", "config")
+NOTHING = "-"  # what was good before the first configuration: none
 _PR_SET_PDEATHSIG = 1
 _CHUNK = 1 << 20
 
@@ -33,7 +35,8 @@ class Bricked(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """The state of one kind. `confirmed`: the slot that boots; `previous`: the one that was good before."""
+    """The state of one kind. `confirmed`: the slot that boots; `previous`: the one that was good before;
+    `turn`: the higher, the later it was confirmed."""
 
     confirmed: str = ""
     previous: str = ""
@@ -42,6 +45,7 @@ class _Kind:
     fallen_tag: str = ""
     fallen_reason: str = ""
     slots: dict[str, dict[str, Any]] = field(default_factory=dict)
+    turn: int = 0
 
     def slot(self, name: str) -> SlotFacts:
         return SlotFacts(**self.slots[name]) if name in self.slots else SlotFacts()
@@ -140,7 +144,10 @@ class FileBoot:
         state = kinds[kind]
         if not state.trial or self._booted.get(kind) != (state.trial, True):
             raise AssertionError(f"no trial of {kind} runs")
-        kinds[kind] = replace(state, confirmed=state.trial, previous=state.confirmed, trial="", tries=0)
+        turn = 1 + max(each.turn for each in kinds.values())
+        kinds[kind] = replace(
+            state, confirmed=state.trial, previous=state.confirmed or NOTHING, trial="", tries=0, turn=turn
+        )
         self._save(kinds, 0)
 
     def mark_bad(self, kind: str, reason: str) -> None:
@@ -256,21 +263,30 @@ def _fallen(state: _Kind, reason: str) -> dict[str, Any]:
 
 
 def _give_way(kinds: dict[str, _Kind]) -> dict[str, _Kind]:
-    """The confirmed image failed too often: back to what was good before it, where that is still there."""
-    state = kinds["image"]
-    if not state.previous or not state.slot(state.previous).sha256:
+    """What is confirmed failed too often: the latest goes back to what was good before it, where that is
+    still there. A first configuration gives way to none."""
+    able = [kind for kind, state in kinds.items() if _has_way_back(kind, state)]
+    if not able:
         return kinds
+    kind = max(able, key=lambda each: kinds[each].turn)
+    state = kinds[kind]
     bad = state.slot(state.confirmed)
     slots = {name: holds for name, holds in state.slots.items() if name != state.confirmed}
     back = replace(
         state,
-        confirmed=state.previous,
+        confirmed="" if state.previous == NOTHING else state.previous,
         previous="",
         slots=slots,
         fallen_tag=bad.tag,
         fallen_reason="boot_failed",
     )
-    return {**kinds, "image": back}
+    return {**kinds, kind: back}
+
+
+def _has_way_back(kind: str, state: _Kind) -> bool:
+    if state.previous == NOTHING:
+        return kind == "config"
+    return bool(state.previous and state.slot(state.previous).sha256)
 
 
 def digest(path: Path) -> str:
