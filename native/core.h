@@ -1,0 +1,175 @@
+/* What the decoder's and the encoder's parts share. */
+#ifndef SD_CORE_H
+#define SD_CORE_H
+#include "skydelta.h"
+#include <string.h>
+
+typedef uint8_t u8;
+typedef uint16_t u16;
+typedef uint32_t u32;
+typedef uint64_t u64;
+typedef int32_t i32;
+typedef int64_t i64;
+
+static inline u32 sd_l16(const u8 *p) { return p[0] | (u32)p[1] << 8; }
+static inline u32 sd_l32(const u8 *p) { return sd_l16(p) | sd_l16(p + 2) << 16; }
+static inline u64 sd_l64(const u8 *p) { return sd_l32(p) | (u64)sd_l32(p + 4) << 32; }
+static inline u32 sd_mix(u32 a, u32 b)
+{
+    u32 h = a * 0x9E3779B1u ^ (b + 0x7F4A7C15u) * 0x85EBCA6Bu;
+    h ^= h >> 15;
+    h *= 0xC2B2AE35u;
+    return h ^ h >> 13;
+}
+
+/* --- predict.c: fields that hold addresses ---------------------------------------------------------- */
+typedef struct {
+    const u8 *p;   /* the field's first byte */
+    u32 back, fwd; /* bytes that may be read before it, and from it on */
+    u64 pc;        /* its address */
+} sd_view;
+
+typedef struct sd_form {
+    const char *name;
+    u8 len, align; /* bytes; align: of the address */
+    u8 flags;
+    u64 mask, value, field; /* it is one when word & mask == value; the bits that hold the address */
+    int (*get)(const sd_view *v, u64 word, u64 *target);
+    u64 (*put)(u64 word, u64 pc, u64 target);
+} sd_form;
+enum {
+    SD_UNIT = 1,     /* only where an instruction starts */
+    SD_ANYWHERE = 2, /* a target outside the image still moves with the code (relative calls) */
+    SD_DATA = 4,     /* not where code is mapped */
+    SD_HIGH = 8      /* half an address: nothing is learned from it */
+};
+typedef struct {
+    const sd_form *forms;
+    u8 count, step; /* step: of addresses at which a form can start */
+    u64 code_from, code_to, /* code is mapped here */
+        away_from, away_to; /* addresses outside the image that may be meant */
+} sd_machine;
+extern const sd_machine sd_machines[SD_ARCHES];
+u32 sd_unit_length(int arch, const u8 *p, u64 pc, u32 fwd);
+u64 sd_word(const u8 *p, u32 len);
+
+/* --- model.c: adaptive probabilities, mixed ---------------------------------------------------------- */
+#define SD_INPUTS 12
+typedef struct {
+    u32 slots, pairs, links, history, sets, seen; /* numbers of entries in each table */
+    u8 lazy; /* 1: a slot is made at the first surprise only */
+    u8 rate; /* how far counters may settle, 0..31 */
+    u16 most_matches;
+} sd_size;
+extern const sd_size sd_sizes[4];
+
+typedef struct {
+    u16 *p;  /* P(1), 16 bits */
+    u8 *s;   /* count 5 bits, check 3 bits */
+    u32 n;
+    u8 lazy, rate;
+} sd_slots;
+
+typedef struct {
+    int encoding, failed;
+    u32 range, code;
+    const sd_io *io;
+    u8 in[64];
+    u32 at, have, beyond;
+    /* encoder */
+    u64 low;
+    u32 pending;
+    u8 cache, started;
+    u8 *out;
+    size_t length, room;
+} sd_coder;
+
+void sd_coder_start_decode(sd_coder *c);
+void sd_coder_start_encode(sd_coder *c);
+void sd_coder_finish(sd_coder *c);
+int sd_bit(sd_coder *c, int bit, u32 p1);
+
+typedef struct {
+    sd_slots slots;
+    i32 *weights; /* sets x SD_INPUTS */
+    u32 sets;
+    i32 in[SD_INPUTS];
+    u32 slot[SD_INPUTS], key[SD_INPUTS];
+    int n;
+} sd_mixer;
+void sd_mixer_clear(sd_mixer *m);
+void sd_add(sd_mixer *m, u32 key);
+int sd_mixed(sd_mixer *m, sd_coder *c, int bit, u32 set_a, u32 set_b, int lazy);
+void sd_teach(sd_mixer *m, u32 key, int bit);
+i32 sd_stretch(u32 p16);
+u32 sd_squash(i32 x);
+int sd_plain(sd_coder *c, u16 *p, int bit);
+
+/* --- patch.c: the walk that both sides make ----------------------------------------------------------- */
+typedef struct {
+    u32 at, from, len; /* target, base, bytes */
+} sd_match;
+
+typedef struct {
+    u32 key;
+    i32 delta;
+} sd_link;
+
+typedef struct {
+    u16 check;
+    u8 value, count;
+} sd_pair;
+
+#define SD_TAIL 128 /* bytes of the image that stay readable behind the writer */
+#define SD_OUT 512
+
+typedef struct sd_walk {
+    sd_coder c;
+    sd_mixer m;
+    sd_header h;
+    const sd_size *size;
+    const sd_machine *machine;
+    const u8 *base, *target; /* target: encoder */
+    u32 base_size, target_size;
+    sd_segment old_seg[SD_MAX_SEGMENTS], new_seg[SD_MAX_SEGMENTS];
+    u32 old_segs, new_segs;
+    u8 *match_mem; /* packed, see patch.c */
+    u32 width, matches;
+    sd_link *links;
+    u32 link_n;
+    sd_pair *pairs;
+    u32 pair_n;
+    u32 *seen; /* match model: where these bytes were last */
+    u32 seen_n;
+    u8 *history; /* the image's last bytes, for the match model */
+    u32 history_n;
+    u16 nums[7][80];
+    /* walking */
+    u8 *out;
+    u32 out_n; /* bytes in out, SD_TAIL of them from before */
+    u32 at;    /* bytes of the image done */
+    u32 crc;
+    sd_match now;
+    u32 unit, units[12], unit_n;
+    u8 deltas[4], field_hits[64];
+    u32 hist, last_miss;
+    sd_made *made;
+    int (*progress)(void *, u32, u32);
+    void *user;
+} sd_walk;
+
+int sd_header_write(const sd_header *h, u8 *out);
+u32 sd_memory_needed(const sd_header *h);
+int sd_layout(sd_walk *w, void *memory, size_t size);
+int sd_run(sd_walk *w, const sd_match *script); /* script: encoder */
+i64 sd_offset(const sd_segment *s, u32 n, u64 va);
+u64 sd_address(const sd_segment *s, u32 n, u32 off);
+int sd_esp_segments(const u8 *image, u32 size, sd_segment *out, u32 *n);
+const sd_form *sd_match_form(int arch, const sd_view *v, int unit, const sd_segment *s, u32 n, u64 *target);
+
+/* --- hosts ------------------------------------------------------------------------------------------- */
+int sd_detect(const u8 *image, u32 size);
+void sd_segments(int arch, const u8 *image, u32 size, sd_segment *out, u32 *n);
+int sd_matches(int arch, const u8 *old, u32 on, const sd_segment *so, u32 nso, const u8 *new_, u32 nn,
+               const sd_segment *sn, u32 nsn, u32 most, sd_match **out, u32 *count, const sd_wish *wish);
+#endif

@@ -1,0 +1,78 @@
+/* A patch from two images. */
+#include "core.h"
+#include <stdlib.h>
+
+int sd_make(const u8 *base, uint64_t base_size, const u8 *target, uint64_t target_size, const sd_wish *wish, sd_made *made)
+{
+    memset(made, 0, sizeof *made);
+    if (base_size > 0x7FFFFFFF || target_size > 0x7FFFFFFF)
+        return SD_SIZE;
+    sd_walk *w = calloc(1, sizeof *w);
+    u8 *memory = 0, head[SD_HEADER_MAX];
+    sd_match *script = 0;
+    int bad = SD_MEMORY;
+    if (!w)
+        return bad;
+    u32 on = (u32)base_size, nn = (u32)target_size, count = 0;
+    int arch = wish->arch;
+    if (arch < 0) {
+        arch = sd_detect(base, on);
+        if (arch != sd_detect(target, nn))
+            arch = SD_PLAIN;
+    }
+    w->h.profile = wish->profile;
+    w->h.arch = (u8)arch;
+    w->h.base_size = on;
+    w->h.target_size = nn;
+    sd_segments(arch, base, on, w->old_seg, &w->old_segs);
+    sd_segments(arch, target, nn, w->new_seg, &w->new_segs);
+    w->h.base_crc = sd_crc32(0, base, on);
+    w->h.target_crc = sd_crc32(0, target, nn);
+    memcpy(w->h.base_sha256, wish->base_sha256, SD_DIGEST);
+    memcpy(w->h.target_sha256, wish->target_sha256, SD_DIGEST);
+    bad = sd_matches(arch, base, on, w->old_seg, w->old_segs, target, nn, w->new_seg, w->new_segs,
+                     sd_sizes[wish->profile].most_matches, &script, &count, wish);
+    if (bad)
+        goto done;
+    w->h.matches = count;
+    if (wish->profile == SD_LINUX_16M)
+        w->h.prime = on < 4u << 20 ? on : 4u << 20;
+    w->h.memory = sd_memory_needed(&w->h);
+    memory = malloc(w->h.memory);
+    bad = SD_MEMORY;
+    if (!memory)
+        goto done;
+    w->base = base;
+    w->target = target;
+    w->made = made;
+    w->progress = wish->progress;
+    w->user = wish->user;
+    bad = sd_layout(w, memory, w->h.memory);
+    if (bad)
+        goto done;
+    sd_coder_start_encode(&w->c);
+    bad = sd_run(w, script);
+    if (bad)
+        goto done;
+    sd_coder_finish(&w->c);
+    u32 n = (u32)sd_header_write(&w->h, head);
+    made->patch = malloc(n + w->c.length);
+    made->matches = count;
+    made->length = n + w->c.length;
+    bad = made->patch ? w->c.failed : SD_MEMORY;
+    if (!bad) {
+        memcpy(made->patch, head, n);
+        memcpy(made->patch + n, w->c.out, w->c.length);
+    }
+done:
+    free(memory);
+    free(script);
+    free(w->c.out);
+    free(w);
+    return bad;
+}
+void sd_free(sd_made *made)
+{
+    free(made->patch);
+    made->patch = 0;
+}

@@ -1,0 +1,250 @@
+/* What of the target stands in the base: found on images whose address fields are blanked, so that code that
+ * was moved, and code that calls what was moved, still matches. */
+#include "core.h"
+#include <stdlib.h>
+
+enum { SEED = 8, CHAIN = 48, LONG = 4096 };
+
+static void blank(int arch, const u8 *p, u32 size, const sd_segment *s, u32 n, u8 *out)
+{
+    const sd_machine *m = &sd_machines[arch];
+    memcpy(out, p, size);
+    u32 unit = 0;
+    for (u32 k = 0; k + 8 <= size && m->count;) {
+        u64 pc = sd_address(s, n, k);
+        u32 jump = 1;
+        int code = pc >= m->code_from && pc < m->code_to;
+        if (code)
+            while (unit < k)
+                unit += sd_unit_length(arch, p + unit, sd_address(s, n, unit), size - unit);
+        if (!(pc & (m->step - 1u)))
+            for (u32 a = 0; a < m->count; a++) {
+                const sd_form *f = m->forms + a;
+                sd_view v = {p + k, k, size - k, pc};
+                u64 t, w = sd_word(v.p, f->len);
+                if ((f->flags & SD_UNIT && (unit != k || !code)) || pc & (f->align - 1u) || (w & f->mask) != f->value ||
+                    (f->flags & SD_DATA && code) || !f->get(&v, w, &t) ||
+                    (sd_offset(s, n, t) < 0 && !(f->flags & SD_ANYWHERE)))
+                    continue;
+                for (u32 b = 0; b < f->len; b++)
+                    out[k + b] = (u8)(p[k + b] & ~(f->field >> 8 * b));
+                jump = f->len;
+                break;
+            }
+        k += jump;
+    }
+}
+
+typedef struct {
+    u32 *head, *next, bits, step;
+} index_;
+
+static u32 seed(const u8 *p, u32 bits) { return sd_mix(sd_l32(p), sd_l32(p + 4)) >> (32 - bits); }
+
+/* The longest run of new[at..] in old; among equals the one nearest to where the last match would be. */
+static u32 search(const index_ *x, const u8 *old, u32 on, const u8 *new_, u32 nn, u32 at, i64 shift, u32 *where)
+{
+    u32 best = 0, left = nn - at;
+    i64 near = 0;
+    if (left < SEED)
+        return 0;
+    u32 tries = CHAIN;
+    i64 guess = (i64)at + shift;
+    if (guess >= 0 && guess < on) {
+        u32 most = on - (u32)guess < left ? on - (u32)guess : left;
+        while (best < most && old[guess + best] == new_[at + best])
+            best++;
+        *where = (u32)guess;
+        if (best >= LONG)
+            return best;
+    }
+    for (u32 k = x->head[seed(new_ + at, x->bits)]; k != UINT32_MAX && tries--; k = x->next[k / x->step]) {
+        u32 most = on - k < left ? on - k : left, n = 0;
+        if (best && (best >= most || old[k + best] != new_[at + best]))
+            continue;
+        while (n < most && old[k + n] == new_[at + n])
+            n++;
+        i64 d = (i64)k - guess;
+        if (d < 0)
+            d = -d;
+        if (n > best || (n == best && d < near)) {
+            best = n;
+            near = d;
+            *where = k;
+            if (best >= LONG)
+                break;
+        }
+    }
+    return best;
+}
+
+typedef struct {
+    sd_match *m;
+    u32 n, room;
+} list;
+static int append(list *l, u32 at, u32 from, u32 len)
+{
+    if (!len)
+        return 1;
+    if (l->n) { /* goes on where the last one ended */
+        sd_match *b = l->m + l->n - 1;
+        if (b->at + b->len == at && b->from + b->len == from) {
+            b->len += len;
+            return 1;
+        }
+    }
+    if (l->n == l->room) {
+        u32 room = l->room * 2 + 1024;
+        sd_match *more = realloc(l->m, room * sizeof *more);
+        if (!more)
+            return 0;
+        l->m = more;
+        l->room = room;
+    }
+    l->m[l->n++] = (sd_match){at, from, len};
+    return 1;
+}
+
+/* Percival's scan (bsdiff), over blanked images: matches are extended while more than half of the bytes agree. */
+static int scan(const index_ *x, const u8 *old, u32 on, const u8 *new_, u32 nn, list *out, const sd_wish *wish)
+{
+    i64 at = 0, last_at = 0, last_from = 0, shift = 0;
+    u32 len = 0, where = 0, said = 0;
+    while (at < nn) {
+        i64 old_score = 0, scored;
+        at += len;
+        for (scored = at; at < nn; at++) {
+            len = search(x, old, on, new_, nn, (u32)at, shift, &where);
+            for (; scored < at + len; scored++)
+                if (scored + shift >= 0 && scored + shift < on && old[scored + shift] == new_[scored])
+                    old_score++;
+            if ((len == old_score && len) || len > old_score + 8)
+                break;
+            if (at + shift >= 0 && at + shift < on && old[at + shift] == new_[at])
+                old_score--;
+            if (wish->progress && (u32)(at >> 16) != said) {
+                said = (u32)(at >> 16);
+                if (wish->progress(wish->user, (u32)at / 2, nn))
+                    return SD_CANCELLED;
+            }
+        }
+        if (len == old_score && at < nn)
+            continue;
+        /* forwards from the last match, backwards from this one */
+        i64 s = 0, best = 0, fwd = 0, back = 0;
+        for (i64 k = 0; last_at + k < at && last_from + k < on;) {
+            s += old[last_from + k] == new_[last_at + k];
+            k++;
+            if (s * 2 - k > best * 2 - fwd)
+                best = s, fwd = k;
+        }
+        if (at < nn) {
+            s = best = 0;
+            for (i64 k = 1; at >= last_at + k && (i64)where >= k; k++) {
+                s += old[where - k] == new_[at - k];
+                if (s * 2 - k > best * 2 - back)
+                    best = s, back = k;
+            }
+        }
+        if (last_at + fwd > at - back) {
+            i64 over = last_at + fwd - (at - back), cut = 0;
+            s = best = 0;
+            for (i64 k = 0; k < over; k++) {
+                s += new_[last_at + fwd - over + k] == old[last_from + fwd - over + k];
+                s -= new_[at - back + k] == old[(i64)where - back + k];
+                if (s > best)
+                    best = s, cut = k + 1;
+            }
+            fwd += cut - over;
+            back -= cut;
+        }
+        if (!append(out, (u32)last_at, (u32)last_from, (u32)fwd))
+            return SD_MEMORY;
+        last_at = at - back;
+        last_from = (i64)where - back;
+        shift = (i64)where - at;
+    }
+    return SD_OK;
+}
+
+static int by_gain(const void *a, const void *b)
+{
+    u64 x = *(const u64 *)a, y = *(const u64 *)b;
+    return x < y ? -1 : x > y;
+}
+/* What a match saves, roughly: its agreeing bytes beyond what one costs. */
+static i64 gain(const sd_match *m, const u8 *old, const u8 *new_)
+{
+    i64 same = 0;
+    for (u32 k = 0; k < m->len; k++)
+        same += old[m->from + k] == new_[m->at + k];
+    return same;
+}
+static void thin(list *l, u32 most, const u8 *old, const u8 *new_)
+{
+    u32 n = 0;
+    for (u32 k = 0; k < l->n; k++)
+        if (gain(l->m + k, old, new_) >= 7)
+            l->m[n++] = l->m[k];
+    l->n = n;
+    if (n <= most)
+        return;
+    u64 *score = malloc(n * sizeof *score);
+    if (!score) {
+        l->n = most;
+        return;
+    }
+    for (u32 k = 0; k < n; k++)
+        score[k] = (u64)gain(l->m + k, old, new_) << 32 | k;
+    qsort(score, n, sizeof *score, by_gain);
+    for (u32 k = 0; k < n - most; k++)
+        l->m[(u32)score[k]].len = 0;
+    free(score);
+    u32 kept = 0;
+    for (u32 k = 0; k < n; k++)
+        if (l->m[k].len)
+            l->m[kept++] = l->m[k];
+    l->n = kept;
+}
+
+int sd_matches(int arch, const u8 *old, u32 on, const sd_segment *so, u32 nso, const u8 *new_, u32 nn,
+               const sd_segment *sn, u32 nsn, u32 most, sd_match **out, u32 *count, const sd_wish *wish)
+{
+    u8 *a = malloc((size_t)on + 16), *b = malloc((size_t)nn + 16);
+    index_ x = {0, 0, 16, 1};
+    list l = {0, 0, 0};
+    int bad = SD_MEMORY;
+    while ((1u << x.bits) < on && x.bits < 24)
+        x.bits++;
+    if (on > 64u << 20)
+        x.step = 8;
+    x.head = malloc(sizeof(u32) << x.bits);
+    x.next = malloc(sizeof(u32) * ((size_t)on / x.step + 1));
+    if (a && b && x.head && x.next) {
+        memset(a + on, 0, 16);
+        memset(b + nn, 0, 16);
+        blank(arch, old, on, so, nso, a);
+        blank(arch, new_, nn, sn, nsn, b);
+        memset(x.head, 0xFF, sizeof(u32) << x.bits);
+        for (u32 k = on >= SEED ? (on - SEED) / x.step * x.step + x.step : 0; k;) {
+            k -= x.step;
+            u32 *h = x.head + seed(a + k, x.bits);
+            x.next[k / x.step] = *h;
+            *h = k;
+        }
+        bad = scan(&x, a, on, b, nn, &l, wish);
+        if (!bad)
+            thin(&l, most, a, b);
+    }
+    free(a);
+    free(b);
+    free(x.head);
+    free(x.next);
+    *out = l.m;
+    *count = l.n;
+    if (bad) {
+        free(l.m);
+        *out = 0;
+    }
+    return bad;
+}
