@@ -2,7 +2,14 @@
 #ifndef SD_CORE_H
 #define SD_CORE_H
 #include "skydelta.h"
+#ifdef SD_FREESTANDING /* no headers of a C library, only these four of its functions */
+void *memcpy(void *, const void *, size_t);
+void *memset(void *, int, size_t);
+void *memmove(void *, const void *, size_t);
+int memcmp(const void *, const void *, size_t);
+#else
 #include <string.h>
+#endif
 
 typedef uint8_t u8;
 typedef uint16_t u16;
@@ -57,11 +64,16 @@ u64 sd_word(const u8 *p, u32 len);
 #define SD_INPUTS 12
 typedef struct {
     u32 slots, pairs, links, history, sets, seen; /* numbers of entries in each table */
-    u8 lazy; /* 1: a slot is made at the first surprise only */
-    u8 rate; /* how far counters may settle, 0..31 */
-    u16 most_matches;
+    u32 memory; /* bytes, all told: what the profile promises */
+    u8 lazy;    /* 1: a slot is made at the first surprise only */
+    u8 rate;    /* how far counters may settle, 0..31 */
 } sd_size;
 extern const sd_size sd_sizes[4];
+#ifdef SD_MCU /* the small profiles only: what the large one needs is left out */
+#define SD_LARGE(w) 0
+#else
+#define SD_LARGE(w) ((w)->size->history != 0)
+#endif
 
 typedef struct {
     u16 *p;  /* P(1), 16 bits */
@@ -108,6 +120,7 @@ int sd_plain(sd_coder *c, u16 *p, int bit);
 /* --- patch.c: the walk that both sides make ----------------------------------------------------------- */
 typedef struct {
     u32 at, from, len; /* target, base, bytes */
+    u32 kept;          /* in the decoder's memory, so that addresses are looked up in it */
 } sd_match;
 
 typedef struct {
@@ -143,14 +156,16 @@ typedef struct sd_walk {
     u32 seen_n;
     u8 *history; /* the image's last bytes, for the match model */
     u32 history_n;
-    u16 nums[7][80];
+    u16 nums[11][68], blocks[256], pages[4];
+    u32 block_hist, page_hist;
+    const sd_match *given; /* encoder: what comes next */
     /* walking */
     u8 *out;
     u32 out_n; /* bytes in out, SD_TAIL of them from before */
     u32 at;    /* bytes of the image done */
     u32 crc;
     sd_match now;
-    u32 unit, units[12], unit_n;
+    u32 unit;
     u8 deltas[4], field_hits[64];
     u32 hist, last_miss;
     sd_made *made;
@@ -158,8 +173,12 @@ typedef struct sd_walk {
     void *user;
 } sd_walk;
 
+#define SD_STATE 3584 /* what a walk takes at most, on every platform: part of the format's sums */
+_Static_assert(sizeof(sd_walk) + 16 <= SD_STATE, "the walk outgrew its budget");
+
 int sd_header_write(const sd_header *h, u8 *out);
 u32 sd_memory_needed(const sd_header *h);
+u32 sd_most_matches(const sd_header *h);
 int sd_layout(sd_walk *w, void *memory, size_t size);
 int sd_run(sd_walk *w, const sd_match *script); /* script: encoder */
 i64 sd_offset(const sd_segment *s, u32 n, u64 va);
@@ -171,5 +190,5 @@ const sd_form *sd_match_form(int arch, const sd_view *v, int unit, const sd_segm
 int sd_detect(const u8 *image, u32 size);
 void sd_segments(int arch, const u8 *image, u32 size, sd_segment *out, u32 *n);
 int sd_matches(int arch, const u8 *old, u32 on, const sd_segment *so, u32 nso, const u8 *new_, u32 nn,
-               const sd_segment *sn, u32 nsn, u32 most, sd_match **out, u32 *count, const sd_wish *wish);
+               const sd_segment *sn, u32 nsn, u32 most, sd_match **out, u32 *count, u32 *kept, const sd_wish *wish);
 #endif

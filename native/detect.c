@@ -6,6 +6,9 @@ static int prologue(int arch, const u8 *p)
 {
     u32 w = sd_l32(p);
     switch (arch) {
+    case SD_MIXED:
+        if ((w & 0xFFFF4000) == 0xE92D4000)
+            return 1; /* fall through */
     case SD_THUMB: return (w & 0xFF00) == 0xB500 || (w & 0xFFFF) == 0xE92D;
     case SD_ARM: return (w & 0xFFFF4000) == 0xE92D4000;
     case SD_A64: return (w & 0xFFC07FFF) == 0xA9807BFD || w == 0xD503233F || w == 0xD503245F || (w & 0xFF8003FF) == 0xD10003FF;
@@ -16,12 +19,12 @@ static int prologue(int arch, const u8 *p)
     }
 }
 
-static void count_calls(int arch, const u8 *p, u32 size, u32 *calls, u32 *hits)
+void sd_count_calls(int,const u8*,u32,u32*,u32*);
+void sd_count_calls(int arch, const u8 *p, u32 size, u32 *calls, u32 *hits)
 {
     const sd_machine *m = &sd_machines[arch];
-    u32 most = 2, step = arch == SD_XTENSA ? 1 : m->step, block = 1 << 16, jump = size > 16u << 20 ? size / 256 : block;
+    u32 step = arch == SD_XTENSA ? 1 : m->step, block = 1 << 16, jump = size > 16u << 20 ? size / 256 : block;
     *calls = *hits = 0;
-    (void)most;
     for (u64 start = 0; start < size; start += jump)
         for (u64 k = start; k < start + block && k + 16 < size; k += step) {
             const sd_form *f = m->forms;
@@ -59,79 +62,109 @@ int sd_detect(const u8 *p, u32 size)
         case 243: return SD_RISCV;
         default: break;
         }
-    int best = SD_PLAIN;
+    int best = SD_PLAIN, strong[SD_ARCHES] = {0};
     double most = 0;
-    for (int arch = SD_THUMB; arch < SD_ARCHES; arch++) {
+    for (int arch = SD_THUMB; arch <= SD_RISCV; arch++) {
         u32 calls, hits;
-        count_calls(arch, p, size, &calls, &hits);
+        sd_count_calls(arch, p, size, &calls, &hits);
         if (hits < 16 || hits * 8 < calls)
             continue;
+        strong[arch] = hits > 200;
         double score = (double)hits * hits / calls;
         if (score > most) {
             most = score;
             best = arch;
         }
     }
-    return best;
+    return strong[SD_THUMB] && strong[SD_ARM] ? SD_MIXED : best;
 }
 
+static int by_value(const void *a, const void *b)
+{
+    u64 x = *(const u64 *)a, y = *(const u64 *)b;
+    return x < y ? -1 : x > y;
+}
+/* The words that may point at code: the densest stretch of values as long as the image, around the reset vector
+ * where there is one. Returns how many, the lowest first. */
+static u32 pointers(int arch, const u8 *p, u32 size, u64 *words, u32 most, u64 *from)
+{
+    u32 wide = arch == SD_A64 || arch == SD_X86 ? 8 : 4, n = 0, step = sd_machines[arch].step;
+    u32 sp = sd_l32(p), reset = sd_l32(p + 4), every = size / wide > 4 * most ? size / wide / (4 * most) : 1;
+    int vectors = arch == SD_THUMB && reset & 1 && sp >= 0x10000000 && sp < 0x30000000 && !(sp & 3) && reset < 0xE0000000;
+    for (u64 k = 0; k + 8 <= size && n < most; k += wide * (u64)every) {
+        u64 w = sd_word(p + k, wide);
+        if (arch == SD_THUMB || arch == SD_MIXED) {
+            if (!(w & 1) && arch == SD_THUMB)
+                continue;
+            w &= ~(u64)1;
+        }
+        if (w < (vectors ? 0x100 : size) || w & (step - 1u) || (wide == 8 && w >> 40 != 0xFFFF80 && w >> 40 != 0xFFFFFF) ||
+            (wide == 4 && w >= (arch == SD_THUMB ? 0xF0000000 : 0xE0000000)) || (vectors && w - reset + size >= 2 * (u64)size))
+            continue;
+        words[n++] = w;
+    }
+    if (!n)
+        return 0;
+    qsort(words, n, sizeof *words, by_value);
+    u32 own = 1;
+    for (u32 k = 1; k < n; k++)
+        if (words[k] != words[own - 1])
+            words[own++] = words[k];
+    n = own;
+    u32 best = 0, start = 0, a = 0;
+    for (u32 b = 0; b < n; b++) {
+        while (words[b] - words[a] >= size)
+            a++;
+        if (b - a + 1 > best) {
+            best = b - a + 1;
+            start = a;
+        }
+    }
+    memmove(words, words + start, best * sizeof *words);
+    *from = words[0];
+    return best;
+}
 /* The load address by vote: words that point at where functions begin agree on one. */
 static u64 load_address(int arch, const u8 *p, u32 size)
 {
-    enum { MOST = 3000, BINS = 1 << 20 };
-    u32 wide = arch == SD_A64 || arch == SD_X86 ? 8 : 4, np = 0, nw = 0, best = 0;
-    u32 *starts = malloc(MOST * sizeof *starts), *votes = calloc(BINS, sizeof *votes);
-    u64 *words = malloc(MOST * sizeof *words), *who = calloc(BINS, sizeof *who), base = 0;
-    u32 step = sd_machines[arch].step;
-    if (!starts || !votes || !words || !who)
+    enum { WORDS = 200000, TRIED = 4000 };
+    u32 page = arch == SD_A64 || arch == SD_X86 ? 4096 : 256, bins = size / page * 2 + 4, np = 0, best = 0, second = 0;
+    u32 step = sd_machines[arch].step, *starts = malloc(((size_t)size / step + 1) * sizeof *starts);
+    u32 *votes = calloc(bins, sizeof *votes);
+    u64 *words = malloc(WORDS * sizeof *words), from = 0, base = 0;
+    if (!starts || !votes || !words)
         goto done;
-    for (u32 k = 0; k + 8 <= size && np < MOST; k += step)
+    u32 nw = pointers(arch, p, size, words, WORDS, &from);
+    for (u32 k = 0; k + 8 <= size; k += step)
         if (prologue(arch, p + k))
             starts[np++] = k;
-    u32 limit = np ? starts[np - 1] : 0;
-    u64 seen_high = ~(u64)0;
-    for (u32 k = 0; k + 8 <= size && nw < MOST; k += wide) {
-        u64 w = sd_word(p + k, wide);
-        if (arch == SD_THUMB && !(w & 1))
-            continue;
-        w &= arch == SD_THUMB ? ~(u64)1 : ~(u64)0;
-        if (w < 0x100 || (wide == 8 && w >> 40 != 0xFFFF80 && w >> 40 != 0xFFFFFF) || (wide == 4 && w >= 0xF0000000) ||
-            (w & (step - 1)))
-            continue;
-        words[nw++] = w;
-    }
-    (void)limit;
-    (void)seen_high;
-    for (u32 a = 0; a < nw; a++)
-        for (u32 b = 0; b < np; b++) {
-            u64 v = words[a] - starts[b];
-            if (v & 0xFF || (wide == 4 && v >> 32))
-                continue;
-            u32 bin = sd_mix((u32)v, (u32)(v >> 32)) % BINS;
-            if (who[bin] != v && votes[bin]) {
-                votes[bin]--;
-                continue;
-            }
-            who[bin] = v;
-            if (++votes[bin] > best) {
-                best = votes[bin];
-                base = v;
-            }
+    u64 low = (from > size ? from - size : 0) & ~(u64)(page - 1);
+    for (u32 a = 0; a < nw; a += nw / TRIED + 1) /* every start, by the words that lie whole pages from it */
+        for (u32 b = 0, each = np / 20000 + 1; b < np; b += each) {
+            u64 v = words[a] - starts[b] - low;
+            if (words[a] >= starts[b] + low && !(v & (page - 1)) && v / page < bins)
+                votes[v / page]++;
         }
-    if (best < 8)
+    for (u32 k = 0; k < bins; k++)
+        if (votes[k] > best) {
+            second = best;
+            best = votes[k];
+            base = low + (u64)k * page;
+        } else if (votes[k] > second)
+            second = votes[k];
+    if (best < 8 || best < second + second / 4)
         base = 0;
 done:
     free(starts);
     free(votes);
     free(words);
-    free(who);
     return base;
 }
 
 void sd_segments(int arch, const u8 *p, u32 size, sd_segment *s, u32 *n)
 {
     *n = 0;
-    if (arch >= SD_XTENSA && sd_esp_segments(p, size, s, n))
+    if ((arch == SD_XTENSA || arch == SD_RISCV) && sd_esp_segments(p, size, s, n))
         return;
     *n = 0;
     if (size > 64 && !memcmp(p, "\x7f" "ELF\2\1", 6)) {

@@ -13,7 +13,7 @@ int sd_make(const u8 *base, uint64_t base_size, const u8 *target, uint64_t targe
     int bad = SD_MEMORY;
     if (!w)
         return bad;
-    u32 on = (u32)base_size, nn = (u32)target_size, count = 0;
+    u32 on = (u32)base_size, nn = (u32)target_size, count = 0, kept = 0;
     int arch = wish->arch;
     if (arch < 0) {
         arch = sd_detect(base, on);
@@ -22,6 +22,7 @@ int sd_make(const u8 *base, uint64_t base_size, const u8 *target, uint64_t targe
     }
     w->h.profile = wish->profile;
     w->h.arch = (u8)arch;
+    w->h.blocks = wish->profile != SD_LINUX_16M || nn > 4u << 20;
     w->h.base_size = on;
     w->h.target_size = nn;
     sd_segments(arch, base, on, w->old_seg, &w->old_segs);
@@ -31,10 +32,10 @@ int sd_make(const u8 *base, uint64_t base_size, const u8 *target, uint64_t targe
     memcpy(w->h.base_sha256, wish->base_sha256, SD_DIGEST);
     memcpy(w->h.target_sha256, wish->target_sha256, SD_DIGEST);
     bad = sd_matches(arch, base, on, w->old_seg, w->old_segs, target, nn, w->new_seg, w->new_segs,
-                     sd_sizes[wish->profile].most_matches, &script, &count, wish);
+                     sd_most_matches(&w->h), &script, &count, &kept, wish);
     if (bad)
         goto done;
-    w->h.matches = count;
+    w->h.matches = kept;
     if (wish->profile == SD_LINUX_16M)
         w->h.prime = on < 4u << 20 ? on : 4u << 20;
     w->h.memory = sd_memory_needed(&w->h);

@@ -88,7 +88,7 @@ static int append(list *l, u32 at, u32 from, u32 len)
         return 1;
     if (l->n) { /* goes on where the last one ended */
         sd_match *b = l->m + l->n - 1;
-        if (b->at + b->len == at && b->from + b->len == from) {
+        if (b->at + b->len == at && b->from + b->len == from && at != UINT32_MAX) {
             b->len += len;
             return 1;
         }
@@ -101,7 +101,7 @@ static int append(list *l, u32 at, u32 from, u32 len)
         l->m = more;
         l->room = room;
     }
-    l->m[l->n++] = (sd_match){at, from, len};
+    l->m[l->n++] = (sd_match){at, from, len, 0};
     return 1;
 }
 
@@ -180,37 +180,31 @@ static i64 gain(const sd_match *m, const u8 *old, const u8 *new_)
         same += old[m->from + k] == new_[m->at + k];
     return same;
 }
-static void thin(list *l, u32 most, const u8 *old, const u8 *new_)
+/* Matches that cost more than they save go; the `most` best are kept in the decoder's memory. */
+static u32 thin(list *l, u32 most, const u8 *old, const u8 *new_)
 {
-    u32 n = 0;
+    u32 n = 0, kept = 0;
     for (u32 k = 0; k < l->n; k++)
         if (gain(l->m + k, old, new_) >= 7)
             l->m[n++] = l->m[k];
     l->n = n;
-    if (n <= most)
-        return;
-    u64 *score = malloc(n * sizeof *score);
-    if (!score) {
-        l->n = most;
-        return;
-    }
-    for (u32 k = 0; k < n; k++)
+    u64 *score = malloc((n + 1) * sizeof *score);
+    for (u32 k = 0; score && k < n; k++)
         score[k] = (u64)gain(l->m + k, old, new_) << 32 | k;
-    qsort(score, n, sizeof *score, by_gain);
-    for (u32 k = 0; k < n - most; k++)
-        l->m[(u32)score[k]].len = 0;
+    if (score)
+        qsort(score, n, sizeof *score, by_gain);
+    for (u32 k = n; score && k-- > 0 && kept < most; kept++)
+        l->m[(u32)score[k]].kept = 1;
     free(score);
-    u32 kept = 0;
-    for (u32 k = 0; k < n; k++)
-        if (l->m[k].len)
-            l->m[kept++] = l->m[k];
-    l->n = kept;
+    return kept;
 }
 
 int sd_matches(int arch, const u8 *old, u32 on, const sd_segment *so, u32 nso, const u8 *new_, u32 nn,
-               const sd_segment *sn, u32 nsn, u32 most, sd_match **out, u32 *count, const sd_wish *wish)
+               const sd_segment *sn, u32 nsn, u32 most, sd_match **out, u32 *count, u32 *kept, const sd_wish *wish)
 {
-    u8 *a = malloc((size_t)on + 16), *b = malloc((size_t)nn + 16);
+    int large = (u64)on + nn > 256u << 20; /* no room for blanked copies: the images themselves are compared */
+    u8 *own_a = large ? 0 : malloc((size_t)on + 16), *own_b = large ? 0 : malloc((size_t)nn + 16);
+    const u8 *a = large ? old : own_a, *b = large ? new_ : own_b;
     index_ x = {0, 0, 16, 1};
     list l = {0, 0, 0};
     int bad = SD_MEMORY;
@@ -221,27 +215,34 @@ int sd_matches(int arch, const u8 *old, u32 on, const sd_segment *so, u32 nso, c
     x.head = malloc(sizeof(u32) << x.bits);
     x.next = malloc(sizeof(u32) * ((size_t)on / x.step + 1));
     if (a && b && x.head && x.next) {
-        memset(a + on, 0, 16);
-        memset(b + nn, 0, 16);
-        blank(arch, old, on, so, nso, a);
-        blank(arch, new_, nn, sn, nsn, b);
+        if (!large) {
+            blank(arch, old, on, so, nso, own_a);
+            blank(arch, new_, nn, sn, nsn, own_b);
+        }
         memset(x.head, 0xFF, sizeof(u32) << x.bits);
-        for (u32 k = on >= SEED ? (on - SEED) / x.step * x.step + x.step : 0; k;) {
+        bad = SD_OK;
+        for (u32 k = on >= SEED ? (on - SEED) / x.step * x.step + x.step : 0; k && !bad;) {
             k -= x.step;
             u32 *h = x.head + seed(a + k, x.bits);
             x.next[k / x.step] = *h;
             *h = k;
+            if (!(k & 0xFFFFF) && wish->progress && wish->progress(wish->user, 0, nn))
+                bad = SD_CANCELLED;
         }
-        bad = scan(&x, a, on, b, nn, &l, wish);
         if (!bad)
-            thin(&l, most, a, b);
+            bad = scan(&x, a, on, b, nn, &l, wish);
+        if (!bad)
+            *kept = thin(&l, most, a, b);
+        if (!bad && (!append(&l, UINT32_MAX, UINT32_MAX, 1) || !(l.m[l.n - 1].kept = 1))) /* where the walk stops */
+            bad = SD_MEMORY;
+        if (!bad)
+            *count = --l.n;
     }
-    free(a);
-    free(b);
+    free(own_a);
+    free(own_b);
     free(x.head);
     free(x.next);
     *out = l.m;
-    *count = l.n;
     if (bad) {
         free(l.m);
         *out = 0;

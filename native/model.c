@@ -20,11 +20,11 @@ static const u16 RATE[32] = {
 static const u8 TRUST[4] = {0, 9, 12, 14}; /* a young counter's word counts less, in 1/16 */
 
 const sd_size sd_sizes[4] = {
-    /* slots pairs links history sets seen lazy rate matches */
+    /* slots pairs links history sets seen memory lazy rate */
     {0, 0, 0, 0, 0, 0, 0, 0, 0},
-    {1536, 192, 96, 0, 24, 0, 1, 20, 500},
-    {11264, 1024, 512, 0, 96, 0, 1, 24, 1600},
-    {1u << 21, 1u << 16, 1u << 14, 1u << 22, 1024, 1u << 19, 0, 28, 65000},
+    {1536, 192, 96, 0, 24, 0, 16u << 10, 1, 20},
+    {11264, 1024, 512, 0, 96, 0, 64u << 10, 1, 24},
+    {1u << 21, 1u << 16, 1u << 14, 1u << 22, 1024, 1u << 19, 16u << 20, 0, 28},
 };
 
 /* --- the range coder ------------------------------------------------------------------------------------ */
@@ -138,11 +138,13 @@ int sd_plain(sd_coder *c, u16 *p, int bit)
 /* --- ln and back -------------------------------------------------------------------------------------------- */
 static u32 log1024(u32 x) /* x: 1..65536; 1024 ln x */
 {
-    u32 n = 0, y = x;
-    while (y >= 2) {
-        y >>= 1;
+    u32 n = 0;
+#ifdef __GNUC__
+    n = 31 - (u32)__builtin_clz(x);
+#else
+    for (u32 y = x; y >= 2; y >>= 1)
         n++;
-    }
+#endif
     u32 f = (x << 16 >> n) & 0xFFFF; /* 16 bits of fraction */
     u32 k = f >> 11, r = f & 2047;
     return n * 710 + (n * 200 >> 8) + LOG[k] + ((u32)(LOG[k + 1] - LOG[k]) * r >> 11);
@@ -207,6 +209,8 @@ void sd_add(sd_mixer *m, u32 key)
     m->key[m->n] = key;
     m->n++;
 }
+#define MOST_WEIGHT (1 << 22)
+static i32 weight(i32 w) { return w > MOST_WEIGHT ? MOST_WEIGHT : w < -MOST_WEIGHT ? -MOST_WEIGHT : w; }
 /* Codes one bit from the inputs added; each of two weight sets gives an opinion, their mean is coded. `lazy`
  * tables make a slot only for a bit of 0 (a surprise) or where one already is. */
 int sd_mixed(sd_mixer *m, sd_coder *c, int bit, u32 set_a, u32 set_b, int lazy)
@@ -232,8 +236,8 @@ int sd_mixed(sd_mixer *m, sd_coder *c, int bit, u32 set_a, u32 set_b, int lazy)
     bit = sd_bit(c, bit, sd_squash((xa + xb) / 2));
     i32 ea = (bit << 16) - (i32)sd_squash(xa), eb = (bit << 16) - (i32)sd_squash(xb);
     for (int k = 0; k <= n; k++) {
-        wa[k] += (i32)((i64)ea * m->in[k] >> 14);
-        wb[k] += (i32)((i64)eb * m->in[k] >> 14);
+        wa[k] = weight(wa[k] + (i32)((i64)ea * m->in[k] >> 14));
+        wb[k] = weight(wb[k] + (i32)((i64)eb * m->in[k] >> 14));
     }
     for (int k = 0; k < n; k++) {
         if (m->slot[k] == UINT32_MAX && !bit)

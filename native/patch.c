@@ -4,6 +4,8 @@
 
 #define MAGIC "SKD2"
 #define NONE UINT32_MAX
+#define BLOCK 48
+#define PAGE 4096
 
 u32 sd_crc32(u32 crc, const u8 *p, size_t n)
 {
@@ -33,7 +35,7 @@ int sd_header_write(const sd_header *h, u8 *p)
     p[n++] = (u8)(h->profile << 4 | h->arch);
     n += put32(p + n, h->base_size);
     n += put32(p + n, h->target_size);
-    n += put32(p + n, h->matches | 0u);
+    n += put32(p + n, h->matches | (u32)h->blocks << 31);
     n += put32(p + n, h->prime);
     n += put32(p + n, h->base_crc);
     n += put32(p + n, h->target_crc);
@@ -56,7 +58,8 @@ int sd_read_header(const u8 *p, size_t length, sd_header *h)
     h->arch = p[4] & 15;
     h->base_size = sd_l32(p + 5);
     h->target_size = sd_l32(p + 9);
-    h->matches = sd_l32(p + 13);
+    h->matches = sd_l32(p + 13) & 0x7FFFFFFF;
+    h->blocks = p[16] >> 7;
     h->prime = sd_l32(p + 17);
     h->base_crc = sd_l32(p + 21);
     h->target_crc = sd_l32(p + 25);
@@ -64,7 +67,7 @@ int sd_read_header(const u8 *p, size_t length, sd_header *h)
     memcpy(h->target_sha256, p + 29 + SD_DIGEST, SD_DIGEST);
     h->length = HEADER;
     if (h->profile < SD_MCU_16K || h->profile > SD_LINUX_16M || h->arch >= SD_ARCHES ||
-        h->matches > sd_sizes[h->profile].most_matches || h->prime > h->base_size || h->base_size > 0xFFFFFF00u ||
+        h->matches > sd_most_matches(h) || h->prime > h->base_size || h->base_size > 0xFFFFFF00u ||
         h->target_size > 0xFFFFFF00u)
         return SD_BAD_PATCH;
     h->memory = sd_memory_needed(h);
@@ -107,7 +110,14 @@ static u32 lay(sd_walk *w, u8 *memory, const sd_header *h)
 u32 sd_memory_needed(const sd_header *h)
 {
     sd_walk w;
-    return lay(&w, 0, h) + (((u32)sizeof(sd_walk) + 15) & ~7u);
+    return lay(&w, 0, h) + SD_STATE;
+}
+u32 sd_most_matches(const sd_header *h)
+{
+    sd_header none = *h;
+    none.matches = 0;
+    u32 most = (sd_sizes[h->profile].memory - sd_memory_needed(&none)) / (3 * width_of(h) + 2);
+    return most < 65535 ? most : 65535;
 }
 int sd_layout(sd_walk *w, void *memory, size_t size)
 {
@@ -127,6 +137,10 @@ int sd_layout(sd_walk *w, void *memory, size_t size)
     for (u32 a = 0; a < sizeof w->nums / sizeof *w->nums; a++)
         for (u32 b = 0; b < sizeof *w->nums / sizeof **w->nums; b++)
             w->nums[a][b] = 32768;
+    for (u32 a = 0; a < 256; a++)
+        w->blocks[a] = 32768;
+    for (u32 a = 0; a < 4; a++)
+        w->pages[a] = 32768;
     return SD_OK;
 }
 
@@ -160,7 +174,7 @@ static u32 field_of(const sd_walk *w, u32 k, u32 which)
 }
 static sd_match match_of(const sd_walk *w, u32 k)
 {
-    sd_match m = {field_of(w, k, 0), field_of(w, k, 1), field_of(w, k, 2)};
+    sd_match m = {field_of(w, k, 0), field_of(w, k, 1), field_of(w, k, 2), 1};
     return m;
 }
 static void keep_match(sd_walk *w, u32 k, const sd_match *m)
@@ -206,29 +220,36 @@ static void sort_matches(sd_walk *w)
         sift(w, 0, k);
     }
 }
-static int script(sd_walk *w, const sd_match *given)
+/* One match, told from where the last one ended (at, from); it ends before `end` in the target. */
+static int code_match(sd_walk *w, int kind, u32 at, u32 from, u32 end, sd_match *m)
 {
-    u64 at = 0, from = 0;
+    u32 gap = number(w, kind, m->at - at), len = number(w, kind + 1, m->len);
+    u32 jump = number(w, kind + 2, zigzag((i64)m->from - from));
+    i64 start = (i64)from + zagzig(jump);
+    if (w->c.failed || start < 0 || start > w->base_size || len > w->base_size - (u32)start || gap > end - at ||
+        len > end - at - gap)
+        return w->c.failed = w->c.failed ? w->c.failed : SD_BAD_PATCH;
+    m->at = at + gap;
+    m->from = (u32)start;
+    m->len = len;
+    return SD_OK;
+}
+static int script(sd_walk *w)
+{
+    u32 at = 0, from = 0;
+    const sd_match *g = w->given;
     for (u32 k = 0; k < w->matches; k++) {
-        sd_match m = {0, 0, 0};
-        u32 gap = 0, jump = 0;
-        if (given) {
-            m = given[k];
-            gap = m.at - (u32)at;
-            jump = zigzag((i64)m.from - (i64)from);
+        sd_match m = {0, 0, 0, 0};
+        if (g) {
+            while (!g->kept)
+                g++;
+            m = *g++;
         }
-        gap = number(w, 0, gap);
-        m.len = number(w, 1, m.len);
-        jump = number(w, 2, jump);
-        i64 start = (i64)from + zagzig(jump);
-        at += gap;
-        if (start < 0 || start + m.len > w->base_size || at + m.len > w->target_size || w->c.failed)
-            return w->c.failed ? w->c.failed : SD_BAD_PATCH;
-        m.at = (u32)at;
-        m.from = (u32)start;
+        if (code_match(w, 0, at, from, w->target_size, &m))
+            return w->c.failed;
         keep_match(w, k, &m);
-        at += m.len;
-        from = (u64)start + m.len;
+        at = m.at + m.len;
+        from = m.from + m.len;
     }
     sort_matches(w);
     return SD_OK;
@@ -420,7 +441,7 @@ static void flush(sd_walk *w)
 static u32 tail32(const sd_walk *w) { return sd_l32(w->out + w->out_n - 4); } /* the last byte on top */
 static void emit(sd_walk *w, u8 byte)
 {
-    if (w->history_n)
+    if (SD_LARGE(w))
         w->history[w->at & (w->history_n - 1)] = byte;
     w->at++;
     if (w->out_n == SD_TAIL + SD_OUT)
@@ -445,7 +466,7 @@ static int seen_byte(const sd_walk *w, u64 at, u8 *byte)
 }
 static void seen_put(sd_walk *w)
 {
-    if (w->seen_n && w->at >= 5 && w->at < 0xFFFFFF00u - w->base_size)
+    if (SD_LARGE(w) && w->at >= 5 && w->at < 0xFFFFFF00u - w->base_size)
         w->seen[seen_key(w, w->out + w->out_n - 5)] = w->base_size + w->at;
 }
 
@@ -458,7 +479,7 @@ typedef struct {
 static u8 extra_byte(sd_walk *w, chase *m, u8 before, u8 after)
 {
     u8 guess = 0;
-    if (w->seen_n && !m->len && w->at >= 5) {
+    if (SD_LARGE(w) && !m->len && w->at >= 5) {
         m->at = w->seen[seen_key(w, w->out + w->out_n - 5)];
         if (m->at != NONE) {
             u8 b;
@@ -482,7 +503,7 @@ static u8 extra_byte(sd_walk *w, chase *m, u8 before, u8 after)
                  sd_mix(o, 4),
                  sd_mix(o, o5 | o6 << 8 | 0x10000u),
                  (w->at & 3) | c1 << 8 | 0x9000000u};
-    int inputs = w->size->history ? 9 : 6;
+    int inputs = SD_LARGE(w) ? 9 : 6;
     u32 c0 = 1, sets = w->m.sets, third = sets / 4;
     u8 sym = wanted(w);
     for (int b = 7; b >= 0; b--) {
@@ -505,7 +526,7 @@ static u8 extra_byte(sd_walk *w, chase *m, u8 before, u8 after)
 static void prime(sd_walk *w)
 {
     const u8 *p = w->base;
-    u32 from = w->base_size - w->h.prime, inputs = w->size->history ? 4 : 2;
+    u32 from = w->base_size - w->h.prime, inputs = SD_LARGE(w) ? 4 : 2;
     for (u32 q = from; q < w->base_size; q++) {
         if (q < 6)
             continue;
@@ -521,7 +542,7 @@ static void prime(sd_walk *w)
             c0 = c0 << 1 | (u32)bit;
         }
     }
-    if (w->seen_n)
+    if (SD_LARGE(w))
         for (u32 q = w->base_size > 32u << 20 ? w->base_size - (32u << 20) : 5; q < w->base_size && q >= 5; q++)
             w->seen[seen_key(w, p + q - 5)] = q;
 }
@@ -539,7 +560,7 @@ static u8 changed_byte(sd_walk *w, u32 j, u8 old, u8 first, u32 type, u32 place,
                  sd_mix(f4, 0x99 + type),
                  sd_mix(al, ph),
                  sd_mix(o4, 0x77)};
-    int inputs = w->size->history ? 8 : 6;
+    int inputs = SD_LARGE(w) ? 8 : 6;
     u32 c0 = 1, sets = w->m.sets, quarter = sets / 4;
     u8 sym = wanted(w);
     for (int b = 7; b >= 0; b--) {
@@ -552,6 +573,36 @@ static u8 changed_byte(sd_walk *w, u32 j, u8 old, u8 first, u32 type, u32 place,
     return (u8)c0;
 }
 
+static void step_unit(sd_walk *w, u32 j)
+{
+    while (w->unit < j && w->machine->code_to)
+        w->unit += sd_unit_length(w->h.arch, w->base + w->unit, sd_address(w->old_seg, w->old_segs, w->unit),
+                                  w->base_size - w->unit);
+}
+/* A page that did not change at all: told by one bit, so that large images cost little time. */
+static int same_page(sd_walk *w, u32 j)
+{
+    int same = sd_plain(&w->c, w->pages + (w->page_hist & 3), w->target && !memcmp(w->base + j, w->target + w->at, PAGE));
+    w->page_hist = w->page_hist << 1 | (u32)same;
+    return same;
+}
+/* What the next bytes are when every prediction holds: a block, and the field that reaches over its end. */
+static u32 guess_block(sd_walk *w, u32 j, u32 left, u8 *out)
+{
+    u32 n = 0;
+    field f;
+    while (n < BLOCK && n < left) {
+        step_unit(w, j + n);
+        find_field(w, j + n, w->at + n, left - n, w->unit == j + n, &f);
+        if (f.len)
+            memcpy(out + n, f.bytes, f.len);
+        else
+            out[n] = w->base[j + n];
+        n += f.len ? f.len : 1;
+    }
+    return n;
+}
+
 static void covered(sd_walk *w)
 {
     u32 j = w->now.from, end = w->now.at + w->now.len, sets = w->m.sets;
@@ -560,12 +611,34 @@ static void covered(sd_walk *w)
     w->unit = j;
     if (w->machine->forms && w->machine->code_to && w->h.arch == SD_XTENSA) /* streams of instructions find themselves */
         w->unit = j > 64 ? j - 64 : 0;
+    u32 block = w->at;
     while (w->at < end && !w->c.failed) {
         u32 i = w->at;
+        if (w->h.blocks && i >= block && f.done >= f.len) {
+            u8 guess[BLOCK + 8];
+            if (SD_LARGE(w) && end - i >= PAGE && same_page(w, j)) {
+                for (u32 k = 0; k < PAGE; k++)
+                    emit(w, w->base[j + k]);
+                j += PAGE;
+                continue;
+            }
+            u32 unit = w->unit, n = guess_block(w, j, end - i, guess);
+            block = i + n;
+            if (sd_plain(&w->c, w->blocks + (w->block_hist & 255), w->target && !memcmp(guess, w->target + i, n))) {
+                w->block_hist = w->block_hist << 1 | 1;
+                for (u32 k = 0; k < n; k++) {
+                    emit(w, guess[k]);
+                    seen_put(w);
+                }
+                w->hist = 0;
+                j += n;
+                continue;
+            }
+            w->block_hist <<= 1;
+            w->unit = unit;
+        }
         u8 old = w->base[j], first = old, sym = wanted(w);
-        while (w->unit < j && w->machine->code_to)
-            w->unit += sd_unit_length(w->h.arch, w->base + w->unit, sd_address(w->old_seg, w->old_segs, w->unit),
-                                      w->base_size - w->unit);
+        step_unit(w, j);
         if (f.done >= f.len)
             find_field(w, j, i, end - i, w->unit == j, &f);
         u32 type = 0, place = 0;
@@ -669,7 +742,7 @@ static void extra(sd_walk *w, u32 end, u32 old_before, i64 old_shift)
 /* --- the walk ---------------------------------------------------------------------------------------------------------------- */
 static void code_segments(sd_walk *w)
 {
-    u32 parsed = w->h.arch >= SD_XTENSA && sd_esp_segments(w->base, w->base_size, w->old_seg, &w->old_segs);
+    u32 parsed = (w->h.arch == SD_XTENSA || w->h.arch == SD_RISCV) && sd_esp_segments(w->base, w->base_size, w->old_seg, &w->old_segs);
     if (!parsed) {
         w->old_segs = number(w, 3, w->old_segs);
         if (w->old_segs > SD_MAX_SEGMENTS) {
@@ -701,31 +774,54 @@ static void code_segments(sd_walk *w)
     }
 }
 
+static void one_match(sd_walk *w, const sd_match *m, u32 *from)
+{
+    u32 mark = (u32)w->c.length;
+    extra(w, m->at, *from, (i64)m->from - m->at);
+    if (w->made)
+        w->made->cost_extra += (u32)w->c.length - mark;
+    mark = (u32)w->c.length;
+    w->now = *m;
+    covered(w);
+    if (w->made)
+        w->made->cost_covered += (u32)w->c.length - mark, w->made->covered += m->len;
+    *from = m->from + m->len;
+}
+/* What lies before the next kept match: matches too small to be worth the decoder's memory. */
+static void small_matches(sd_walk *w, u32 end, u32 *from)
+{
+    u32 n = 0;
+    if (w->given)
+        while (w->given[n].at < end && !w->given[n].kept)
+            n++;
+    for (n = number(w, 7, n); n && !w->c.failed; n--) {
+        sd_match m = {w->at, *from, 0, 0};
+        if (w->given)
+            m = *w->given++;
+        if (!code_match(w, 8, w->at, *from, end, &m))
+            one_match(w, &m, from);
+    }
+}
+
 int sd_run(sd_walk *w, const sd_match *given)
 {
     u32 from = 0;
+    w->given = given;
     code_segments(w);
-    int bad = w->c.failed ? w->c.failed : script(w, given);
+    int bad = w->c.failed ? w->c.failed : script(w);
     if (bad)
         return bad;
     if (w->made)
         w->made->cost_script = (u32)w->c.length;
-    if (w->h.prime)
-        prime(w);
+    prime(w);
     for (u32 k = 0; k <= w->matches && !w->c.failed; k++) {
-        sd_match m = {w->target_size, w->base_size, 0};
-        u32 mark = (u32)w->c.length;
+        sd_match m = {w->target_size, w->base_size, 0, 1};
         if (k < w->matches)
             m = match_of(w, k);
-        extra(w, m.at, from, (i64)m.from - m.at);
-        if (w->made)
-            w->made->cost_extra += (u32)w->c.length - mark;
-        mark = (u32)w->c.length;
-        w->now = m;
-        covered(w);
-        if (w->made)
-            w->made->cost_covered += (u32)w->c.length - mark, w->made->covered += m.len;
-        from = m.from + m.len;
+        small_matches(w, m.at, &from);
+        one_match(w, &m, &from);
+        if (w->given && k < w->matches)
+            w->given++;
     }
     flush(w);
     return w->c.failed ? w->c.failed : w->crc == w->h.target_crc ? SD_OK : SD_RESULT;
@@ -741,11 +837,17 @@ int sd_apply(const u8 *base, u32 base_size, const sd_io *io, void *memory, size_
     int bad = sd_read_header(head, n, &h);
     if (bad)
         return bad;
+#ifdef SD_MCU
+    if (h.profile == SD_LINUX_16M)
+        return SD_LEFT_OUT;
+#endif
+    if (h.arch && !sd_machines[h.arch].count)
+        return SD_LEFT_OUT;
     if (h.target_size > max_target)
         return SD_LIMIT;
     if (h.memory > memory_size)
         return SD_MEMORY;
-    if (base_size != h.base_size || sd_crc32(0, base, base_size) != h.base_crc)
+    if (base_size != h.base_size || (!io->base_checked && sd_crc32(0, base, base_size) != h.base_crc))
         return SD_BASE;
     u8 *at = (u8 *)(((uintptr_t)memory + 7) & ~(uintptr_t)7);
     sd_walk *w = (sd_walk *)(void *)at;
@@ -753,7 +855,7 @@ int sd_apply(const u8 *base, u32 base_size, const sd_io *io, void *memory, size_
     w->h = h;
     w->base = base;
     w->c.io = io;
-    at += (sizeof *w + 7) & ~(size_t)7;
+    at += (sizeof *w + 7) & ~(size_t)7; /* SD_STATE has room for both roundings */
     bad = sd_layout(w, at, memory_size - (size_t)(at - (u8 *)memory));
     if (bad)
         return bad;

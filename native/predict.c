@@ -172,6 +172,13 @@ GET(arm_movt_get)
 }
 PUT(arm_movw_put) { (void)pc; return (w & ~(u64)0xF0FFF) | (t & 0xF000) << 4 | (t & 0xFFF); }
 PUT(arm_movt_put) { return arm_movw_put(w, pc, t >> 16); }
+/* the older Thumb's BL: two halves of 11 bits, the upper two of Thumb-2's bits fixed */
+static i64 t1_offset(u64 w) { return sx((w & 0x7FF) << 12 | (w >> 16 & 0x7FF) << 1, 23); }
+GET(t1_bl_get) { *t = (u32)(v->pc + 4 + (u64)t1_offset(w)); return 1; }
+GET(t1_blx_get) { *t = (u32)(v->pc + 4 + (u64)t1_offset(w)) & ~3u; return 1; }
+PUT(t1_bl_put) { u64 d = t - (pc + 4); return (w & 0xF800F800) | (d >> 12 & 0x7FF) | (d >> 1 & 0x7FF) << 16; }
+PUT(t1_blx_put) { return t1_bl_put(w, pc & ~(u64)3, t) & ~(u64)0x10000; }
+
 static const sd_form arm[] = {
     {"bl", 4, 4, SD_ANYWHERE, 0x0F000000, 0x0B000000, 0xFFFFFF, arm_b_get, arm_b_put},
     {"b", 4, 4, SD_ANYWHERE, 0x0F000000, 0x0A000000, 0xFFFFFF, arm_b_get, arm_b_put},
@@ -180,6 +187,19 @@ static const sd_form arm[] = {
     {"movt", 4, 4, 0, 0x0FF00000, 0x03400000, 0xF0FFF, arm_movt_get, arm_movt_put},
     {"word", 4, 4, 0, 0, 0, 0xFFFFFFFF, abs32_get, abs32_put},
     {"self", 4, 4, 0, 0, 0, 0xFFFFFFFF, self32_get, self32_put},
+};
+
+/* Both in one image (ARMv4T to v6): of ARM only what no Thumb code looks like */
+static const sd_form mixed[] = {
+    {"bl", 4, 4, SD_ANYWHERE, 0xFF000000, 0xEB000000, 0xFFFFFF, arm_b_get, arm_b_put},
+    {"b", 4, 4, SD_ANYWHERE, 0xFF000000, 0xEA000000, 0xFFFFFF, arm_b_get, arm_b_put},
+    {"ldr", 4, 4, 0, 0xFF7F0000, 0xE51F0000, 0x800FFF, arm_ldr_get, arm_ldr_put},
+    {"t.bl", 4, 2, SD_ANYWHERE, 0xF800F800, 0xF800F000, 0x07FF07FF, t1_bl_get, t1_bl_put},
+    {"t.blx", 4, 2, SD_ANYWHERE, 0xF801F800, 0xE800F000, 0x07FE07FF, t1_blx_get, t1_blx_put},
+    {"word", 4, 4, 0, 0, 0, 0xFFFFFFFF, abs32_get, abs32_put},
+    {"t.ldr", 2, 2, 0, 0xF800, 0x4800, 0x00FF, ldr_get, ldr_put},
+    {"t.b", 2, 2, 0, 0xF800, 0xE000, 0x07FF, b11_get, b11_put},
+    {"t.b<c>", 2, 2, 0, 0xF000, 0xD000, 0x00FF, b8_get, b8_put},
 };
 
 /* --- AArch64 --------------------------------------------------------------------------------------------- */
@@ -422,15 +442,21 @@ static const sd_form riscv[] = {
     {"self", 4, 4, SD_DATA, 0, 0, 0xFFFFFFFF, self32_get4, self32_put},
 };
 
-#define FORMS(a) a, sizeof a / sizeof *a
+/* A decoder for one device leaves the others' tables out: -DSD_ARCHS='1<<SD_THUMB' */
+#ifndef SD_ARCHS
+#define SD_ARCHS 0xFF
+#endif
+#define HAS(arch) (1 & (SD_ARCHS) >> (arch))
+#define FORMS(arch, a) HAS(arch) ? a : 0, HAS(arch) ? sizeof a / sizeof *a : 0
 const sd_machine sd_machines[SD_ARCHES] = {
     {0, 0, 1, 0, 0, 0, 0},
-    {FORMS(thumb), 2, 0, 0, 0x10000000, 0x20100000},
-    {FORMS(arm), 4, 0, 0, 0, 0},
-    {FORMS(a64), 4, 0, 0, 0, 0},
-    {FORMS(x86), 1, 0, 0, 0, 0},
-    {FORMS(xtensa), 1, 0x40000000, 0x50000000, 0x3F000000, 0x40000000},
-    {FORMS(riscv), 2, 0x40000000, 0x50000000, 0x3F000000, 0x40000000},
+    {FORMS(SD_THUMB, thumb), 2, 0, 0, 0x10000000, 0x20100000},
+    {FORMS(SD_ARM, arm), 4, 0, 0, 0, 0},
+    {FORMS(SD_A64, a64), 4, 0, 0, 0, 0},
+    {FORMS(SD_X86, x86), 1, 0, 0, 0, 0},
+    {FORMS(SD_XTENSA, xtensa), 1, 0x40000000, 0x50000000, 0x3F000000, 0x40000000},
+    {FORMS(SD_RISCV, riscv), 2, 0x40000000, 0x50000000, 0x3F000000, 0x40000000},
+    {FORMS(SD_MIXED, mixed), 2, 0, 0, 0, 0},
 };
 
 u32 sd_unit_length(int arch, const u8 *p, u64 pc, u32 fwd)

@@ -9,7 +9,7 @@
 #include <stdint.h>
 
 enum sd_profile { SD_MCU_16K = 1, SD_MCU_64K = 2, SD_LINUX_16M = 3 };
-enum sd_arch { SD_PLAIN, SD_THUMB, SD_ARM, SD_A64, SD_X86, SD_XTENSA, SD_RISCV, SD_ARCHES };
+enum sd_arch { SD_PLAIN, SD_THUMB, SD_ARM, SD_A64, SD_X86, SD_XTENSA, SD_RISCV, SD_MIXED, SD_ARCHES };
 
 enum sd_error {
     SD_OK = 0,
@@ -21,7 +21,8 @@ enum sd_error {
     SD_RESULT = 6,      /* what came out is not the image that was promised */
     SD_WRITE = 7,       /* the receiver of the image said no */
     SD_CANCELLED = 8,   /* progress said stop (encoder) */
-    SD_SIZE = 9         /* an image too large for the format (encoder) */
+    SD_SIZE = 9,        /* an image too large for the format (encoder) */
+    SD_LEFT_OUT = 10    /* a profile or machine that this decoder was built without */
 };
 
 #define SD_MAX_SEGMENTS 24
@@ -34,7 +35,7 @@ typedef struct {
 } sd_segment;
 
 typedef struct {
-    uint8_t profile, arch;
+    uint8_t profile, arch, blocks; /* blocks: runs where every prediction holds are told by one bit */
     uint32_t base_size, target_size, matches;
     uint32_t base_crc, target_crc;
     uint32_t prime;            /* bytes at the end of the base that the literal model is taught first */
@@ -47,6 +48,7 @@ typedef struct {
     size_t (*read)(void *user, uint8_t *to, size_t most);         /* patch bytes; 0 at the end */
     int (*write)(void *user, const uint8_t *from, size_t length); /* image bytes in order; 0 is good */
     void *user;
+    int base_checked; /* 1: the caller has compared the base's digest; it is not read twice */
 } sd_io;
 
 /* Reads a header from the first bytes of a patch. */
@@ -75,4 +77,7 @@ typedef struct {
 int sd_make(const uint8_t *base, uint64_t base_size, const uint8_t *target, uint64_t target_size,
             const sd_wish *wish, sd_made *made);
 void sd_free(sd_made *made);
+/* Applies with memory of its own (at most `most_memory`), handing the image on in pieces of up to 1 MiB. */
+int sd_door_apply(const uint8_t *base, uint64_t base_size, const uint8_t *patch, uint64_t length, uint64_t max_target,
+                  uint64_t most_memory, int base_checked, int (*write)(void *, const uint8_t *, size_t), void *user);
 #endif

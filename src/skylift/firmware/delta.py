@@ -1,45 +1,47 @@
-"""Binary patches between two images: `create_delta` and `apply_delta`.
+"""Binary patches between two images: `create_delta`, `apply_delta`, `rebuild`.
 
-The patch is HDiffPatch's, in a header of ours that names both images by digest and size. A delta is trusted
-for nothing: it is applied only to the exact base it was made from, never makes more bytes than the header
-and the caller allow, and the rebuilt image's digest decides.
+The patch is our own (docs/reference/delta-format.md), made by the C core; where that was not built, it is
+HDiffPatch's in a header that names both images. A delta is trusted for nothing: it is applied only to the
+exact base it was made from, never makes more bytes or takes more memory than the caller allows, and the
+rebuilt image's digest decides.
 """
 
 import hashlib
+import mmap
 import os
 import struct
 from collections.abc import Callable
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-import hdiffpatch
-
-from skylift.core.errors import SkyliftError
+from skylift.firmware import hdiff, native, purepython
+from skylift.firmware.native import ARCHES, PROFILES, DeltaError
 
 WORTH_IT = 0.7  # of the full image: above it the full image is sent
-MAGIC = b"SKYDELTA"
-FORMAT = 1
-_HEADER = struct.Struct(">8sHxx32s32sQQ")  # magic, format, base and target digest, base and target size
-_INNER = b"HDIFF"
+MAGIC = b"SKD2"
+# magic, profile << 4 | arch, sizes, matches, primed bytes, CRCs, first halves of the digests, the header's CRC
+HEADER = struct.Struct("<4sB6I16s16sI")
+SMALL = ("thumb", "xtensa", "riscv", "arm+thumb")  # machines of devices with little memory
+_MCU_IMAGE = 16 << 20
+MEMORY = {"mcu-16k": 16 << 10, "mcu-64k": 64 << 10, "linux-16m": 16 << 20}
 
 Image = bytes | bytearray | memoryview | str | os.PathLike[str]
 
 
-class DeltaError(SkyliftError):
-    """The patch cannot be used; take the full image."""
-
-    code = "bad_delta"
-
-
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a patch says it is."""
+    """What a patch says it is. The digests are whole, or (in our own format) their first 16 bytes, in hex."""
 
+    format: str
     base_sha256: str
     target_sha256: str
     base_size: int
     target_size: int
+    profile: str | None = None
+    arch: str | None = None
+    memory: int | None = None  # bytes a decoder takes at most
 
 
 def create_delta(
@@ -47,30 +49,46 @@ def create_delta(
     new_firmware: Image,
     output_path: str | os.PathLike[str],
     progress: Callable[[str], None] = lambda said: None,
+    *,
+    profile: str | None = None,
+    max_ratio: float = WORTH_IT,
 ) -> dict[str, Any] | None:
-    """Write a patch from old to new, when it is worth it (smaller than 0.7 of the full image).
+    """Write a patch from old to new, when it is worth it (smaller than `max_ratio` of the full image).
 
     Returns `type` ("delta"), `old_version_hash`, `new_version_hash`, `patch_hash` (SHA-256, hex),
-    `patch_size`, `full_size` (bytes) and `savings_percent`; or None, and writes nothing.
+    `patch_size`, `full_size` (bytes) and `savings_percent`; or None, and writes nothing. Without a `profile`
+    the images say which: `mcu-64k` for a microcontroller's, else `linux-16m`.
     """
-    old, new = _bytes(old_firmware), _bytes(new_firmware)
-    progress("comparing")
-    inner = hdiffpatch.diff(old, new, "lzma2", validate=True)
-    header = _HEADER.pack(MAGIC, FORMAT, _digest(old), _digest(new), len(old), len(new))
-    patch = header + inner
-    if not new or len(patch) >= WORTH_IT * len(new):
+    with _opened(old_firmware) as old, _opened(new_firmware) as new:
+        progress("comparing")
+        patch = make(old, new, profile)
+        old_hash, new_hash, full = _hash(old), _hash(new), len(new)
+    if not full or len(patch) >= max_ratio * full:
         return None
     progress("writing")
     _write(Path(output_path), patch)
     return {
         "type": "delta",
-        "old_version_hash": hashlib.sha256(old).hexdigest(),
-        "new_version_hash": hashlib.sha256(new).hexdigest(),
+        "old_version_hash": old_hash,
+        "new_version_hash": new_hash,
         "patch_hash": hashlib.sha256(patch).hexdigest(),
         "patch_size": len(patch),
-        "full_size": len(new),
-        "savings_percent": round(100 * (1 - len(patch) / len(new)), 1),
+        "full_size": full,
+        "savings_percent": round(100 * (1 - len(patch) / full), 1),
     }
+
+
+def make(old: bytes | mmap.mmap, new: bytes | mmap.mmap, profile: str | None = None) -> bytes:
+    """The patch's bytes, in our own format where the core was built, else HDiffPatch's."""
+    if not native.available() or max(len(old), len(new)) > 0x7FFFFFFF:
+        return hdiff.make(bytes(old), bytes(new))
+    return native.make(old, new, profile or profile_for(new)).patch
+
+
+def profile_for(image: bytes | mmap.mmap) -> str:
+    """The profile that fits the devices such an image runs on."""
+    small = len(image) <= _MCU_IMAGE and native.detect(image) in SMALL
+    return "mcu-64k" if small else "linux-16m"
 
 
 def apply_delta(old_firmware: Image, patch: Image, max_size: int | None = None) -> bytes:
@@ -78,68 +96,93 @@ def apply_delta(old_firmware: Image, patch: Image, max_size: int | None = None) 
 
     `max_size`: the size that signed metadata allows. Raises `DeltaError` for anything wrong, before or after.
     """
-    body = _bytes(patch)
-    header = read_header(body)
+    pieces: list[bytes] = []
+    with _opened(patch) as body:
+        rebuild(old_firmware, bytes(body), pieces.append, max_size)
+    return b"".join(pieces)
+
+
+def rebuild(
+    old_firmware: Image,
+    patch: bytes,
+    write: Callable[[bytes], None],
+    max_size: int | None = None,
+    max_memory: int = MEMORY["linux-16m"],
+) -> None:
+    """Hand the new image to `write`, a piece at a time and in order.
+
+    Header, base, size and memory are checked before the first piece; the digest at the end: what was written
+    counts only when this returns. Raises `DeltaError`, or what `write` raised.
+    """
+    header = read_header(patch)
     if max_size is not None and header.target_size > max_size:
         raise DeltaError(f"the patch makes {header.target_size} bytes, at most {max_size} are allowed")
-    old = _bytes(old_firmware)
-    if len(old) != header.base_size or hashlib.sha256(old).hexdigest() != header.base_sha256:
-        raise DeltaError("the patch was made from another image than the one here")
-    inner = body[_HEADER.size :]
-    if (claimed := _inner_sizes(inner)) != (header.target_size, header.base_size):
-        raise DeltaError(f"the patch's inner sizes {claimed} contradict its header")
-    try:
-        new = hdiffpatch.apply(old, inner)
-    except (hdiffpatch.HDiffPatchError, MemoryError, ValueError) as e:
-        raise DeltaError(f"the patch does not apply: {e}") from e
-    if len(new) != header.target_size or hashlib.sha256(new).hexdigest() != header.target_sha256:
+    if header.memory is not None and header.memory > max_memory:
+        raise DeltaError(f"the patch takes {header.memory} bytes of memory, at most {max_memory} are allowed")
+    with _opened(old_firmware) as old:
+        if len(old) != header.base_size or not _hash(old).startswith(header.base_sha256):
+            raise DeltaError("the patch was made from another image than the one here")
+        seen = hashlib.sha256()
+
+        def hand_on(piece: bytes) -> None:
+            seen.update(piece)
+            write(piece)
+
+        if header.format == "hdiffpatch":
+            hand_on(hdiff.apply(bytes(old), patch))
+        elif native.available():
+            native.apply(old, patch, hand_on, header.target_size, max_memory, base_checked=True)
+        else:
+            purepython.apply(old, patch, hand_on)
+    if not seen.hexdigest().startswith(header.target_sha256):
         raise DeltaError("the rebuilt image is not the one the patch promises")
-    return bytes(new)
 
 
 def read_header(patch: bytes) -> Header:
     """The header. Raises `DeltaError` when these bytes are no patch of ours."""
-    if len(patch) < _HEADER.size:
-        raise DeltaError(f"a patch has at least {_HEADER.size} bytes, this has {len(patch)}")
-    magic, version, base, target, base_size, target_size = _HEADER.unpack_from(patch)
-    if magic != MAGIC or version != FORMAT:
-        raise DeltaError("not a patch, or of a format this version does not know")
-    return Header(base.hex(), target.hex(), base_size, target_size)
+    if patch.startswith(hdiff.MAGIC):
+        base, target, base_size, target_size = hdiff.read_header(patch)
+        return Header("hdiffpatch", base, target, base_size, target_size)
+    facts = purepython.read_header(patch)
+    return Header(
+        "skylift",
+        facts.base_sha256.hex(),
+        facts.target_sha256.hex(),
+        facts.base_size,
+        facts.target_size,
+        next(name for name, number in PROFILES.items() if number == facts.profile),
+        ARCHES[facts.arch],
+        MEMORY[next(name for name, number in PROFILES.items() if number == facts.profile)],
+    )
 
 
-def _inner_sizes(inner: bytes) -> tuple[int, int]:
-    """(new, old) size in HDiffPatch's own header: `HDIFF13&codec\\0`, then two variable-length integers. Read
-    before applying, so that no patch asks for gigabytes."""
-    end = inner.find(b"\0", 0, 64)
-    if not inner.startswith(_INNER) or end < 0:
-        raise DeltaError("the patch's inner header is not one of HDiffPatch's")
-    new, at = _varint(inner, end + 1)
-    old, _ = _varint(inner, at)
-    return new, old
+@contextmanager
+def _opened(image: Image) -> Any:
+    """Bytes as they are; a file mapped, not read: a large one never stands in memory whole."""
+    if not isinstance(image, str | os.PathLike):
+        yield image if isinstance(image, bytes) else bytes(image)
+        return
+    with Path(image).open("rb") as file:
+        if not _size(file):
+            yield b""
+            return
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) as mapped:
+            yield mapped
 
 
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """Seven bits a byte, most significant first, the top bit says that more follow."""
-    value = 0
-    for _ in range(10):
-        if at >= len(data):
-            break
-        byte = data[at]
-        at += 1
-        value = value << 7 | byte & 0x7F
-        if not byte & 0x80:
-            return value, at
-    raise DeltaError("the patch's inner header is cut")
+def _size(file: IO[bytes]) -> int:
+    return os.fstat(file.fileno()).st_size
 
 
-def _bytes(image: Image) -> bytes:
-    if isinstance(image, str | os.PathLike):
-        return Path(image).read_bytes()
-    return bytes(image)
-
-
-def _digest(data: bytes) -> bytes:
-    return hashlib.sha256(data).digest()
+def _hash(image: bytes | mmap.mmap) -> str:
+    """SHA-256, hex; a mapped file's pages are given back as it goes."""
+    if isinstance(image, bytes):
+        return hashlib.sha256(image).hexdigest()
+    seen, step = hashlib.sha256(), 16 << 20
+    for at in range(0, len(image), step):
+        seen.update(memoryview(image)[at : at + step])
+        native._drop(image)
+    return seen.hexdigest()
 
 
 def _write(path: Path, body: bytes) -> None:
