@@ -52,7 +52,9 @@ def install() -> None:
     wanted = hashlib.sha256(b"".join(parts)).hexdigest()
     stamp = VENV / "skylift.stamp"
     if stamp.exists() and stamp.read_text() == wanted and PYTHON.exists():
-        run([PYTHON, ROOT / "native" / "build.py"], stdout=subprocess.DEVNULL)  # does nothing when it is fresh
+        run(
+            [PYTHON, ROOT / "native" / "build.py"], stdout=subprocess.DEVNULL
+        )  # does nothing when it is fresh
         return
     say("making .venv from requirements.lock (once)")
     make_venv()

@@ -87,7 +87,7 @@ typedef struct {
     u32 range, code;
     const sd_io *io;
     u8 in[64];
-    u32 at, have, beyond;
+    u32 at, have, beyond, left; /* left: bytes not yet asked for */
     /* encoder */
     u64 low;
     u32 pending;
@@ -98,6 +98,7 @@ typedef struct {
 
 void sd_coder_start_decode(sd_coder *c);
 void sd_coder_start_encode(sd_coder *c);
+void sd_coder_drain(sd_coder *c);
 void sd_coder_finish(sd_coder *c);
 int sd_bit(sd_coder *c, int bit, u32 p1);
 

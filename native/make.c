@@ -56,6 +56,7 @@ int sd_make(const u8 *base, uint64_t base_size, const u8 *target, uint64_t targe
     if (bad)
         goto done;
     sd_coder_finish(&w->c);
+    w->h.body = (u32)w->c.length;
     u32 n = (u32)sd_header_write(&w->h, head);
     made->patch = malloc(n + w->c.length);
     made->matches = count;

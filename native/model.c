@@ -31,16 +31,24 @@ const sd_size sd_sizes[4] = {
 static u8 next_byte(sd_coder *c)
 {
     if (c->at == c->have) {
-        c->have = (u32)c->io->read(c->io->user, c->in, sizeof c->in);
+        u32 most = c->left < sizeof c->in ? c->left : (u32)sizeof c->in;
+        c->have = most && !c->failed ? (u32)c->io->read(c->io->user, c->in, most) : 0;
         c->at = 0;
-        if (!c->have || c->have > sizeof c->in) {
+        if (!c->have || c->have > most) {
             c->have = 0;
-            if (++c->beyond > 4) /* the encoder leaves out at most four bytes of zero */
-                c->failed = SD_CUT;
+            if (most || ++c->beyond > 4) /* the encoder leaves out at most four bytes of zero */
+                c->failed = c->failed ? c->failed : SD_CUT;
             return 0;
         }
+        c->left -= c->have;
     }
     return c->in[c->at++];
+}
+/* What follows the last bit that mattered must be there too: a patch that was cut is never taken for whole. */
+void sd_coder_drain(sd_coder *c)
+{
+    while (!c->encoding && !c->failed && (c->left || c->at < c->have))
+        next_byte(c);
 }
 void sd_coder_start_decode(sd_coder *c)
 {

@@ -28,15 +28,26 @@ static u32 put32(u8 *p, u32 v)
         p[k] = (u8)(v >> 8 * k);
     return 4;
 }
+static u32 put16(u8 *p, u32 v)
+{
+    p[0] = (u8)v;
+    p[1] = (u8)(v >> 8);
+    return 2;
+}
+#define HEADER (4 + 1 + 1 + 2 + 2 + 5 * 4 + 2 * SD_DIGEST + 4)
+#define PRIME_UNIT 65536u /* primed bytes are told in these; what is left of the base at most */
+
 int sd_header_write(const sd_header *h, u8 *p)
 {
     u32 n = 4;
     memcpy(p, MAGIC, 4);
     p[n++] = (u8)(h->profile << 4 | h->arch);
+    p[n++] = h->blocks;
+    n += put16(p + n, h->matches);
+    n += put16(p + n, (h->prime + PRIME_UNIT - 1) / PRIME_UNIT);
     n += put32(p + n, h->base_size);
     n += put32(p + n, h->target_size);
-    n += put32(p + n, h->matches | (u32)h->blocks << 31);
-    n += put32(p + n, h->prime);
+    n += put32(p + n, h->body);
     n += put32(p + n, h->base_crc);
     n += put32(p + n, h->target_crc);
     memcpy(p + n, h->base_sha256, SD_DIGEST);
@@ -45,7 +56,6 @@ int sd_header_write(const sd_header *h, u8 *p)
     n += put32(p + n, sd_crc32(0, p, n));
     return (int)n;
 }
-#define HEADER (4 + 1 + 6 * 4 + 2 * SD_DIGEST + 4)
 
 int sd_read_header(const u8 *p, size_t length, sd_header *h)
 {
@@ -56,19 +66,20 @@ int sd_read_header(const u8 *p, size_t length, sd_header *h)
     memset(h, 0, sizeof *h);
     h->profile = p[4] >> 4;
     h->arch = p[4] & 15;
-    h->base_size = sd_l32(p + 5);
-    h->target_size = sd_l32(p + 9);
-    h->matches = sd_l32(p + 13) & 0x7FFFFFFF;
-    h->blocks = p[16] >> 7;
-    h->prime = sd_l32(p + 17);
-    h->base_crc = sd_l32(p + 21);
-    h->target_crc = sd_l32(p + 25);
-    memcpy(h->base_sha256, p + 29, SD_DIGEST);
-    memcpy(h->target_sha256, p + 29 + SD_DIGEST, SD_DIGEST);
+    h->blocks = p[5];
+    h->matches = sd_l16(p + 6);
+    h->base_size = sd_l32(p + 10);
+    h->target_size = sd_l32(p + 14);
+    h->body = sd_l32(p + 18);
+    h->base_crc = sd_l32(p + 22);
+    h->target_crc = sd_l32(p + 26);
+    memcpy(h->base_sha256, p + 30, SD_DIGEST);
+    memcpy(h->target_sha256, p + 30 + SD_DIGEST, SD_DIGEST);
+    u64 prime = (u64)sd_l16(p + 8) * PRIME_UNIT;
+    h->prime = prime < h->base_size ? (u32)prime : h->base_size;
     h->length = HEADER;
-    if (h->profile < SD_MCU_16K || h->profile > SD_LINUX_16M || h->arch >= SD_ARCHES ||
-        h->matches > sd_most_matches(h) || h->prime > h->base_size || h->base_size > 0xFFFFFF00u ||
-        h->target_size > 0xFFFFFF00u)
+    if (h->profile < SD_MCU_16K || h->profile > SD_LINUX_16M || h->arch >= SD_ARCHES || h->blocks > 1 ||
+        h->base_size > 0xFFFFFF00u || h->target_size > 0xFFFFFF00u || h->matches > sd_most_matches(h))
         return SD_BAD_PATCH;
     h->memory = sd_memory_needed(h);
     return SD_OK;
@@ -824,6 +835,7 @@ int sd_run(sd_walk *w, const sd_match *given)
             w->given++;
     }
     flush(w);
+    sd_coder_drain(&w->c);
     return w->c.failed ? w->c.failed : w->crc == w->h.target_crc ? SD_OK : SD_RESULT;
 }
 
@@ -859,6 +871,7 @@ int sd_apply(const u8 *base, u32 base_size, const sd_io *io, void *memory, size_
     bad = sd_layout(w, at, memory_size - (size_t)(at - (u8 *)memory));
     if (bad)
         return bad;
+    w->c.left = h.body;
     sd_coder_start_decode(&w->c);
     return sd_run(w, 0);
 }

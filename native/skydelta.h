@@ -37,11 +37,12 @@ typedef struct {
 typedef struct {
     uint8_t profile, arch, blocks; /* blocks: runs where every prediction holds are told by one bit */
     uint32_t base_size, target_size, matches;
+    uint32_t body; /* bytes that follow the header */
     uint32_t base_crc, target_crc;
-    uint32_t prime;            /* bytes at the end of the base that the literal model is taught first */
-    uint32_t memory;           /* bytes the decoder needs; computed, not believed */
+    uint32_t prime;  /* bytes at the end of the base that the literal model is taught first */
+    uint32_t memory; /* bytes the decoder needs; computed, not believed */
     uint8_t base_sha256[SD_DIGEST], target_sha256[SD_DIGEST]; /* the first half of each digest */
-    uint32_t length;           /* of the header itself */
+    uint32_t length; /* of the header itself */
 } sd_header;
 
 typedef struct {

@@ -9,7 +9,6 @@ rebuilt image's digest decides.
 import hashlib
 import mmap
 import os
-import struct
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,12 +16,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from skylift.firmware import hdiff, native, purepython
-from skylift.firmware.native import ARCHES, PROFILES, DeltaError
+from skylift.firmware.native import ARCHES, PROFILES
+from skylift.firmware.native import DeltaError as DeltaError
 
 WORTH_IT = 0.7  # of the full image: above it the full image is sent
-MAGIC = b"SKD2"
-# magic, profile << 4 | arch, sizes, matches, primed bytes, CRCs, first halves of the digests, the header's CRC
-HEADER = struct.Struct("<4sB6I16s16sI")
 SMALL = ("thumb", "xtensa", "riscv", "arm+thumb")  # machines of devices with little memory
 _MCU_IMAGE = 16 << 20
 MEMORY = {"mcu-16k": 16 << 10, "mcu-64k": 64 << 10, "linux-16m": 16 << 20}
@@ -42,6 +39,7 @@ class Header:
     profile: str | None = None
     arch: str | None = None
     memory: int | None = None  # bytes a decoder takes at most
+    length: int | None = None  # of the whole patch
 
 
 def create_delta(
@@ -130,6 +128,8 @@ def rebuild(
 
         if header.format == "hdiffpatch":
             hand_on(hdiff.apply(bytes(old), patch))
+        elif len(patch) != header.length:
+            raise DeltaError(f"the patch has {len(patch)} bytes, its header says {header.length}")
         elif native.available():
             native.apply(old, patch, hand_on, header.target_size, max_memory, base_checked=True)
         else:
@@ -144,15 +144,17 @@ def read_header(patch: bytes) -> Header:
         base, target, base_size, target_size = hdiff.read_header(patch)
         return Header("hdiffpatch", base, target, base_size, target_size)
     facts = purepython.read_header(patch)
+    profile = next(name for name, number in PROFILES.items() if number == facts.profile)
     return Header(
         "skylift",
         facts.base_sha256.hex(),
         facts.target_sha256.hex(),
         facts.base_size,
         facts.target_size,
-        next(name for name, number in PROFILES.items() if number == facts.profile),
+        profile,
         ARCHES[facts.arch],
-        MEMORY[next(name for name, number in PROFILES.items() if number == facts.profile)],
+        MEMORY[profile],
+        purepython.HEADER.size + facts.body,
     )
 
 
@@ -181,7 +183,7 @@ def _hash(image: bytes | mmap.mmap) -> str:
     seen, step = hashlib.sha256(), 16 << 20
     for at in range(0, len(image), step):
         seen.update(memoryview(image)[at : at + step])
-        native._drop(image)
+        native.drop(image)
     return seen.hexdigest()
 
 

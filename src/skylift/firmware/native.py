@@ -158,8 +158,8 @@ def make(
         nonlocal calls
         calls += 1
         if not calls % 4096:
-            _drop(old)
-            _drop(new)
+            drop(old)
+            drop(new)
         return int(bool(progress and progress(done, everything)))
 
     wish.progress = _PROGRESS(say)
@@ -201,7 +201,7 @@ def apply(
             raised.append(e)
             return 1
         if done // _DROP_EVERY != (done + length) // _DROP_EVERY:
-            _drop(old)
+            drop(old)
         done += length
         return 0
 
@@ -223,7 +223,7 @@ def apply(
         raise DeltaError(ERRORS.get(failed, "the delta does not apply"))
 
 
-def _drop(image: Image) -> None:
+def drop(image: Image) -> None:
     """Give mapped pages back: they are the file's, and come again when they are read."""
     if isinstance(image, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
         image.madvise(mmap.MADV_DONTNEED)
