@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-SOURCES = sorted(HERE.glob("*.c"))
+PROGRAMS = ("fuzz.c", "bench_apply.c")  # of the bench
+SOURCES = sorted(path for path in HERE.glob("*.c") if path.name not in PROGRAMS)
 HEADERS = sorted(HERE.glob("*.h"))
 SUFFIX = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
 LIBRARY = HERE.parent / "src" / "skylift" / "firmware" / f"_skydelta{SUFFIX}"

@@ -164,6 +164,7 @@ typedef struct sd_walk {
     u8 *out;
     u32 out_n; /* bytes in out, SD_TAIL of them from before */
     u32 at;    /* bytes of the image done */
+    u32 said;  /* of them, told to progress */
     u32 crc;
     sd_match now;
     u32 unit;

@@ -184,6 +184,6 @@ void sd_segments(int arch, const u8 *p, u32 size, sd_segment *s, u32 *n)
     }
     s->off = 0;
     s->len = size;
-    s->va = arch == SD_PLAIN ? 0 : load_address(arch, p, size);
+    s->va = arch == SD_PLAIN || size > 64u << 20 ? 0 : load_address(arch, p, size);
     *n = 1;
 }

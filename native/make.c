@@ -2,6 +2,28 @@
 #include "core.h"
 #include <stdlib.h>
 
+/* A checksum of an image, piece by piece, so that a mapped one need not stay in memory. */
+static int checksum(const sd_wish *wish, const u8 *p, u32 n, u32 *crc)
+{
+    for (u32 at = 0, piece; at < n; at += piece) {
+        piece = n - at < 8u << 20 ? n - at : 8u << 20;
+        *crc = sd_crc32(*crc, p + at, piece);
+        if (wish->progress && wish->progress(wish->user, 0, n))
+            return SD_CANCELLED;
+    }
+    return SD_OK;
+}
+
+/* How much of the base the literal model is taught: time on both sides, so as much as new bytes can repay. */
+static u32 worth_priming(const sd_match *m, u32 n, u32 on, u32 nn)
+{
+    u64 extra = nn, most = on < 4u << 20 ? on : 4u << 20;
+    while (n--)
+        extra -= m++->len;
+    extra = (extra * 64 + 65535) & ~(u64)65535; /* told in units of 64 KiB */
+    return (u32)(extra < most ? extra : most);
+}
+
 int sd_make(const u8 *base, uint64_t base_size, const u8 *target, uint64_t target_size, const sd_wish *wish, sd_made *made)
 {
     memset(made, 0, sizeof *made);
@@ -27,8 +49,8 @@ int sd_make(const u8 *base, uint64_t base_size, const u8 *target, uint64_t targe
     w->h.target_size = nn;
     sd_segments(arch, base, on, w->old_seg, &w->old_segs);
     sd_segments(arch, target, nn, w->new_seg, &w->new_segs);
-    w->h.base_crc = sd_crc32(0, base, on);
-    w->h.target_crc = sd_crc32(0, target, nn);
+    if ((bad = checksum(wish, base, on, &w->h.base_crc)) || (bad = checksum(wish, target, nn, &w->h.target_crc)))
+        goto done;
     memcpy(w->h.base_sha256, wish->base_sha256, SD_DIGEST);
     memcpy(w->h.target_sha256, wish->target_sha256, SD_DIGEST);
     bad = sd_matches(arch, base, on, w->old_seg, w->old_segs, target, nn, w->new_seg, w->new_segs,
@@ -37,7 +59,7 @@ int sd_make(const u8 *base, uint64_t base_size, const u8 *target, uint64_t targe
         goto done;
     w->h.matches = kept;
     if (wish->profile == SD_LINUX_16M)
-        w->h.prime = on < 4u << 20 ? on : 4u << 20;
+        w->h.prime = worth_priming(script, count, on, nn);
     w->h.memory = sd_memory_needed(&w->h);
     memory = malloc(w->h.memory);
     bad = SD_MEMORY;

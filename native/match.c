@@ -3,7 +3,7 @@
 #include "core.h"
 #include <stdlib.h>
 
-enum { SEED = 8, CHAIN = 48, LONG = 4096 };
+enum { SEED = 8, CHAIN = 48, LONG = 4096, AT_ONCE = 1 << 22 };
 
 static void blank(int arch, const u8 *p, u32 size, const sd_segment *s, u32 n, u8 *out)
 {
@@ -44,7 +44,7 @@ static u32 seed(const u8 *p, u32 bits) { return sd_mix(sd_l32(p), sd_l32(p + 4))
 /* The longest run of new[at..] in old; among equals the one nearest to where the last match would be. */
 static u32 search(const index_ *x, const u8 *old, u32 on, const u8 *new_, u32 nn, u32 at, i64 shift, u32 *where)
 {
-    u32 best = 0, left = nn - at;
+    u32 best = 0, left = nn - at < AT_ONCE ? nn - at : AT_ONCE;
     i64 near = 0;
     if (left < SEED)
         return 0;
@@ -137,6 +137,8 @@ static int scan(const index_ *x, const u8 *old, u32 on, const u8 *new_, u32 nn, 
             k++;
             if (s * 2 - k > best * 2 - fwd)
                 best = s, fwd = k;
+            if (!(k & (AT_ONCE - 1)) && wish->progress && wish->progress(wish->user, 0, nn))
+                return SD_CANCELLED;
         }
         if (at < nn) {
             s = best = 0;
@@ -172,28 +174,34 @@ static int by_gain(const void *a, const void *b)
     u64 x = *(const u64 *)a, y = *(const u64 *)b;
     return x < y ? -1 : x > y;
 }
-/* What a match saves, roughly: its agreeing bytes beyond what one costs. */
-static i64 gain(const sd_match *m, const u8 *old, const u8 *new_)
+/* What a match saves, roughly: its agreeing bytes. */
+static i64 gain(const sd_match *m, const u8 *old, const u8 *new_, const sd_wish *wish)
 {
     i64 same = 0;
-    for (u32 k = 0; k < m->len; k++)
+    for (u32 k = 0; k < m->len; k++) {
         same += old[m->from + k] == new_[m->at + k];
+        if (!((k + 1) & (AT_ONCE - 1)) && wish->progress) /* so that mapped images can be given back */
+            (void)wish->progress(wish->user, 0, m->len);
+    }
     return same;
 }
 /* Matches that cost more than they save go; the `most` best are kept in the decoder's memory. */
-static u32 thin(list *l, u32 most, const u8 *old, const u8 *new_)
+static u32 thin(list *l, u32 most, const u8 *old, const u8 *new_, const sd_wish *wish)
 {
     u32 n = 0, kept = 0;
-    for (u32 k = 0; k < l->n; k++)
-        if (gain(l->m + k, old, new_) >= 7)
-            l->m[n++] = l->m[k];
+    u64 *score = malloc((l->n + 1) * sizeof *score);
+    if (!score)
+        return 0;
+    for (u32 k = 0; k < l->n; k++) {
+        u64 g = (u64)gain(l->m + k, old, new_, wish);
+        if (g < 7)
+            continue;
+        score[n] = g << 32 | n;
+        l->m[n++] = l->m[k];
+    }
     l->n = n;
-    u64 *score = malloc((n + 1) * sizeof *score);
-    for (u32 k = 0; score && k < n; k++)
-        score[k] = (u64)gain(l->m + k, old, new_) << 32 | k;
-    if (score)
-        qsort(score, n, sizeof *score, by_gain);
-    for (u32 k = n; score && k-- > 0 && kept < most; kept++)
+    qsort(score, n, sizeof *score, by_gain);
+    for (u32 k = n; k-- > 0 && kept < most; kept++)
         l->m[(u32)score[k]].kept = 1;
     free(score);
     return kept;
@@ -232,7 +240,7 @@ int sd_matches(int arch, const u8 *old, u32 on, const sd_segment *so, u32 nso, c
         if (!bad)
             bad = scan(&x, a, on, b, nn, &l, wish);
         if (!bad)
-            *kept = thin(&l, most, a, b);
+            *kept = thin(&l, most, a, b, wish);
         if (!bad && (!append(&l, UINT32_MAX, UINT32_MAX, 1) || !(l.m[l.n - 1].kept = 1))) /* where the walk stops */
             bad = SD_MEMORY;
         if (!bad)

@@ -216,7 +216,8 @@ static i64 lo12(u64 x, u64 rg)
         return (i64)(x >> 10 & 0xFFF);
     if ((x & 0x3B000000) == 0x39000000) {
         u32 sc = (x & 0x04800000) == 0x04800000 ? 4 : (u32)(x >> 30);
-        return (i64)(x >> 10 & 0xFFF) << sc;
+        i64 lo = (i64)(x >> 10 & 0xFFF) << sc;
+        return lo < 4096 ? lo : -1; /* an offset into something, not the low half of its address */
     }
     return -1;
 }

@@ -41,7 +41,7 @@ def pair() -> tuple[bytes, bytes]:
 @pytest.fixture
 def patch(pair: tuple[bytes, bytes], core: str, tmp_path: Path) -> bytes:
     path = tmp_path / "made"
-    assert create_delta(*pair, path) is not None
+    assert create_delta(*pair, path, profile="mcu-64k") is not None
     body = path.read_bytes()
     path.unlink()
     return body

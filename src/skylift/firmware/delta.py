@@ -60,7 +60,7 @@ def create_delta(
     with _opened(old_firmware) as old, _opened(new_firmware) as new:
         progress("comparing")
         patch = make(old, new, profile)
-        old_hash, new_hash, full = _hash(old), _hash(new), len(new)
+        old_hash, new_hash, full = native.digest(old).hex(), native.digest(new).hex(), len(new)
     if not full or len(patch) >= max_ratio * full:
         return None
     progress("writing")
@@ -118,7 +118,7 @@ def rebuild(
     if header.memory is not None and header.memory > max_memory:
         raise DeltaError(f"the patch takes {header.memory} bytes of memory, at most {max_memory} are allowed")
     with _opened(old_firmware) as old:
-        if len(old) != header.base_size or not _hash(old).startswith(header.base_sha256):
+        if len(old) != header.base_size or not native.digest(old).hex().startswith(header.base_sha256):
             raise DeltaError("the patch was made from another image than the one here")
         seen = hashlib.sha256()
 
@@ -174,17 +174,6 @@ def _opened(image: Image) -> Any:
 
 def _size(file: IO[bytes]) -> int:
     return os.fstat(file.fileno()).st_size
-
-
-def _hash(image: bytes | mmap.mmap) -> str:
-    """SHA-256, hex; a mapped file's pages are given back as it goes."""
-    if isinstance(image, bytes):
-        return hashlib.sha256(image).hexdigest()
-    seen, step = hashlib.sha256(), 16 << 20
-    for at in range(0, len(image), step):
-        seen.update(memoryview(image)[at : at + step])
-        native.drop(image)
-    return seen.hexdigest()
 
 
 def _write(path: Path, body: bytes) -> None:

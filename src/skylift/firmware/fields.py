@@ -316,7 +316,8 @@ def _lo12(x: int, register: int) -> int | None:
     if (x & 0xFFC00000) == 0x91000000:
         return x >> 10 & 0xFFF
     if (x & 0x3B000000) == 0x39000000:
-        return (x >> 10 & 0xFFF) << _scale(x)
+        low = (x >> 10 & 0xFFF) << _scale(x)
+        return low if low < 4096 else None
     return None
 
 

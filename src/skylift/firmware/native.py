@@ -19,7 +19,7 @@ from skylift.core.errors import SkyliftError
 PROFILES = {"mcu-16k": 1, "mcu-64k": 2, "linux-16m": 3}
 ARCHES = ("plain", "thumb", "arm", "aarch64", "x86-64", "xtensa", "riscv", "arm+thumb")
 _SUFFIX = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
-_DROP_EVERY = 32 << 20  # bytes of image after which mapped pages of the base are given back
+_DROP_EVERY = 8 << 20  # bytes of image after which mapped pages of the base are given back
 
 ERRORS = {
     1: "this is no delta, or a damaged one",
@@ -150,14 +150,15 @@ def make(
     wish, made = _Wish(), _Made()
     wish.profile = PROFILES[profile]
     wish.arch = -1 if arch is None else ARCHES.index(arch)
-    wish.base_sha256[:] = list(hashlib.sha256(old).digest())
-    wish.target_sha256[:] = list(hashlib.sha256(new).digest())
-    calls = 0
+    wish.base_sha256[:] = list(digest(old))
+    wish.target_sha256[:] = list(digest(new))
+    calls = dropped = 0
 
     def say(_user: object, done: int, everything: int) -> int:
-        nonlocal calls
+        nonlocal calls, dropped
         calls += 1
-        if not calls % 4096:
+        if abs(done - dropped) > _DROP_EVERY or (not done and not calls % 4):
+            dropped = done
             drop(old)
             drop(new)
         return int(bool(progress and progress(done, everything)))
@@ -227,6 +228,16 @@ def drop(image: Image) -> None:
     """Give mapped pages back: they are the file's, and come again when they are read."""
     if isinstance(image, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
         image.madvise(mmap.MADV_DONTNEED)
+
+
+def digest(image: Image) -> bytes:
+    """SHA-256; a mapped file's pages are given back as it goes."""
+    seen, step = hashlib.sha256(), 8 << 20
+    for at in range(0, len(image), step):
+        with memoryview(image) as view:
+            seen.update(view[at : at + step])
+        drop(image)
+    return seen.digest()
 
 
 class _Pinned:

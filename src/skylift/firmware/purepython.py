@@ -487,7 +487,7 @@ class _Walk:
                     self.mixer.teach(mix(context, c0 * 32 + place + 16), bit)
                 c0 = c0 << 1 | bit
         if self.large:
-            for q in range(base - (32 << 20) if base > 32 << 20 else 5, base):
+            for q in range(max(base - self.facts.prime, 5), base):
                 self.seen[self._seen_key(old, q - 5)] = q
 
     # --- bytes that a match covers -----------------------------------------------------------------------

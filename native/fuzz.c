@@ -1,0 +1,117 @@
+/* Mutated patches against the decoder, under ASan and UBSan: `fuzz BASE PATCH COUNT SEED`.
+ *
+ * Every input is applied with exactly the memory its header computes, on the heap, so that a step beyond it is
+ * seen. Half of the mutants get a header checksum that fits, or they would all die at the door. Prints how many
+ * were tried, refused, and came out right; anything else ends the program. */
+#include "core.h"
+#include <stdio.h>
+#include <stdlib.h>
+
+typedef struct {
+    const u8 *p;
+    u32 left;
+    u64 written;
+    u32 most;
+} door;
+
+static size_t give(void *user, u8 *to, size_t most)
+{
+    door *d = user;
+    size_t n = d->left < most ? d->left : most;
+    if (n)
+        memcpy(to, d->p, n);
+    d->p += n;
+    d->left -= (u32)n;
+    return n;
+}
+static int take(void *user, const u8 *from, size_t n)
+{
+    door *d = user;
+    d->written += n;
+    if (d->written > d->most || !from)
+        abort(); /* more than the caller allowed */
+    return 0;
+}
+static u8 *load(const char *path, u32 *n)
+{
+    FILE *f = fopen(path, "rb");
+    if (!f || fseek(f, 0, SEEK_END))
+        exit(2);
+    *n = (u32)ftell(f);
+    rewind(f);
+    u8 *p = malloc(*n + 1u);
+    if (!p || fread(p, 1, *n, f) != *n)
+        exit(2);
+    fclose(f);
+    return p;
+}
+static u64 state;
+static u32 any(u32 below)
+{
+    state ^= state << 13;
+    state ^= state >> 7;
+    state ^= state << 17;
+    return below ? (u32)((state >> 16) % below) : 0;
+}
+
+int main(int argc, char **argv)
+{
+    u32 on, pn, refused = 0, right = 0;
+    if (argc < 5)
+        return 2;
+    u8 *loaded = load(argv[1], &on), *good = load(argv[2], &pn), *bad = malloc(pn + 64u);
+    u8 *base = malloc(on); /* no byte more than it has */
+    memcpy(base, loaded, on);
+    u32 count = (u32)atol(argv[3]), header;
+    state = (u64)atol(argv[4]) * 0x9E3779B97F4A7C15u + 1;
+    sd_header h;
+    if (sd_read_header(good, pn, &h))
+        return 2;
+    header = h.length;
+    for (u32 k = 0; k < count; k++) {
+        u32 n = pn;
+        memcpy(bad, good, pn);
+        for (u32 changes = 1 + any(4); changes--;) {
+            u32 at = any(3) ? header + any(n > header ? n - header : 1) : any(header);
+            if (at >= n)
+                continue;
+            switch (any(5)) {
+            case 0: bad[at] ^= (u8)(1u << any(8)); break;
+            case 1: bad[at] = (u8)any(256); break;
+            case 2: n = at; break;
+            case 3: for (u32 q = at; q < n && q < at + any(16); q++) bad[q] = (u8)any(256); break;
+            default: bad[at] = any(2) ? 0xFF : 0; break;
+            }
+        }
+        if (n >= header && any(8)) {
+            if (any(4)) { /* keep the base's name, so that the body is read */
+                memcpy(bad + 10, good + 10, 4);
+                memcpy(bad + 22, good + 22, 4);
+            }
+            u32 crc = sd_crc32(0, bad, header - 4);
+            for (u32 q = 0; q < 4; q++)
+                bad[header - 4 + q] = (u8)(crc >> 8 * q);
+        }
+        door d = {bad, n, 0, h.target_size + 100};
+        sd_io io = {give, take, &d, 0};
+        sd_header g;
+        u32 most = sd_read_header(bad, n, &g) ? 64 : g.memory;
+        if (most > 16u << 20)
+            abort();
+        u8 *memory = malloc(most);
+        if (!memory)
+            return 2;
+        int e = sd_apply(base, on, &io, memory, most, d.most);
+        if (e)
+            refused++;
+        else
+            right++;
+        free(memory);
+    }
+    printf("%u %u %u\n", count, refused, right);
+    free(loaded);
+    free(base);
+    free(good);
+    free(bad);
+    return 0;
+}
