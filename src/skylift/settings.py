@@ -56,6 +56,9 @@ class Settings(BaseSettings):
     tls_key: Path | None = None
     max_body_bytes: int = Field(default=1 << 20, ge=1024)
     max_image_bytes: int = Field(default=4 << 30, ge=1)
+    delta_max_ratio: float = Field(
+        default=0.7, gt=0, le=1, description="Of the compressed full image; larger deltas are not kept."
+    )
     check_interval_s: int = Field(default=300, ge=1)
     check_interval_waiting_s: int = Field(default=60, ge=1)
     check_interval_busy_s: int = Field(default=30, ge=1)

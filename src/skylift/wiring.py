@@ -218,7 +218,8 @@ def _assemble(settings: Settings, database: Database, clock: Clock) -> SkyliftSe
     chores = Chores(database, online, seen, blobs, compared, Retention(database, settings.retention_days))
     loop = Loop(database, clock, deadlines, lives, (chores,))
     broker, bell = _doorbell(settings, database)
-    courier = Courier(database, _handlers(database, blobs, clock, deadlines, bell), clock)
+    handlers = _handlers(database, blobs, clock, deadlines, bell, settings.delta_max_ratio)
+    courier = Courier(database, handlers, clock)
 
     def poke() -> None:
         loop.poke()
@@ -299,7 +300,12 @@ def _doorbell(settings: Settings, database: Database) -> tuple[EmbeddedBroker | 
 
 
 def _handlers(
-    database: Database, blobs: Blobs, clock: Clock, deadlines: Deadlines, bell: Doorbell | None
+    database: Database,
+    blobs: Blobs,
+    clock: Clock,
+    deadlines: Deadlines,
+    bell: Doorbell | None,
+    delta_max_ratio: float,
 ) -> dict[str, Callable[[dict[str, Any]], None]]:
     def recount(payload: dict[str, Any]) -> None:
         waiting.recount(database, payload["deployment"])
@@ -311,7 +317,7 @@ def _handlers(
         """No broker: devices come at their next poll."""
 
     return {
-        "deltas": deltas.DeltaMaker(database, blobs, clock),
+        "deltas": deltas.DeltaMaker(database, blobs, clock, delta_max_ratio),
         "recount": recount,
         "purge": Purge(database),
         "rollback": send_back,

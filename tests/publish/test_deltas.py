@@ -148,6 +148,7 @@ def test_an_image_too_large_for_memory_is_left_whole_and_said_so(
     from skylift.store import tables
 
     monkeypatch.setattr(module, "MAX_IMAGE", 10_000)
+    monkeypatch.setattr(module, "MAX_IMAGE_HDIFF", 10_000)
     _, new = publish_all(lab, 2)
     maker(lab)({"release": new})
     assert deltas(lab) == {}
@@ -157,3 +158,43 @@ def test_an_image_too_large_for_memory_is_left_whole_and_said_so(
         ("0", "larger than 10000 bytes"),
         ("1", "larger than 10000 bytes"),
     }
+
+
+def test_a_delta_is_held_against_the_compressed_image(lab: Lab) -> None:
+    """Half of the image is new: less than 0.7 of it raw, and no less than a compressor makes of it."""
+    from skylift.store import tables
+
+    old = b"a line of text that says little " * 600 + random.Random(1).randbytes(2000)
+    new = b"a line of text that says little " * 600 + random.Random(2).randbytes(2000)
+    lab.released("0", old)
+    lab.clock.forward(minutes=1)  # type: ignore[attr-defined] # the tests' clock
+    release = lab.released("1", new)
+    maker(lab)({"release": release})
+    assert deltas(lab) == {}
+    with lab.database.read() as conn:
+        said = [row.data for row in conn.execute(tables.events.select()) if row.kind == "delta"]
+    assert {event["skipped"] for event in said} == {"not below 0.7 of the full image, compressed"}
+
+
+def test_the_ratio_is_a_setting(lab: Lab) -> None:
+    publish_all(lab, 2)
+    with lab.database.read() as conn:
+        release = releases.page(conn, limit=1)[0]
+    DeltaMaker(lab.database, lab.blobs, lab.clock, max_ratio=0.001)({"release": release.id})
+    assert deltas(lab) == {}
+    maker(lab)({"release": release.id})
+    assert len(deltas(lab)) == 2
+
+
+def test_what_most_devices_run_is_made_first(lab: Lab) -> None:
+    """Two devices run release 1, none the others: the delta from it is the first that is there."""
+    from skylift.engine import deltas as module
+    from skylift.store import devices
+
+    made = publish_all(lab, 3)
+    now = lab.clock()
+    rows = [(f"d{k}", HARDWARE, f"{k:064x}", "1", {}) for k in range(2)]
+    lab.database.write(lambda conn: devices.insert_many(conn, rows, now))
+    with lab.database.read() as conn:
+        first, *_ = module._pairs(conn, made[2])
+    assert first[2] == "1"

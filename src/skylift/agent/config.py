@@ -46,7 +46,7 @@ class Config:
     health_interval_seconds: float = 0.5
     download_deadline_seconds: float = 3600.0
     min_bytes_per_second: float = 256.0  # below it for a minute, a download is given up and resumed later
-    delta_memory_bytes: int = 64 << 20  # images larger than this are not patched in memory
+    delta_memory_bytes: int = 64 << 20  # a delta that takes more is not used
     build_time: datetime = datetime(2026, 1, 1, tzinfo=UTC)
 
 

@@ -17,7 +17,7 @@ from skylift.agent.journal import Journal, JournalFile, Order, Stage
 from skylift.agent.transport import NotResumed, Refused, Transport
 from skylift.core.errors import TrustError, Unavailable
 from skylift.core.lifecycle import Reason
-from skylift.firmware.delta import DeltaError, apply_delta
+from skylift.firmware.delta import DeltaError, read_header, rebuild
 
 DURABLE_EVERY = 1 << 20
 SPARE = 1 << 20  # bytes that stay free for the journal and the rest
@@ -69,15 +69,16 @@ class Fetcher:
         base = self._boot.slot(order.kind, running)
         if delta is None or delta.get("base_sha256") != base.sha256 or not base.sha256:
             return journal
-        if max(order.length, base.size) > self._config.delta_memory_bytes:
-            return self._note(journal, "delta: image too large to patch in memory")
         self._room(order.length)
         try:
             patch, journal = self._patch(journal, order, delta)
-            image = apply_delta(self._boot.path(order.kind, running), patch, order.length)
+            if read_header(patch).format == "hdiffpatch" and (
+                max(order.length, base.size) > self._config.delta_memory_bytes
+            ):
+                return self._note(journal, "delta: image too large to patch in memory")
+            return self._rebuild(journal, order, self._boot.path(order.kind, running), patch)
         except (DeltaError, Refused, Unavailable, KeyError, TypeError, ValueError) as e:
             return self._note(journal, f"delta not used: {e}")
-        return self._write(journal, order, image)
 
     def _patch(self, journal: Journal, order: Order, delta: dict[str, Any]) -> tuple[bytes, Journal]:
         size = int(delta["size"])
@@ -87,24 +88,28 @@ class Fetcher:
         patch = b"".join(chunks)
         return patch, replace(journal, received=journal.received + len(patch))
 
-    def _write(self, journal: Journal, order: Order, image: bytes) -> Journal:
+    def _rebuild(self, journal: Journal, order: Order, base: Path, patch: bytes) -> Journal:
+        """The image into the slot, piece by piece as it comes out of the patch: no more memory than the patch
+        says, whatever the image's size. A patch that proves bad on the way leaves a slot nobody trusts."""
         path = self._boot.path(order.kind, order.slot)
         handle = self._disk.create(path)
         try:
-            self._fill(handle, path, image)
+            rebuild(
+                base,
+                patch,
+                lambda piece: self._disk.write(handle, path, piece),
+                order.length,
+                self._config.delta_memory_bytes,
+            )
+            self._disk.sync(handle, path)
         except OSError as e:
             raise _no_space(e) from e
         finally:
             self._disk.close(handle)
         self._disk.sync_directory(path.parent)
-        done = replace(journal, offset=len(image))
+        done = replace(journal, offset=order.length)
         self._file.save(done)
         return done
-
-    def _fill(self, handle: int, path: Path, image: bytes) -> None:
-        for at in range(0, len(image), DURABLE_EVERY):
-            self._disk.write(handle, path, image[at : at + DURABLE_EVERY])
-        self._disk.sync(handle, path)
 
     def _note(self, journal: Journal, note: str) -> Journal:
         noted = replace(journal, notes=(*journal.notes, note)[-5:])

@@ -1,9 +1,11 @@
 """Deltas: after a release is published, patches between it and the product's recent releases, both ways.
 
-Both ways, because a rollback is an update too. A delta that is not worth it is not kept (the firmware
-package's 0.7 rule); doing it again changes nothing, so a crash in the middle costs only the time.
+Both ways, because a rollback is an update too; from what most devices run first. A delta that is not worth it
+(`core.deltas`) is not kept; doing it again changes nothing, so a crash in the middle costs only the time. A
+device never waits for one: until it is there, and where it fails, the full image is sent.
 """
 
+import lzma
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,15 +14,20 @@ from pathlib import Path
 from secrets import token_bytes
 from typing import Any
 
+from skylift.core.deltas import MAX_RATIO, Pair, in_order, surely_worth_it, worth_it
 from skylift.core.ids import mint
 from skylift.engine.blobs import Blobs, put_file
-from skylift.firmware.delta import create_delta
-from skylift.store import events, releases
+from skylift.firmware import native
+from skylift.firmware.delta import DeltaError, create_delta
+from skylift.store import devices, events, releases
 from skylift.store.db import Connection, Database
 
 RECENT = 5  # releases to make deltas from: who is further behind takes the full image
-# HDiffPatch in memory wants about 12 times the old image: 64 MB keeps a server below 1 GB.
-MAX_IMAGE = 64 << 20
+# The core takes about six times a small image and 0.6 GB for one of 1 GB; HDiffPatch, which is used where the
+# core was not built, about 12 times the old image: 64 MB keeps a server below 1 GB.
+MAX_IMAGE = 1 << 30
+MAX_IMAGE_HDIFF = 64 << 20
+_PIECE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +37,7 @@ class DeltaMaker:
     database: Database
     blobs: Blobs
     clock: Callable[[], datetime]
+    max_ratio: float = MAX_RATIO  # of the compressed full image
 
     def __call__(self, payload: dict[str, Any]) -> None:
         """Make every missing delta around one release."""
@@ -39,8 +47,9 @@ class DeltaMaker:
             self._make(old, new, old_version)
 
     def _make(self, old: Any, new: Any, old_version: str) -> None:
-        if max(old.size, new.size) > MAX_IMAGE:
-            self._say(new, {"base_version": old_version, "skipped": f"larger than {MAX_IMAGE} bytes"})
+        most = MAX_IMAGE if native.available() else MAX_IMAGE_HDIFF
+        if max(old.size, new.size) > most:
+            self._say(new, {"base_version": old_version, "skipped": f"larger than {most} bytes"})
             return
         with (
             tempfile.TemporaryDirectory(dir=self.blobs.scratch) as folder,
@@ -48,12 +57,22 @@ class DeltaMaker:
             self.blobs.local(new.sha256) as after,
         ):
             path = Path(folder) / "delta"
-            made = create_delta(before, after, path)
-            if made is None:
-                self._say(new, {"base_version": old_version, "skipped": "not below 0.7 of the full image"})
+            try:
+                made = create_delta(before, after, path, max_ratio=1)
+            except DeltaError as wrong:
+                self._say(new, {"base_version": old_version, "skipped": str(wrong)})
+                return
+            if made is None or not self._worth_it(made["patch_size"], after, new.size):
+                skipped = f"not below {self.max_ratio:g} of the full image, compressed"
+                self._say(new, {"base_version": old_version, "skipped": skipped})
                 return
             stored = put_file(self.blobs, path)
         self.database.write(lambda conn: self._add(conn, old, new, old_version, stored.sha256, made))
+
+    def _worth_it(self, patch: int, image: Path, size: int) -> bool:
+        if surely_worth_it(patch, size, self.max_ratio):
+            return True
+        return worth_it(patch, min(size, _compressed(image)), self.max_ratio)
 
     def _add(
         self, conn: Connection, old: Any, new: Any, old_version: str, sha256: str, made: dict[str, Any]
@@ -85,7 +104,7 @@ def _pairs(conn: Connection, release_id: str) -> list[tuple[Any, Any, str]]:
     release = releases.find(conn, release_id)
     if release is None or release.kind != "image":
         return []
-    pairs = []
+    found: dict[Pair, tuple[Any, Any, str]] = {}
     for other in releases.recent_images(conn, release.product, RECENT + 1):
         if other.id == release.id:
             continue
@@ -95,5 +114,17 @@ def _pairs(conn: Connection, release_id: str) -> list[tuple[Any, Any, str]]:
                 if new.kind != "full" or old is None or old.sha256 == new.sha256:
                     continue
                 if releases.delta_artifact(conn, new_release.id, new.device_type, old.sha256) is None:
-                    pairs.append((old, new, old_release.version))
-    return pairs
+                    back = new_release is not release
+                    pair = Pair(old_release.version, new_release.version, new.device_type, back)
+                    found[pair] = (old, new, old_release.version)
+    running = devices.by_version(conn, {pair.device_type for pair in found})
+    return [found[pair] for pair in in_order(found, running)]
+
+
+def _compressed(image: Path) -> int:
+    """About what the image takes when it travels compressed, in bytes: by a quick LZMA."""
+    compressor, size = lzma.LZMACompressor(preset=1), 0
+    with image.open("rb") as file:
+        while piece := file.read(_PIECE):
+            size += len(compressor.compress(piece))
+    return size + len(compressor.flush())

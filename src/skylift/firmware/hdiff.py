@@ -35,6 +35,16 @@ def apply(old: bytes, patch: bytes) -> bytes:
     return bytes(new)
 
 
+def plain_make(old: bytes, new: bytes) -> bytes:
+    """HDiffPatch's patch without a header of ours."""
+    return bytes(hdiffpatch.diff(old, new, "lzma2"))
+
+
+def plain_apply(old: bytes, patch: bytes) -> bytes:
+    """What such a patch makes; its sizes are its own word."""
+    return bytes(hdiffpatch.apply(old, patch))
+
+
 def read_header(patch: bytes) -> tuple[str, str, int, int]:
     """Base and target digest (hex), base and target size. Raises `DeltaError`."""
     if len(patch) < HEADER.size:

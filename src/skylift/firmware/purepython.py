@@ -185,9 +185,12 @@ class _Walk:
         self.new_segments: list[Segment] = []
         self.end = 0
 
-    def run(self) -> None:
+    def read_script(self) -> None:
         self._segments()
         self._script()
+
+    def run(self) -> None:
+        self.read_script()
         self._prime()
         start = 0
         for match in [*self.matches, Match(self.facts.target_size, self.facts.base_size, 0)]:
@@ -670,3 +673,10 @@ class _Walk:
             set_a, set_b = half + (7 - b) % quarter, half + (kind * 3 + 8) % quarter
             c0 = c0 << 1 | self.mixer.bit(keys, set_a, set_b, False)
         return c0 & 255
+
+
+def matches_of(old: bytes, patch: bytes) -> list[Match]:
+    """The matches a patch keeps, in the target's order: what stands in the base too. Raises `DeltaError`."""
+    walk = _Walk(read_header(patch), old, patch, lambda piece: None)
+    walk.read_script()
+    return walk.matches

@@ -3,7 +3,7 @@
 No decision is made here; the engine's modules ask and tell. Tokens come in as SHA-256 hex, never in clear.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -190,6 +190,17 @@ def count(conn: Connection, *, status: str | None = None) -> int:
     if status is not None:
         question = question.where(devices.c.status == status)
     return int(conn.execute(question).scalar_one())
+
+
+def by_version(conn: Connection, device_types: Collection[str]) -> dict[tuple[str, str], int]:
+    """(device type, version it runs) -> how many active devices; one pass over these types."""
+    question = (
+        sa.select(devices.c.device_type, devices.c.current_version, sa.func.count())
+        .where(devices.c.device_type.in_(sorted(device_types)), devices.c.current_version.is_not(None))
+        .where(devices.c.status == ACTIVE)
+        .group_by(devices.c.device_type, devices.c.current_version)
+    )
+    return {(kind, version): count for kind, version, count in conn.execute(question)}
 
 
 def set_facts(

@@ -1,0 +1,126 @@
+"""Writes docs/reference/deltas.md and its plot from what the bench printed.
+
+python3 dev.py bench delta --json --fuzz 1000000 > found.json && python docs/deltas.py found.json
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+DOCS = Path(__file__).resolve().parent
+PAGE = DOCS / "reference" / "deltas.md"
+PLOT = DOCS / "pictures" / "deltas.svg"
+OURS = {"mcu_16k": "mcu-16k", "mcu_64k": "mcu-64k", "linux_16m": "linux-16m"}
+PEERS = ("bsdiff4", "detools", "hdiffpatch", "zstd", "xdelta3")
+GOALS = {"mcu_16k": 0.60, "mcu_64k": 0.50, "linux_16m": 0.40}
+COLOURS = {"mcu_16k": "#7aa6d8", "mcu_64k": "#2f6fb5", "linux_16m": "#153f73", "best_peer": "#b0b0b0"}
+
+
+def page(found: dict[str, Any]) -> Iterator[str]:
+    pairs = found["pairs"]
+    peers = [name for name in PEERS if all(name in row for row in pairs.values())]
+    yield "# Deltas, measured"
+    yield ""
+    yield "Made by `docs/deltas.py` from `python3 dev.py bench delta --json`: consecutive versions of real"
+    yield "firmware, every patch applied and compared, all in one run. [The format](delta-format.md)."
+    yield ""
+    yield "![Patch size against bsdiff4's](../pictures/deltas.svg)"
+    yield ""
+    columns = ["new image", "xz", *peers, *OURS.values()]
+    yield "| pair | machine | " + " | ".join(columns) + " |"
+    yield "|---|---|" + "--:|" * len(columns)
+    for name, row in pairs.items():
+        sizes = [row["new"], row["xz"], *(row[peer] for peer in peers), *(row[ours] for ours in OURS)]
+        yield f"| {name} | {row['arch']} | " + " | ".join(f"{size:,}" for size in sizes) + " |"
+    yield ""
+    yield "| against `bsdiff4`, geometric mean | goal | measured |"
+    yield "|---|--:|--:|"
+    for column, name in OURS.items():
+        yield f"| `{name}` | {GOALS[column]:.2f} | {found['geomean_vs_bsdiff4'][column]:.3f} |"
+    yield ""
+    worse = [
+        f"{name} in {OURS[column]}"
+        for name, row in pairs.items()
+        for column in OURS
+        if row[column] >= row["best_peer"]
+    ]
+    yield "Larger than the best peer: " + (", ".join(worse) if worse else "no pair, in no profile") + "."
+    yield ""
+    yield "## The decoder"
+    yield ""
+    decoder = found["decoder"]
+    if "code_bytes" in decoder:
+        yield f"- {decoder['code_bytes']:,} bytes of code for a Cortex-M4 (GCC -Os, tables of Thumb-2 only)."
+    for column, each in decoder.get("instructions_per_byte", {}).items():
+        seconds = each * 1.3e6 / 240e6
+        yield (
+            f"- `{OURS[column]}`: {each:,} instructions a byte (callgrind, the host's build at -Os): "
+            f"{seconds:.1f} s for 1.3 MB at 240 MHz."
+        )
+    yield "- Memory: 16 KiB, 64 KiB, 16 MiB, all told, but for the stack; the base is read in place."
+    if "fuzz_inputs" in found:
+        yield (
+            f"- {found['fuzz_inputs']:,} mutated patches under ASan and UBSan in this run, "
+            f"{found['fuzz_findings']} findings."
+        )
+    if found.get("linux"):
+        yield ""
+        yield "## Large images"
+        yield ""
+        yield "CPU seconds and peak memory of the whole process."
+        yield ""
+        yield "| pair | image | ours | HDiffPatch lzma2 | zstd -19 | made in | with | applied in | with |"
+        yield "|---|--:|--:|--:|--:|--:|--:|--:|--:|"
+        for name, row in found["linux"].items():
+            zstd = f"{row['zstd']:,}" if "zstd" in row else "-"
+            yield (
+                f"| {name} | {row['new']:,} | {row['ours']:,} | {row['hdiffpatch']:,} | {zstd} "
+                f"| {row['create_s']} s | {row['create_rss_mb']:.0f} MB "
+                f"| {row['apply_s']} s | {row['apply_rss_mb']:.0f} MB |"
+            )
+    yield ""
+
+
+def plot(found: dict[str, Any]) -> Iterator[str]:
+    """Bars per pair: the best peer and our profiles, against bsdiff4 = 1."""
+    shown = ["best_peer", *OURS]
+    left, bar, gap, scale = 190, 11, 14, 520
+    height = len(found["pairs"]) * (bar * len(shown) + gap) + 60
+    yield f'<svg xmlns="http://www.w3.org/2000/svg" width="{left + scale + 90}" height="{height}"'
+    yield ' font-family="sans-serif" font-size="12">'
+    yield f'<rect width="{left + scale + 90}" height="{height}" fill="white"/>'
+    for k, name in enumerate(shown):
+        x = left + k * 130
+        yield f'<rect x="{x}" y="12" width="12" height="12" fill="{COLOURS[name]}"/>'
+        yield f'<text x="{x + 18}" y="22">{OURS.get(name, "best peer")}</text>'
+    y = 40
+    for pair, row in found["pairs"].items():
+        yield f'<text x="{left - 8}" y="{y + bar * 2 + 3}" text-anchor="end">{pair}</text>'
+        for name in shown:
+            ratio = row[name] / row["bsdiff4"]
+            width = round(ratio * scale)
+            yield f'<rect x="{left}" y="{y}" width="{width}" height="{bar - 1}" fill="{COLOURS[name]}"/>'
+            yield f'<text x="{left + width + 4}" y="{y + bar - 2}" font-size="10">{ratio:.2f}</text>'
+            y += bar
+        y += gap
+    x = left + scale
+    yield f'<line x1="{x}" y1="34" x2="{x}" y2="{height - 16}" stroke="black" stroke-dasharray="3"/>'
+    yield f'<text x="{x}" y="{height - 4}" text-anchor="middle">bsdiff4 = 1</text>'
+    yield "</svg>"
+
+
+def main() -> int:
+    if len(sys.argv) != 2:
+        print(__doc__, file=sys.stderr)
+        return 2
+    found = json.loads(Path(sys.argv[1]).read_text().splitlines()[-1])
+    PLOT.parent.mkdir(exist_ok=True)
+    PAGE.write_text("\n".join(page(found)))
+    PLOT.write_text("\n".join(plot(found)) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
