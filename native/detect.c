@@ -2,6 +2,7 @@
 #include "core.h"
 #include <stdlib.h>
 
+/* Whether a function may begin here; sixteen bytes can be read. */
 static int prologue(int arch, const u8 *p)
 {
     u32 w = sd_l32(p);
@@ -11,7 +12,10 @@ static int prologue(int arch, const u8 *p)
             return 1; /* fall through */
     case SD_THUMB: return (w & 0xFF00) == 0xB500 || (w & 0xFFFF) == 0xE92D;
     case SD_ARM: return (w & 0xFFFF4000) == 0xE92D4000;
-    case SD_A64: return (w & 0xFFC07FFF) == 0xA9807BFD || w == 0xD503233F || w == 0xD503245F || (w & 0xFF8003FF) == 0xD10003FF;
+    case SD_A64:
+        if (w == 0xD503201F && sd_l32(p + 4) == w) /* two NOPs that a tracer may patch, then it begins */
+            w = sd_l32(p + 8);
+        return (w & 0xFFC07FFF) == 0xA9807BFD || w == 0xD503233F || w == 0xD503245F || (w & 0xFF8003FF) == 0xD10003FF;
     case SD_X86: return *p == 0x55 || w == 0xFA1E0FF3 || (w & 0xFFFFFF) == 0xEC8348 || ((w & 0xF8FF) == 0x5041);
     case SD_XTENSA: return *p == 0x36 && (p[1] & 15) == 1;
     case SD_RISCV: return (w & 0xFF83) == 0x7101 || (w & 0xFF83) == 0x1101 || (w & 0x800FFFFF) == 0x80010113;
@@ -19,7 +23,7 @@ static int prologue(int arch, const u8 *p)
     }
 }
 
-void sd_count_calls(int,const u8*,u32,u32*,u32*);
+
 void sd_count_calls(int arch, const u8 *p, u32 size, u32 *calls, u32 *hits)
 {
     const sd_machine *m = &sd_machines[arch];
@@ -37,7 +41,7 @@ void sd_count_calls(int arch, const u8 *p, u32 size, u32 *calls, u32 *hits)
                 f = (w & 0x7F) == 0x17 ? m->forms + 1 : m->forms;
             }
             u64 w = sd_word(v.p, f->len);
-            if ((w & f->mask) != f->value || !f->get(&v, w, &t) || t + 4 > size || (t & (m->step - 1u)) || t == k)
+            if ((w & f->mask) != f->value || !f->get(&v, w, &t) || t + 16 > size || (t & (m->step - 1u)) || t == k)
                 continue;
             ++*calls;
             *hits += (u32)prologue(arch, p + t);
@@ -135,7 +139,7 @@ static u64 load_address(int arch, const u8 *p, u32 size)
     if (!starts || !votes || !words)
         goto done;
     u32 nw = pointers(arch, p, size, words, WORDS, &from);
-    for (u32 k = 0; k + 8 <= size; k += step)
+    for (u32 k = 0; k + 16 <= size; k += step)
         if (prologue(arch, p + k))
             starts[np++] = k;
     u64 low = (from > size ? from - size : 0) & ~(u64)(page - 1);
