@@ -292,6 +292,27 @@ def _status(kind: str) -> str:
     return kind if kind.isdecimal() else str(STATUS[Kind[kind]])
 
 
+# --- trust --------------------------------------------------------------------------------------------
+
+
+def threat_matrix() -> Iterator[str]:
+    from skylift.testkit.threats import MATRIX
+
+    yield "| attacker owns | can | cannot | played by |"
+    yield "|---|---|---|---|"
+    for row in MATRIX:
+        yield f"| {row.owns} | {row.can} | {row.cannot} | `{row.test}` |"
+
+
+def threats() -> Iterator[str]:
+    from skylift.testkit.threats import ATTACKS
+
+    yield "| attack | what meets it | the device reports | test |"
+    yield "|---|---|---|---|"
+    for attack in ATTACKS:
+        yield f"| {attack.name} | {attack.met_by} | {attack.reason} | `{attack.test}` |"
+
+
 # --- pages --------------------------------------------------------------------------------------------
 
 PARTS: dict[str, Callable[[], Iterator[str]]] = {
@@ -307,6 +328,8 @@ PARTS: dict[str, Callable[[], Iterator[str]]] = {
     "agent-fields": agent_fields,
     "agent-machine": agent_machine,
     "deployment-fields": deployment_fields,
+    "threat-matrix": threat_matrix,
+    "threats": threats,
 }
 
 

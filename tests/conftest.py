@@ -52,7 +52,17 @@ LONGEST = ("e2e/test_replicas", "simulate/", "e2e/", "docs/", "rollouts/test_pro
 
 # Real servers, real processes, thousands of lives: `dev.py test` runs them, `dev.py check` does not.
 SLOW = (
-    *("api/", "cli/", "docs/", "e2e/", "publish/", "simulate/test_simulate", "firmware/test_image"),
+    *(
+        "api/",
+        "attacks/test_attacks",
+        "attacks/test_matrix",
+        "cli/",
+        "docs/",
+        "e2e/",
+        "publish/",
+        "simulate/test_simulate",
+        "firmware/test_image",
+    ),
     *("agent/test_faults", "agent/test_memory", "agent/test_process", "agent/test_update"),
     *("core/test_gate", "core/test_rehearsal", "rollouts/test_cohorts", "rollouts/test_matching"),
     *("rollouts/test_properties", "rollouts/test_rehearse", "rollouts/test_together"),

@@ -168,3 +168,57 @@ def test_what_is_no_configuration_is_refused(body: bytes) -> None:
     with pytest.raises(Rejected) as refused:
         check_config(body)
     assert (refused.value.code, refused.value.field) == ("bad_config", "body")
+
+
+# --- bombs ---------------------------------------------------------------------------------------------
+
+
+def _told(body: bytes, tmp_path: Path) -> str:
+    path = tmp_path / "image"
+    path.write_bytes(body)
+    with pytest.raises(Rejected) as caught:
+        inspect(path)
+    return str(caught.value)
+
+
+def _zip_of(count: int, how: int, size: int = 0) -> bytes:
+    body = io.BytesIO()
+    with zipfile.ZipFile(body, "w", how) as archive:
+        for number in range(count):
+            archive.writestr(f"{number}", bytes(size))
+    return body.getvalue()
+
+
+def test_a_zip_that_unpacks_to_more_than_anything_is_not_unpacked(tmp_path: Path) -> None:
+    bomb = bytearray(_zip_of(3, zipfile.ZIP_DEFLATED, 1000))
+    at = bomb.find(b"PK\x01\x02")
+    while at >= 0:
+        struct.pack_into("<I", bomb, at + 24, 0x70000000)
+        at = bomb.find(b"PK\x01\x02", at + 1)
+    assert "unpacks to" in _told(bytes(bomb), tmp_path)
+
+
+def test_a_zip_of_more_files_than_anything_has_is_refused(tmp_path: Path) -> None:
+    assert "files inside" in _told(_zip_of(10_001, zipfile.ZIP_STORED), tmp_path)
+
+
+def test_a_zip_whose_directory_is_larger_than_memory_allows_is_refused(tmp_path: Path) -> None:
+    body = zipped() + bytes(5 << 20)
+    end = struct.pack("<4sHHHHIIH", b"PK\x05\x06", 0, 0, 1, 1, 5 << 20, len(zipped()), 0)
+    assert "zip directory" in _told(body + end, tmp_path)
+
+
+@pytest.mark.parametrize("how", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+def test_a_zip_that_takes_an_unknown_dictionary_to_read_is_refused(how: int, tmp_path: Path) -> None:
+    assert "neither stored nor deflated" in _told(_zip_of(1, how, 1000), tmp_path)
+
+
+def test_a_squashfs_whose_dictionary_fits_no_device_is_refused(tmp_path: Path) -> None:
+    head = bytearray(squashfs())
+    struct.pack_into("<H", head, 20, 4)
+    struct.pack_into("<H", head, 24, 0x400)
+    struct.pack_into("<HI", head, 96, 0x8008, 64 << 20)
+    assert "dictionary" in _told(bytes(head), tmp_path)
+    struct.pack_into("<I", head, 98, 8 << 20)
+    (tmp_path / "image").write_bytes(bytes(head))
+    assert inspect(tmp_path / "image")["compression"] == "xz"

@@ -33,6 +33,7 @@ class Config:
     state_dir: Path
     roots: Path
     claim: str = ""
+    product: str = ""  # the one whose releases it takes; empty: that of the first update it confirms
     ca_file: str = ""
     mqtt: str = ""
     port: int = 0
@@ -77,6 +78,8 @@ def parse(body: dict[str, Any], base: Path) -> Config:
     check_name("device_type", body["device_type"])
     if not body["server"].startswith(("http://", "https://")):
         raise invalid("server", body["server"], "begins with https:// (or http:// in a lab)")
+    if body.get("product"):
+        check_name("product", body["product"])
     if body.get("factory_version"):
         check_version("factory_version", body["factory_version"])
     given = {name: _typed(name, value) for name, value in body.items()}

@@ -72,7 +72,10 @@ class Fetcher:
         self._room(order.length)
         try:
             patch, journal = self._patch(journal, order, delta)
-            if read_header(patch).format == "hdiffpatch" and (
+            header = read_header(patch)
+            if not order.sha256.startswith(header.target_sha256):
+                raise DeltaError("it makes another image than the one that was ordered")
+            if header.format == "hdiffpatch" and (
                 max(order.length, base.size) > self._config.delta_memory_bytes
             ):
                 return self._note(journal, "delta: image too large to patch in memory")

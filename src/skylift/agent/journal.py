@@ -37,6 +37,7 @@ class Order:
     url: str
     delta: dict[str, Any] | None = None
     began: float = 0.0  # when it was taken up, in seconds of the system clock
+    product: str = ""
 
     @property
     def tag(self) -> str:
@@ -104,6 +105,23 @@ class Floor:
         if to > now:
             self._disk.replace_json(self._path, {"floor": to})
         return max(to, now)
+
+
+class Products:
+    """The product of the first update that was confirmed, by kind: releases of another are not taken."""
+
+    def __init__(self, disk: Disk, path: Path) -> None:
+        self._disk = disk
+        self._path = path
+
+    def read(self) -> dict[str, str]:
+        body = read_json(self._path)
+        return {str(kind): str(name) for kind, name in body.items()} if isinstance(body, dict) else {}
+
+    def learn(self, kind: str, product: str) -> None:
+        known = self.read()
+        if product and kind not in known:
+            self._disk.replace_json(self._path, {**known, kind: product})
 
 
 def _journal(body: dict[str, Any]) -> Journal:

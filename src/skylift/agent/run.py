@@ -15,7 +15,7 @@ from skylift.agent.boot.file import KINDS, FileBoot
 from skylift.agent.config import Config, roots
 from skylift.agent.disk import Disk
 from skylift.agent.fetch import Fetcher
-from skylift.agent.journal import Floor, Journal, JournalFile, Order, Stage
+from skylift.agent.journal import Floor, Journal, JournalFile, Order, Products, Stage
 from skylift.agent.machine import Facts, Step, next_step
 from skylift.agent.transport import Refused, Transport
 from skylift.core.errors import TrustError, Unavailable
@@ -48,6 +48,7 @@ class Agent:
         port: int,
         log: Callable[[str], None],
         verify: Callable[[Transport, int], Any] | None = None,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._config = config
         self._disk = disk
@@ -56,8 +57,10 @@ class Agent:
         self._port = port
         self._log = log
         self._verify = verify or self._verify_by_trust
+        self._clock = clock
         self._file = JournalFile(disk, config.state_dir / "journal.json")
         self._floor = Floor(disk, config.state_dir / "floor.json")
+        self._products = Products(disk, config.state_dir / "products.json")
         self._fetcher = Fetcher(config, disk, boot, self._file, transport)
         self.wake = threading.Event()
         self.stopping = False
@@ -210,6 +213,7 @@ class Agent:
             url=answer["url"] if hinted else f"/api/blobs/{found.sha256}",
             delta=delta if isinstance(delta, dict) else None,
             began=time.time(),
+            product=found.path.partition("/")[0],
         )
 
     def _verify_by_trust(self, transport: Transport, floor: int) -> Any:
@@ -222,8 +226,9 @@ class Agent:
             director_root,
             self._config.device_id,
             self._config.device_type,
+            dict.fromkeys(KINDS, self._config.product) if self._config.product else self._products.read(),
         )
-        return trust.verify(transport.metadata, datetime.now(UTC), floor, self._config.build_time)
+        return trust.verify(transport.metadata, self._clock(), floor, self._config.build_time)
 
     def _refuse(self, journal: Journal, answer: dict[str, Any], tag: str, error: TrustError) -> None:
         """An order that does not verify is reported as failed, once, and never begun."""
@@ -308,6 +313,7 @@ class Agent:
     def _finish(self, journal: Journal) -> float | None:
         """Confirmed. The floor rises only here, and in the same write as the report."""
         order = _order(journal)
+        self._products.learn(order.kind, order.product)
         journal = replace(journal, floor=self._floor.rise(max(journal.floor, order.security_version)))
         proof = self._boot.versions()[2] if order.kind == "image" else order.sha256
         self._end(journal, order, S.COMPLETE, None, "; ".join(journal.notes), image_sha256=proof)

@@ -8,7 +8,7 @@ import json
 import secrets
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -18,12 +18,15 @@ import urllib3
 
 from skylift.agent.config import Config
 from skylift.agent.disk import Disk
+from skylift.agent.patience import pool, within
 from skylift.core.errors import SkyliftError, TrustError, Unavailable
 from skylift.core.lifecycle import Reason
 
 MAX_ANSWER = 64 << 10
 CHUNK = 64 << 10
 CONNECT_S, READ_S = 10.0, 30.0
+ANSWER_S = 60.0  # for a whole answer or metadata file, from the connection to its last byte
+HEAD_S = 120.0  # more than a download's own deadline, for everything around its bytes
 SLOW_WINDOW_S = 60.0
 LONGEST_S = 3600.0  # whatever a server says, it is asked again within the hour
 
@@ -54,12 +57,12 @@ class Transport:
         if self.config.ca_file:
             options["ca_certs"] = self.config.ca_file
         timeout = urllib3.Timeout(connect=CONNECT_S, read=READ_S)
-        self._pool = urllib3.PoolManager(retries=False, timeout=timeout, maxsize=2, **options)
+        self._pool = pool(retries=False, timeout=timeout, maxsize=2, **options)
         # An object store has a certificate of its own authority, or of the usual ones.
         trusted = ssl.create_default_context()
         if self.config.ca_file:
             trusted.load_verify_locations(self.config.ca_file)
-        self._others = urllib3.PoolManager(retries=False, timeout=timeout, maxsize=2, ssl_context=trusted)
+        self._others = pool(retries=False, timeout=timeout, maxsize=2, ssl_context=trusted)
         self._headers = {"Authorization": f"Bearer {self.token}", "User-Agent": "skylift-agent"}
 
     def check(self, version: str, config_version: str, sha256: str) -> dict[str, Any]:
@@ -94,18 +97,11 @@ class Transport:
         """A TUF file, for `trust.verify`: `FileNotFoundError` for a 404, at most `max_bytes`."""
         owner = f"/{self.config.device_id}" if repo == "director" else ""
         url = self._url(f"/{repo}{owner}/{quote(filename)}")
-        try:
-            answer = self._pool.request("GET", url, headers=self._headers, preload_content=False)
-            try:
-                if answer.status == 404:
-                    raise FileNotFoundError(filename)
-                if answer.status != 200:
-                    raise _unavailable(answer)
-                body = answer.read(max_bytes + 1)
-            finally:
-                answer.release_conn()
-        except urllib3.exceptions.HTTPError as e:
-            raise Unavailable(f"{filename}: {e}", 10) from e
+        status, headers, body = self._whole("GET", url, filename, max_bytes)
+        if status == 404:
+            raise FileNotFoundError(filename)
+        if status != 200:
+            raise _unavailable(status, headers)
         if len(body) > max_bytes:
             raise TrustError(Reason.SIGNATURE_INVALID, f"{filename} is larger than {max_bytes} bytes")
         return body
@@ -117,18 +113,19 @@ class Transport:
         configured rate over a minute, and past the deadline.
         """
         part = {"Range": f"bytes={offset}-", "If-Range": f'"{sha256}"'} if offset else {}
-        try:
-            answer = self._get(self._url(url), part)
+        with within(self.config.download_deadline_seconds + HEAD_S):
             try:
-                if offset and answer.status == 200:
-                    raise NotResumed("the server does not resume this file", 1)
-                if answer.status != (206 if offset else 200):
-                    raise _unavailable(answer)
-                yield from self._paced(answer, length - offset)
-            finally:
-                answer.close()
-        except urllib3.exceptions.HTTPError as e:
-            raise Unavailable(f"the download broke: {e}", 5) from e
+                answer = self._get(self._url(url), part)
+                try:
+                    if offset and answer.status == 200:
+                        raise NotResumed("the server does not resume this file", 1)
+                    if answer.status != (206 if offset else 200):
+                        raise _unavailable(answer.status, answer.headers)
+                    yield from self._paced(answer, length - offset)
+                finally:
+                    answer.close()
+            except (urllib3.exceptions.HTTPError, OSError) as e:
+                raise Unavailable(f"the download broke: {e}", 5) from e
 
     def _get(self, where: str, part: dict[str, str]) -> urllib3.BaseHTTPResponse:
         """Follow one redirect: our server may send us to the object store where the bytes are. The token is
@@ -151,7 +148,8 @@ class Transport:
         started = window = time.monotonic()
         in_window = 0
         while remaining > 0:
-            chunk = answer.read1(min(CHUNK, remaining))  # what has come, also of a line that breaks
+            # What has come, also of a line that breaks; as it came: nothing that a header says unpacks it.
+            chunk = answer.read1(min(CHUNK, remaining), decode_content=False)
             if not chunk:
                 raise Unavailable(f"the download ended {remaining} bytes early", 5)
             remaining -= len(chunk)
@@ -168,41 +166,58 @@ class Transport:
     def _url(self, path: str) -> str:
         return urljoin(self.config.server, path)
 
-    def _json(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-        headers = dict(self._headers)
-        data = None
-        if body is not None:
-            headers["Content-Type"] = "application/json"
-            data = json.dumps(body).encode()
-        try:
-            answer = self._pool.request(
-                method, self._url(path), headers=headers, body=data, preload_content=False, redirect=False
-            )
+    def _whole(
+        self, method: str, url: str, name: str, at_most: int, data: bytes | None = None, **headers: str
+    ) -> tuple[int, Mapping[str, str], bytes]:
+        """(status, headers, body) of a small answer; one byte more than `at_most` where it is larger. Raises
+        `Unavailable`, at the latest after `ANSWER_S`."""
+        with within(ANSWER_S) as watch:
             try:
-                raw = answer.read(MAX_ANSWER + 1)
-            finally:
-                answer.release_conn()
-        except urllib3.exceptions.HTTPError as e:
-            raise Unavailable(f"{path.partition('?')[0]}: {e}", 10) from e
-        if answer.status not in (200, 201):
-            raise _unavailable(answer, raw)
+                answer = self._pool.request(
+                    method,
+                    url,
+                    headers=self._headers | headers,
+                    body=data,
+                    preload_content=False,
+                    redirect=False,
+                )
+                try:
+                    body = answer.read(at_most + 1, decode_content=False)
+                    if len(body) > at_most:
+                        answer.close()
+                finally:
+                    answer.release_conn()
+            except (urllib3.exceptions.HTTPError, OSError) as e:
+                why = f"no whole answer within {ANSWER_S:g} s" if watch.over else str(e)
+                raise Unavailable(f"{name}: {why}", 10) from e
+            if watch.over:
+                raise Unavailable(f"{name}: no whole answer within {ANSWER_S:g} s", 10)
+        if answer.length_remaining and len(body) <= at_most:  # a line that broke: no verdict on what came
+            raise Unavailable(f"{name}: the answer ended {answer.length_remaining} bytes early", 10)
+        return answer.status, answer.headers, body
+
+    def _json(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        name = path.partition("?")[0]
+        data = None if body is None else json.dumps(body).encode()
+        headers = {} if body is None else {"Content-Type": "application/json"}
+        status, told, raw = self._whole(method, self._url(path), name, MAX_ANSWER, data, **headers)
+        if status not in (200, 201):
+            raise _unavailable(status, told, raw)
         try:
             found = json.loads(raw) if len(raw) <= MAX_ANSWER else None
-        except ValueError:
+        except (ValueError, RecursionError):
             found = None
         if not isinstance(found, dict):
-            raise Unavailable(f"{path.partition('?')[0]}: the answer is no JSON object", 60)
+            raise Unavailable(f"{name}: the answer is no JSON object", 60)
         return found
 
 
-def _unavailable(answer: urllib3.BaseHTTPResponse, raw: bytes = b"") -> SkyliftError:
+def _unavailable(status: int, headers: Mapping[str, str], raw: bytes = b"") -> SkyliftError:
     """`Refused` for what repeating does not mend, `Unavailable` with the server's own time otherwise."""
     told = raw[:300].decode("utf-8", "replace")
-    if answer.status in (400, 403, 404, 409, 413, 422):
-        return Refused(answer.status, f"the server refuses ({answer.status}): {told}")
-    return Unavailable(
-        f"the server answers {answer.status}", _retry_after(answer.headers.get("Retry-After", ""))
-    )
+    if status in (400, 403, 404, 409, 413, 422):
+        return Refused(status, f"the server refuses ({status}): {told}")
+    return Unavailable(f"the server answers {status}", _retry_after(headers.get("Retry-After", "")))
 
 
 def _retry_after(told: str) -> float:

@@ -12,7 +12,7 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from skylift.core.errors import Rejected, invalid
 
@@ -28,6 +28,12 @@ ESP_CHIPS = {
     16: "ESP32-H2",
 }
 _ESP_MAX_SEGMENTS = 16
+_ESP_MOST = 32 << 20  # bytes: more than any flash of theirs
+# A zip archive is looked through when it is uploaded; what these allow is done in seconds, in little memory.
+MOST_DIRECTORY = 4 << 20
+MOST_MEMBERS = 10_000
+MOST_UNPACKED = 1 << 30  # or four times the archive, where that is more
+MOST_DICTIONARY = 8 << 20  # of a squashfs's xz: what a small device can hold
 
 
 def corrupt(sentence: str) -> Rejected:
@@ -50,13 +56,53 @@ def inspect(path: Path) -> dict[str, Any]:
     return {"format": "raw"}
 
 
+class _Sparing:
+    """A zip file's bytes, never many of them at once: its directory is what a reader takes into memory."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def read(self, size: int = -1) -> bytes:
+        asked = MOST_DIRECTORY + 1 if size is None or size < 0 else size
+        if asked > MOST_DIRECTORY + 1:
+            raise corrupt(f"its zip directory has {asked} bytes, at most {MOST_DIRECTORY} are read")
+        found = self._file.read(asked)
+        if len(found) > MOST_DIRECTORY:
+            raise corrupt(f"its zip directory has more than {MOST_DIRECTORY} bytes")
+        return found
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
+def _check_members(archive: zipfile.ZipFile, size: int) -> None:
+    """Nothing is unpacked that says it is a bomb; what lies about its size ends at the size it says."""
+    members = archive.infolist()
+    if len(members) > MOST_MEMBERS:
+        raise corrupt(f"{len(members)} files inside, at most {MOST_MEMBERS} are read")
+    whole = sum(member.file_size for member in members)
+    if whole > max(MOST_UNPACKED, 4 * size):
+        raise corrupt(f"it unpacks to {whole} bytes")
+    for member in members:
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise corrupt(
+                f"{member.filename[:80]!r} inside is neither stored nor deflated: no device reads it"
+            )
+    if sum(member.compress_size for member in members) > size:
+        raise corrupt("the files inside overlap")
+
+
 def _zip(file: BinaryIO, head: bytes, size: int) -> dict[str, Any]:
     if head.startswith(b"#!") and b"PK\x03\x04" not in head:
         return {"format": "script"}
     try:
-        with zipfile.ZipFile(file) as archive:
+        with zipfile.ZipFile(cast(BinaryIO, _Sparing(file))) as archive:
+            _check_members(archive, size)
             bad = archive.testzip()
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, RuntimeError) as e:
+    except (
+        *(zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, RuntimeError, struct.error),
+        *(IndexError, KeyError, TypeError, AttributeError),
+    ) as e:
         raise corrupt(f"its zip directory does not read ({e})") from e
     if bad:
         raise corrupt(f"{bad} inside does not match its checksum")
@@ -91,6 +137,11 @@ def _squashfs(file: BinaryIO, head: bytes, size: int) -> dict[str, Any]:
     if used > size:
         raise corrupt(f"the squashfs needs {used} bytes, the file has {size}")
     (compression,) = struct.unpack_from("<H", head, 20)
+    (flags,) = struct.unpack_from("<H", head, 24)
+    if compression == 4 and flags & 0x400 and len(head) >= 102:  # its options stand behind the superblock
+        (dictionary,) = struct.unpack_from("<I", head, 98)
+        if dictionary > MOST_DICTIONARY:
+            raise corrupt(f"its xz dictionary has {dictionary} bytes, at most {MOST_DICTIONARY} fit a device")
     names = {1: "gzip", 2: "lzma", 3: "lzo", 4: "xz", 5: "lz4", 6: "zstd"}
     return {"format": "squashfs", "compression": names.get(compression, str(compression))}
 
@@ -100,7 +151,7 @@ def _esp(file: BinaryIO, head: bytes, size: int) -> dict[str, Any]:
     if len(head) < 24:
         raise corrupt("an ESP image header has 24 bytes")
     segments, chip, hashed = head[1], struct.unpack_from("<H", head, 12)[0], head[23] == 1
-    if chip not in ESP_CHIPS or not 1 <= segments <= _ESP_MAX_SEGMENTS:
+    if size > _ESP_MOST or chip not in ESP_CHIPS or not 1 <= segments <= _ESP_MAX_SEGMENTS:
         return {"format": "raw"}  # the magic is one byte only: something else begins with it
     at, checksum = 24, 0xEF
     for number in range(segments):

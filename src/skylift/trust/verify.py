@@ -15,8 +15,8 @@ python-tuf verifies what it reads from its cache like anything else, beginning a
 """
 
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from tuf.ngclient import FetcherInterface, Updater, UpdaterConfig
 
 from skylift.core.errors import TrustError, Unavailable
 from skylift.core.lifecycle import Reason
+from skylift.trust import bounds
 from skylift.trust.roles import DIRECTOR, IMAGE, rule
 
 Fetch = Callable[[str, str, int], bytes]
@@ -79,6 +80,7 @@ class _Fetcher(FetcherInterface):
             raise exceptions.DownloadError(str(e)) from e
         if len(body) > at_most:
             raise exceptions.DownloadLengthMismatchError(f"more than {at_most} bytes")
+        bounds.check(name, body)
         if self._repo == DIRECTOR and not name.endswith("root.json"):
             _check_whose(body, name, self._device_id)
         return body
@@ -89,13 +91,18 @@ class _Fetcher(FetcherInterface):
 
 @dataclass
 class DeviceTrust:
-    """The device's trust: two caches below `directory`, the factory's two roots, who and what it is."""
+    """The device's trust: two caches below `directory`, the factory's two roots, who and what it is.
+
+    `products`: kind (image, config) -> the one product whose releases it takes. Release keys of one product
+    may say that an image of theirs fits any hardware; this is what holds them to their own devices.
+    """
 
     directory: Path
     image_root: bytes
     director_root: bytes
     device_id: str
     hardware: str
+    products: Mapping[str, str] = field(default_factory=dict)
 
     def verify(self, fetch: Fetch, now: datetime, floor: int, build_time: datetime) -> Verified | None:
         """What this device is ordered to install, or None. Raises `TrustError` (its code is the `Reason` to
@@ -151,6 +158,9 @@ class DeviceTrust:
         hardware = custom.get("hardware")
         if not isinstance(hardware, list) or self.hardware not in hardware:
             raise TrustError(Reason.WRONG_HARDWARE, f"the image is for {hardware}")
+        product = vouched.path.partition("/")[0]
+        if product != (own := self.products.get(str(custom.get("kind")), product)):
+            raise TrustError(Reason.WRONG_HARDWARE, f"the image is of product {product}, not of {own}")
         security = custom.get("security_version", 0)
         if not isinstance(security, int) or security < floor:
             raise TrustError(

@@ -1,0 +1,440 @@
+"""Victims and their attackers: a real server, a signing desk, real agents behind a hostile proxy.
+
+A `Scene` is one server with its ceremony held and its releases signed; it is shared by many attacks. A
+`Victim` is one enrolled device: the real agent, real slots, images as processes, over real HTTP, and its own
+proxy. The agent is stepped, not left to run, so that a test waits for what happens and for nothing else. `Loot` is what
+an attacker stole: it signs whatever its keys can sign.
+
+Every attack is judged by `Victim.resists`: nothing was armed or booted, and the slot that runs is, byte for
+byte, what it was. `Tally` counts; SKYLIFT_ATTACKS names a file to which the count is added.
+"""
+
+import base64
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from skylift.agent.board import _free_port, prepare
+from skylift.agent.boot.file import FileBoot
+from skylift.agent.config import Config
+from skylift.agent.disk import Disk
+from skylift.agent.journal import Journal, JournalFile
+from skylift.agent.run import Agent
+from skylift.cli.client import Client
+from skylift.core.errors import Unavailable
+from skylift.testkit.hostile import Proxy
+from skylift.testkit.image import build
+from skylift.testkit.server import Failed, Server
+from skylift.trust import files, keys
+from skylift.trust.ceremony import Desk, export_linux, hold
+from skylift.trust.desk import Proposal
+from skylift.trust.files import Root, TargetFile, Targets
+from skylift.trust.keys import KeySigner
+from skylift.trust.roles import DIRECTOR, IMAGE, target_path
+
+PRODUCT, HARDWARE = "sensor", "sensor-v2"
+OTHER_PRODUCT, OTHER_HARDWARE = "camera", "camera-v1"
+SIZE = 24 << 10  # of an image's payload
+Files = dict[tuple[str, str], bytes]  # (repo, file name) -> bytes
+TALLY = "SKYLIFT_ATTACKS"
+
+
+@dataclass
+class Tally:
+    """Attacks that were tried, and those that got something installed."""
+
+    tried: int = 0
+    installed: int = 0
+
+    def write(self) -> None:
+        """One line to the file that the environment names."""
+        if path := os.environ.get(TALLY):
+            with Path(path).open("a") as file:
+                file.write(json.dumps({"tried": self.tried, "installed": self.installed}) + "\n")
+
+
+class Scene:
+    """One server, one desk, these releases:
+
+    | release | for | security_version |
+    |---|---|---|
+    | sensor 1.0.0 (the factory's), 1.1.0 | sensor-v2 | 1 |
+    | sensor 0.9.0 | sensor-v2 | 0 |
+    | camera 5.0.0 | camera-v1 | 1 |
+    """
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.tally = Tally()
+        self.server = Server(home / "data")
+        self.server.start()
+        self.client = Client(self.server.url, (home / "data" / "admin.token").read_text().strip())
+        self.desk = Desk(home / "desk", None)
+        self._ceremony()
+        export_linux(self.desk, home / "roots")
+        self.images: dict[str, Path] = {}
+        self.releases: dict[str, str] = {}
+        for product, hardware, version, security in (
+            (PRODUCT, HARDWARE, "0.9.0", 0),
+            (PRODUCT, HARDWARE, "1.0.0", 1),
+            (PRODUCT, HARDWARE, "1.1.0", 1),
+            (OTHER_PRODUCT, OTHER_HARDWARE, "5.0.0", 1),
+        ):
+            self._release(product, hardware, version, security)
+        self._numbers = count(1)
+        self._live: list[str] = []
+
+    def _ceremony(self) -> None:
+        online = self.client.get("/api/trust/online-keys")
+        image, director = (keys.from_public_dict(name, online[name]) for name in (IMAGE, DIRECTOR))
+        made = hold(self.desk, (PRODUCT, OTHER_PRODUCT), image, director, datetime.now(UTC))
+        names = ("image_root", "director_root", "targets")
+        self.client.post(
+            "/api/trust/ceremony", {name: base64.b64encode(getattr(made, name)).decode() for name in names}
+        )
+
+    def _release(self, product: str, hardware: str, version: str, security: int) -> None:
+        image = self.images[version] = build(self.home / f"{version}.pyz", version, size=SIZE)
+        about = {"product": product, "version": version, "security_version": security}
+        made = self.client.post("/api/releases", about)["id"]
+        self.client.upload("/api/artifacts", image, lambda moved: None, release=made, device_type=hardware)
+        self.client.post(f"/api/releases/{made}:seal")
+        status = self.client.get("/api/trust")
+        known = {role["role"]: role["version"] for role in status["roles"] if role["repo"] == IMAGE}
+        public = self.desk.path / "public"
+        proposal = Proposal.read(
+            product,
+            self.client.raw(f"/api/trust/pending/{product}"),
+            self.client.raw(f"/image/{known[product]}.{product}.json") if product in known else None,
+            public / "image.root.json",
+            public / "image.targets.json",
+            datetime.now(UTC),
+        )
+        for signer in self.desk.signers(f"release-{product}", 3)[:2]:
+            self.client.post(f"/api/trust/pending/{product}/signatures", proposal.sign(signer))
+        self.releases[version] = made
+
+    def victim(self, hardware: str = HARDWARE, factory: str = "1.0.0", **settings: Any) -> "Victim":
+        """A device on its factory image, known to the server, with a proxy of its own."""
+        name = f"dev-{next(self._numbers)}"
+        made = Victim(self, name, hardware, factory, settings)
+        about = {"device_id": name, "device_type": hardware, "token": made.transport.token}
+        self.client.post("/api/devices", about)
+        return made
+
+    def order(self, victim: "Victim", version: str = "1.1.0") -> str:
+        """Deploy this release to this device, and to nobody else; what was deployed to it before ends."""
+        for deployment in victim.deployments:
+            found = self.client.get(f"/api/deployments/{deployment}")
+            if found["status"] in ("running", "paused", "scheduled"):
+                self.client.post(f"/api/deployments/{deployment}:abort")
+        body = {"release": self.releases[version], "target_devices": [victim.name]}
+        made: str = self.client.post("/api/deployments", body)["id"]
+        victim.deployments.append(made)
+        return made
+
+    def update_of(self, victim: "Victim") -> dict[str, Any]:
+        """What the server knows of the device's run through its newest deployment."""
+        found = self.client.get(f"/api/deployments/{victim.deployments[-1]}/devices")["items"]
+        update: dict[str, Any] = found[0]
+        return update
+
+    def loot(self, *release: int, product: str = PRODUCT) -> "Loot":
+        """All online keys, and these (0, 1, 2) of a product's release keys."""
+        folder = self.home / "data" / "keys"
+        online = [keys.load(folder / f"online-{repo}.pem", None) for repo in (IMAGE, DIRECTOR)]
+        holders = self.desk.signers(f"release-{product}", 3)
+        return Loot(self, online[0], online[1], [holders[number] for number in release], product)
+
+    def published(self) -> dict[str, int]:
+        """Role -> version, of the image repository."""
+        status = self.client.get("/api/trust")
+        return {role["role"]: role["version"] for role in status["roles"] if role["repo"] == IMAGE}
+
+    def file(self, name: str) -> bytes:
+        """A file of the image repository."""
+        return self.client.raw(f"/image/{name}")
+
+    def close(self) -> None:
+        self.tally.write()
+        self.server.stop()
+
+
+class Victim:
+    """One device with its power switch, stepped by hand."""
+
+    def __init__(
+        self, scene: Scene, name: str, hardware: str, factory: str, settings: Mapping[str, Any]
+    ) -> None:
+        self.scene = scene
+        self.name = name
+        self.proxy = Proxy(scene.server.url)
+        self.deployments: list[str] = []
+        self.log: list[str] = []
+        self.off_by = timedelta(0)  # the device's clock
+        home = scene.home / name
+        given: dict[str, Any] = {
+            "server": self.proxy.url,
+            "device_id": name,
+            "device_type": hardware,
+            "state_dir": home,
+            "roots": scene.home / "roots",
+            "factory_image": str(scene.images[factory]),
+            "factory_version": factory,
+            "health_passes": 1,
+            "health_interval_seconds": 0.02,
+            "health_deadline_seconds": 5.0,
+            "poll_seconds": 0.05,
+            "build_time": datetime(2026, 1, 1, tzinfo=UTC),
+        }
+        self.config = Config(**{**given, **settings})
+        self._disk = Disk()
+        self.boot, self.transport = prepare(self.config, self._disk)
+        self.file = JournalFile(self._disk, home / "journal.json")
+        self._agent: Agent | None = None
+        self.before = self.state()
+
+    def clock(self) -> datetime:
+        return datetime.now(UTC) + self.off_by
+
+    def step(self) -> float | None:
+        """One step of the agent; a boot first where none runs."""
+        if self._agent is None:
+            port = _free_port()
+            self.boot.boot(port)
+            self._agent = Agent(
+                self.config, self._disk, self.boot, self.transport, port, self.log.append, clock=self.clock
+            )
+        try:
+            rest = self._agent.step()
+        except Unavailable as e:
+            self.log.append(f"waiting: {e}")
+            return e.retry_after
+        if rest is None:
+            self.off()
+        return rest
+
+    def off(self) -> None:
+        self.boot.halt()
+        self._agent = None
+
+    def close(self) -> None:
+        self.off()
+        self.proxy.close()
+
+    def again(self) -> None:
+        """The power fails, and comes back."""
+        self.off()
+        self.boot = FileBoot(self._disk, self.config.state_dir / "slots", self.config.boot_attempts)
+
+    def forget(self) -> None:
+        """The order in hand is given up; what trust has seen stays."""
+        self.again()
+        (self.config.state_dir / "journal.json").unlink(missing_ok=True)
+
+    def until(self, condition: Callable[[], object], what: str, steps: int = 80, seconds: float = 60) -> None:
+        """Steps until the condition holds; `Failed` with the log when it does not come."""
+        end = time.monotonic() + seconds
+        for _ in range(steps):
+            if condition():
+                return
+            if time.monotonic() > end:
+                break
+            self.step()
+        raise Failed(f"{what} did not come; the log: {self.log[-12:]}")
+
+    # --- what is looked at -------------------------------------------------------------------------
+
+    @property
+    def journal(self) -> Journal:
+        return self.file.load()
+
+    @property
+    def version(self) -> str:
+        """The version of the image that is confirmed."""
+        slots = self.boot._load()[0]["image"]
+        return slots.slot(slots.confirmed).version
+
+    def state(self) -> tuple[Any, ...]:
+        """What must not change under attack: what is confirmed or tried, the bytes that run, the floor."""
+        kinds = self.boot._load()[0]
+        running = self.boot.path("image", kinds["image"].confirmed)
+        floor = self.config.state_dir / "floor.json"
+        return (
+            *((kind, state.confirmed, state.trial) for kind, state in kinds.items()),
+            hashlib.sha256(running.read_bytes()).hexdigest(),
+            floor.read_bytes() if floor.exists() else b"",
+        )
+
+    @property
+    def said(self) -> list[dict[str, Any]]:
+        """Reports that the server took."""
+        return [report for status, report in self.proxy.reports if status == 200]
+
+    @property
+    def last(self) -> dict[str, Any]:
+        return self.said[-1] if self.said else {}
+
+    @property
+    def waits(self) -> bool:
+        """Whether the last word of its log is that it waits for a better line."""
+        return bool(self.log) and self.log[-1].startswith("waiting:")
+
+    # --- the story of an attack --------------------------------------------------------------------
+
+    @contextmanager
+    def resists(self) -> Iterator[None]:
+        """What happens inside is one attack: nothing of the device may have changed after it."""
+        before = self.state()
+        self.scene.tally.tried += 1
+        try:
+            yield
+        finally:
+            touched = self.state() != before or bool(self.boot.facts("image").trial_tag)
+            self.scene.tally.installed += touched
+        assert not touched, f"it was let in: {self.state()}, the log: {self.log[-8:]}"
+
+    def refuses(self, *reasons: str) -> str:
+        """An attack on an order that waits: the device reports it as failed, for one of these reasons; the
+        sentence it reported."""
+        already = len(self.said)
+        with self.resists():
+            self.until(lambda: any(r["state"] == "failed" for r in self.said[already:]), "the refusal")
+        assert self.last["reason"] in reasons, self.last
+        known = self.scene.update_of(self)
+        assert (known["state"], known["reason"]) == ("failed", self.last["reason"]), known
+        return str(self.last["error_message"])
+
+    def holds_out(self, steps: int = 6) -> None:
+        """An attack that can only withhold: the device waits, and says nothing of a bad image."""
+        already = len(self.said)
+        with self.resists():
+            for _ in range(steps):
+                self.step()
+        assert not any(r["state"] == "failed" for r in self.said[already:]), self.last
+
+    def recovers(self, version: str = "1.1.0", order: bool = True) -> None:
+        """The attacker is gone: the honest update arrives."""
+        self.proxy.honest()
+        if order:
+            self.scene.order(self, version)
+        self.until(lambda: self.version == version and self.settled(), f"the honest update to {version}")
+        slots = self.boot._load()[0]["image"]
+        assert (
+            self.boot.path("image", slots.confirmed).read_bytes() == self.scene.images[version].read_bytes()
+        )
+        assert self.last["state"] == "complete", self.last
+
+    def settled(self) -> bool:
+        journal = self.journal
+        return journal.order is None and not journal.reports
+
+
+@dataclass
+class Loot:
+    """Stolen keys. Everything made here is signed with nothing else."""
+
+    scene: Scene
+    image: KeySigner
+    director: KeySigner
+    release: Sequence[KeySigner] = ()
+    product: str = PRODUCT
+    now: Callable[[], datetime] = field(default=lambda: datetime.now(UTC))
+
+    def evil(self, hardware: str = HARDWARE, product: str | None = None) -> tuple[TargetFile, bytes]:
+        """An image nobody released, and its bytes."""
+        product = product or self.product
+        body = build(self.scene.home / "evil.pyz", "6.6.6", size=SIZE).read_bytes()
+        custom = {"version": "6.6.6", "hardware": [hardware], "security_version": 9, "kind": "image"}
+        path = target_path(product, "6.6.6", hardware)
+        return files.target(path, len(body), hashlib.sha256(body).hexdigest(), custom), body
+
+    def role(self, *more: TargetFile, signers: Sequence[KeySigner] | None = None) -> tuple[int, bytes]:
+        """The product's next role: what is published, and these. (Version, bytes)."""
+        known = self.scene.published()[self.product]
+        published = files.read("role", self.scene.file(f"{known}.{self.product}.json"), Targets).signed
+        images = {**published.targets, **{image.path: image for image in more}}
+        made = files.product_role(known + 1, self.product, images, self.now())
+        return known + 1, files.sign(made, self.release if signers is None else signers)
+
+    def released(self, version: str, product: str | None = None) -> TargetFile:
+        """An image that was released honestly, as the image repository describes it."""
+        product = product or self.product
+        known = self.scene.published()[product]
+        targets = files.read("role", self.scene.file(f"{known}.{product}.json"), Targets).signed.targets
+        return next(image for path, image in targets.items() if path.split("/")[1] == version)
+
+    def order(
+        self,
+        victim: Victim,
+        *images: TargetFile,
+        version: int = 1000,
+        signer: KeySigner | None = None,
+        **more: Any,
+    ) -> Files:
+        """A director's repository for this device. `more` goes into the order's own words."""
+        ordered = {}
+        for image in images:
+            told = {
+                "image": image.unrecognized_fields["custom"],
+                "device_id": victim.name,
+                "deployment": victim.deployments[-1],
+                "attempt": 1,
+                "mandatory": True,
+                **more,
+            }
+            ordered[image.path] = files.target(image.path, image.length, image.hashes["sha256"], told)
+        return self.directed(files.order(version, victim.name, ordered, self.now()), victim.name, signer)
+
+    def directed(self, order: Targets, device_id: str, signer: KeySigner | None = None) -> Files:
+        """The rest of a director's repository around these targets."""
+        by, version = [signer or self.director], order.version
+        now = self.now()
+        snapshot = files.sign(files.snapshot(DIRECTOR, version, {"targets": version}, now, device_id), by)
+        stamp = files.timestamp(DIRECTOR, version, version, snapshot, now, device_id)
+        return {
+            (DIRECTOR, f"{version}.targets.json"): files.sign(order, by),
+            (DIRECTOR, f"{version}.snapshot.json"): snapshot,
+            (DIRECTOR, "timestamp.json"): files.sign(stamp, by),
+        }
+
+    def repository(
+        self,
+        roles: Mapping[str, tuple[int, bytes]],
+        version: int = 1000,
+        signer: KeySigner | None = None,
+        extra: Mapping[str, int] | None = None,
+    ) -> Files:
+        """An image repository that lists these roles beside the published ones."""
+        by, now = [signer or self.image], self.now()
+        offline = {
+            role: number
+            for role, number in self.scene.published().items()
+            if role not in ("root", "snapshot", "timestamp")
+        }
+        listed = offline | {role: number for role, (number, _) in roles.items()} | dict(extra or {})
+        snapshot = files.sign(files.snapshot(IMAGE, version, listed, now), by)
+        stamp = files.timestamp(IMAGE, version, version, snapshot, now)
+        made = {(IMAGE, f"{number}.{role}.json"): body for role, (number, body) in roles.items()}
+        made[IMAGE, f"{version}.snapshot.json"] = snapshot
+        made[IMAGE, "timestamp.json"] = files.sign(stamp, by)
+        return made
+
+    def root(self, repo: str, holders: Sequence[KeySigner], version: int = 2, **online: KeySigner) -> Files:
+        """A next root that these of its three holders signed; `online` replaces keys by role."""
+        body = (self.scene.home / "roots" / f"{repo}.root.json").read_bytes()
+        known = files.read("root", body, Root).signed
+        by_role = {
+            role: [online[role].public_key] if role in online else [known.keys[k] for k in found.keyids]
+            for role, found in known.roles.items()
+        }
+        made = files.root(version, by_role, repo, self.now())
+        return {(repo, f"{version}.root.json"): files.sign(made, holders)}

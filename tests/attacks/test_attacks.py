@@ -1,0 +1,464 @@
+"""Attackers by name, over real HTTP, against the real agent: nothing is installed, the slot that runs stays
+as it is, the device says why where it can, and takes the honest update when the attacker is gone.
+
+The attacker owns the line in every test; what else he owns is said there.
+"""
+
+import json
+import threading
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from skylift.agent import transport
+from skylift.firmware.delta import make
+from skylift.testkit import hostile
+from skylift.testkit.hostile import Answer
+from skylift.testkit.victims import (
+    OTHER_PRODUCT,
+    PRODUCT,
+    Loot,
+    Scene,
+    Victim,
+)
+from skylift.trust import files, keys
+from skylift.trust.ceremony import product_keys
+from skylift.trust.roles import DIRECTOR, IMAGE
+
+from .conftest import MakeVictim
+
+SIGNATURE, HASH, EXPIRED = "signature_invalid", "hash_mismatch", "metadata_expired"
+ROLLBACK, HARDWARE_ERROR = "metadata_rollback", "wrong_hardware"
+BLOB = "^/api/blobs/"
+CHECK = "^/api/updates/check"
+
+
+def no_delta(victim: Victim) -> None:
+    victim.proxy.lie(CHECK, hostile.said(delta=None))
+
+
+def ordered(victim: Victim, loot: Loot, *images: files.TargetFile, **more: object) -> None:
+    victim.proxy.files(victim.name, loot.order(victim, *images, **more))  # type: ignore[arg-type]
+
+
+def looked(victim: Victim) -> dict[str, Answer]:
+    """What passes when this device looks, and is kept from installing anything."""
+    victim.proxy.lie(BLOB, hostile.withheld(503))
+    already = len(victim.log)
+    victim.until(lambda: victim.waits and len(victim.log) > already, "the look")
+    seen = dict(victim.proxy.recorded)
+    victim.proxy.honest()
+    return seen
+
+
+# --- code ---------------------------------------------------------------------------------------------
+
+
+def test_arbitrary_software(scene: Scene, victim: Victim) -> None:
+    """Other bytes where the image should be, of the same length."""
+    no_delta(victim)
+    _, evil = scene.loot().evil()
+    victim.proxy.lie(BLOB, hostile.changed(lambda body: (evil * 2)[: len(body)]))
+    victim.refuses(HASH)
+    victim.recovers()
+
+
+def test_one_stolen_release_key_with_all_online_keys(scene: Scene, victim: Victim) -> None:
+    loot = scene.loot(0)
+    image, body = loot.evil()
+    number, role = loot.role(image)
+    ordered(victim, loot, image)
+    victim.proxy.files(victim.name, loot.repository({PRODUCT: (number, role)}))
+    victim.proxy.lie(BLOB, hostile.instead(body))
+    victim.refuses(SIGNATURE)
+
+
+def test_a_revoked_key(scene: Scene, victim: Victim) -> None:
+    """Two release keys are stolen; the holders of the targets keys replace all three. (The server's part is
+    played here by its own keys: no other test of this server should live with other release keys.)"""
+    stolen, online = scene.loot(0, 1), scene.loot()
+    fresh = [keys.generate() for _ in range(3)]
+    known = files.read("targets", scene.file(f"{scene.published()['targets']}.targets.json"), files.Targets)
+    holders = product_keys(known.signed) | {PRODUCT: [key.public_key for key in fresh]}
+    made = files.delegations(known.signed.version + 1, holders, datetime.now(UTC))
+    targets = files.sign(made, scene.desk.signers("targets", 3)[:2])
+    renewed = stolen.role(signers=fresh[:2])
+    after = online.repository({"targets": (made.version, targets), PRODUCT: renewed})
+    image, body = stolen.evil()
+    evil = stolen.role(image)
+    victim.proxy.lie(BLOB, hostile.instead(body))
+    with victim.resists():
+        ordered(victim, online, image)
+        victim.proxy.files(victim.name, after)
+        victim.proxy.files(victim.name, {(IMAGE, f"{evil[0]}.{PRODUCT}.json"): evil[1]})
+        victim.until(lambda: victim.last.get("state") == "failed", "the refusal")
+    assert victim.last["reason"] == SIGNATURE
+    victim.proxy.honest()
+    scene.order(victim)
+    victim.proxy.files(victim.name, after)
+    ordered(victim, online, online.released("1.1.0"), version=1001)
+    victim.until(lambda: victim.version == "1.1.0", "what the fresh keys vouch for")
+
+
+# --- time that never ends -----------------------------------------------------------------------------
+
+
+def test_endless_data(scene: Scene, make_victim: MakeVictim) -> None:
+    victim = make_victim()
+    for file in ("timestamp.json", "2.root.json", "targets.json"):
+        scene.order(victim)
+        whole = b"HTTP/1.1 200 OK\r\n\r\n"
+        victim.proxy.lie(f"/director/.*{file}$", hostile.endless_raw(whole, b" " * 65536))
+        sent = victim.proxy.sent
+        victim.refuses(SIGNATURE)
+        assert victim.proxy.sent - sent < 8 << 20, "the line is closed, not drained"
+        victim.proxy.honest()
+    scene.order(victim)
+    no_delta(victim)
+    victim.proxy.lie(BLOB, hostile.endless(b"\0" * 65536, before=False))
+    victim.refuses(HASH)
+    victim.recovers()
+
+
+def test_slow_retrieval(victim: Victim, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A byte now and then never runs into a socket's timeout: the rate and the deadline do."""
+    monkeypatch.setattr(transport, "ANSWER_S", 0.3)
+    monkeypatch.setattr(transport, "SLOW_WINDOW_S", 0.2)
+    for path, head in ((CHECK, True), ("timestamp.json", True), ("timestamp.json", False)):
+        victim.proxy.lie(path, hostile.trickled(victim.proxy, 0.05, head))
+        victim.holds_out(2)
+        assert "within 0.3 s" in victim.log[-1]
+        victim.proxy.honest()
+    flood = b"HTTP/1.1 100 Continue\r\n\r\n"
+    for piece in (flood, b"X-More: and more\r\n", b"1"):
+        victim.proxy.lie(
+            "timestamp.json", hostile.endless_raw(b"" if piece == flood else b"HTTP/1.1 200 OK\r\n", piece)
+        )
+        victim.holds_out(2)
+        assert victim.waits
+        victim.proxy.honest()
+    no_delta(victim)
+    victim.proxy.lie(BLOB, hostile.trickled(victim.proxy, 0.05))
+    victim.holds_out(3)
+    assert "too slow" in victim.log[-1]
+    victim.recovers(order=False)
+
+
+# --- old things ---------------------------------------------------------------------------------------
+
+
+def test_metadata_rollback(scene: Scene, victim: Victim) -> None:
+    """An order that was true once, after a newer one was seen."""
+    old = looked(victim)
+    victim.forget()
+    scene.order(victim, "0.9.0")
+    looked(victim)
+    victim.forget()
+    scene.order(victim)
+    victim.proxy.lie("^/director/", hostile.replayed(old))
+    victim.refuses(ROLLBACK)
+    victim.recovers()
+
+
+def test_image_rollback(scene: Scene, make_victim: MakeVictim) -> None:
+    """An older image with known holes: released, signed, and below the floor that 1.1.0 raised."""
+    victim = make_victim()
+    victim.recovers()
+    scene.order(victim, "1.0.0")
+    loot = scene.loot()
+    ordered(victim, loot, loot.released("0.9.0"))
+    victim.refuses("below_security_floor")
+
+
+def test_freeze(scene: Scene, victim: Victim) -> None:
+    """What was true yesterday, for ever: seen within a day."""
+    old = looked(victim)
+    victim.forget()
+    victim.off_by = timedelta(hours=25)
+    victim.proxy.lie("^/(director|image)/", hostile.replayed(old))
+    victim.refuses(EXPIRED)
+    victim.off_by = timedelta(0)
+    victim.recovers()
+
+
+def test_replay_of_an_old_repository(scene: Scene, make_victim: MakeVictim) -> None:
+    """Everything as it was before an update, director and image repository together."""
+    victim = make_victim()
+    scene.order(victim, "1.0.0")
+    scene.order(victim)
+    old = looked(victim)
+    victim.recovers()
+    scene.order(victim, "1.0.0")
+    looked(victim)
+    victim.forget()
+    scene.order(victim, "1.0.0")
+    victim.proxy.lie("^/(director|image)/", hostile.replayed(old))
+    victim.refuses(ROLLBACK)
+    victim.recovers("1.0.0")
+
+
+# --- things that do not belong together ---------------------------------------------------------------
+
+
+def test_mix_and_match(scene: Scene, victim: Victim) -> None:
+    """A snapshot of another time, and a role that the snapshot does not mean."""
+    known = scene.published()["snapshot"]
+    old = scene.file(f"{known - 1}.snapshot.json")
+    victim.proxy.lie(f"/image/{known}.snapshot.json$", hostile.instead(old))
+    victim.refuses(SIGNATURE)
+    scene.order(victim)
+    victim.proxy.honest()
+    role = scene.published()[PRODUCT]
+    before = scene.file(f"{role - 1}.{PRODUCT}.json")
+    victim.proxy.lie(f"/image/{role}.{PRODUCT}.json$", hostile.instead(before))
+    victim.refuses(ROLLBACK)
+    victim.recovers()
+
+
+def test_cross_device_replay(scene: Scene, make_victim: MakeVictim) -> None:
+    mine, other = make_victim(), make_victim()
+    for each in (mine, other):
+        scene.order(each)
+    stolen = {
+        path.replace(other.name, mine.name): answer
+        for path, answer in looked(other).items()
+        if path.startswith("/director/")
+    }
+    mine.proxy.lie("^/director/", hostile.replayed(stolen))
+    assert other.name in mine.refuses(SIGNATURE)
+    mine.recovers()
+
+
+def test_wrong_hardware(scene: Scene, victim: Victim) -> None:
+    loot = scene.loot(product=OTHER_PRODUCT)
+    ordered(victim, loot, loot.released("5.0.0"))
+    victim.refuses(HARDWARE_ERROR)
+
+
+def test_fast_forward_and_recovery_from_it(scene: Scene, victim: Victim) -> None:
+    """The stolen online key says that it is 2090, and version a million. A new root (2 of 3) undoes it."""
+    loot = scene.loot()
+    far = replace(loot, now=lambda: datetime(2090, 1, 1, tzinfo=UTC))
+    with victim.resists():
+        victim.proxy.files(victim.name, far.order(victim, version=1_000_000))
+        victim.step()
+    victim.proxy.honest()
+    victim.refuses(EXPIRED, ROLLBACK)
+    scene.order(victim)
+    fresh = keys.generate()
+    holders = scene.desk.signers("root", 3)
+    roles = dict.fromkeys(("targets", "snapshot", "timestamp"), fresh)
+    victim.proxy.files(victim.name, loot.root(DIRECTOR, holders[:2], **roles))
+    victim.proxy.files(victim.name, loot.order(victim, loot.released("1.1.0"), version=1, signer=fresh))
+    victim.until(lambda: victim.version == "1.1.0", "the update after the new root")
+
+
+# --- deltas -------------------------------------------------------------------------------------------
+
+
+def patches(scene: Scene) -> dict[str, bytes]:
+    old, new, evil = (scene.images[v].read_bytes() for v in ("1.0.0", "1.1.0", "0.9.0"))
+    good = make(old, new)
+    middle = len(good) // 2
+    return {
+        "tampered": good[:middle] + bytes([good[middle] ^ 255]) + good[middle + 1 :],
+        "truncated": good[:middle],
+        "oversized": good + b"\0" * 5000,
+        "of another image": make(old, evil),
+        "bomb": make(old, old + b"\0" * (64 << 20)),
+        "empty": b"\0",
+    }
+
+
+def test_tampered_truncated_oversized_and_bomb_deltas(scene: Scene, make_victim: MakeVictim) -> None:
+    """A delta is trusted for nothing: a bad one costs its bytes, and the full image comes instead."""
+    base = scene.images["1.0.0"].read_bytes()
+    for name, patch in patches(scene).items():
+        victim = make_victim()
+        scene.order(victim)
+        hint = {"url": "/api/blobs/" + "d" * 64, "sha256": "d" * 64, "size": len(patch)}
+        hint["base_sha256"] = files.sha256(base).hexdigest()
+        victim.proxy.lie(CHECK, hostile.said(delta=hint))
+        victim.proxy.lie("d" * 64, hostile.instead(patch))
+        with victim.resists():
+            victim.proxy.lie(f"{BLOB}(?!dddd)", hostile.withheld(503))
+            victim.until(lambda v=victim: v.waits, f"the {name} delta")  # type: ignore[misc]
+        assert any(asked.where.endswith("d" * 64) for asked in victim.proxy.asked), name
+        victim.recovers(order=False)
+        assert not victim.last.get("reason"), name
+
+
+# --- metadata that is too much ------------------------------------------------------------------------
+
+
+def bombs() -> dict[str, bytes]:
+    deep = b'{"signatures":[],"signed":' + b'{"a":' * 3000 + b"1" + b"}" * 3001
+    key = {"keytype": "ecdsa", "scheme": "ecdsa-sha2-nistp256", "keyval": {"public": "x"}}
+    role = {"keyids": [f"{n:064x}" for n in range(3)], "threshold": 2}
+    many: dict[str, object] = {
+        "signatures": {"signatures": [{"keyid": f"{n:064x}", "sig": "30"} for n in range(500)], "signed": {}},
+        "keys": {"signatures": [], "signed": {"keys": {f"{n:064x}": key for n in range(200)}}},
+        "key ids": {"signatures": [], "signed": {"roles": {"root": {**role, "keyids": ["ab"] * 500}}}},
+        "delegations": {
+            "signatures": [],
+            "signed": {"delegations": {"keys": {}, "roles": [{**role, "name": f"r{n}"} for n in range(600)]}},
+        },
+        "a number": {"signatures": [], "signed": {"version": 10**300}},
+    }
+    made = {name: json.dumps(body, separators=(",", ":")).encode() for name, body in many.items()}
+    return made | {
+        "size": b" " * (600 << 10),
+        "depth": deep,
+        "brackets": b"[" * 15000,
+        "a fraction": b'{"signatures":[],"signed":{"version":1.5}}',
+        "twice": b'{"signatures":[],"signed":{"version":1,"version":2}}',
+        "not ASCII": '{"signatures":[],"signed":{"device_id":"dev-\u0430"}}'.encode(),
+        "escaped": b'{"signatures":[],"signed":{"device_id":"dev-\\u0430"}}',
+        "compressed": b"\x1f\x8b" + b"\0" * 100,
+    }
+
+
+def test_metadata_bombs(scene: Scene, make_victim: MakeVictim) -> None:
+    """Size, depth, number of keys, signatures, delegations: refused before anything is verified."""
+    victim = make_victim()
+    for number, (name, bomb) in enumerate(bombs().items()):
+        scene.order(victim)
+        file = ("/director/.*timestamp.json$", "/image/timestamp.json$")[number % 2]
+        victim.proxy.lie(file, hostile.instead(bomb))
+        assert victim.refuses(SIGNATURE), name
+        victim.proxy.honest()
+    victim.recovers()
+
+
+# --- names --------------------------------------------------------------------------------------------
+
+TRICKS = (
+    "../../etc/passwd",
+    "/etc/passwd",
+    "sensor/../camera/5.0.0/camera-v1",
+    "sensor/1.1.0/sensor-v2/",
+    "sensor//1.1.0",
+    "a" * 3000,
+)
+LOOK_ALIKES = (
+    "sens\u043er/1.1.0/sensor-v2",
+    "sensor/1.1.0/sensor\u2010v2",
+    "\uff53ensor/1.1.0/sensor-v2",
+    "sensor/1.1.0/sensor-v2\u200b",
+)
+
+
+def renamed(loot: Loot, path: str) -> files.TargetFile:
+    known = loot.released("1.1.0")
+    return files.target(path, known.length, known.hashes["sha256"], known.unrecognized_fields["custom"])
+
+
+def test_path_tricks_in_target_names(scene: Scene, make_victim: MakeVictim) -> None:
+    """The director's key is stolen; no path but one that release keys vouch for leads anywhere."""
+    victim, loot = make_victim(), scene.loot()
+    before = set(scene.home.iterdir())
+    for number, path in enumerate(TRICKS):
+        scene.order(victim)
+        ordered(victim, loot, renamed(loot, path), version=1000 + number)
+        victim.refuses(SIGNATURE)
+        victim.proxy.honest()
+    assert set(scene.home.iterdir()) == before, "nothing was written elsewhere"
+
+
+def test_unicode_look_alikes(scene: Scene, make_victim: MakeVictim) -> None:
+    """A name that reads the same and is another: not even spelled in our files, whoever signs."""
+    victim, loot = make_victim(), scene.loot()
+    for number, path in enumerate(LOOK_ALIKES):
+        scene.order(victim)
+        order = files.order(1000 + number, victim.name, {path: renamed(loot, path)}, loot.now())
+        raw = files.Metadata(order)
+        raw.sign(loot.director)
+        forged = loot.order(victim, loot.released("1.1.0"), version=1000 + number)
+        forged[DIRECTOR, f"{1000 + number}.targets.json"] = raw.to_bytes()
+        victim.proxy.files(victim.name, forged)
+        victim.refuses(SIGNATURE)
+        victim.proxy.honest()
+
+
+# --- clocks -------------------------------------------------------------------------------------------
+
+
+def test_a_clock_set_to_1970(scene: Scene, victim: Victim) -> None:
+    """The newest time that was signed counts: old files do not become young again, honest ones work."""
+    old = looked(victim)
+    victim.forget()
+    victim.off_by = datetime(1970, 1, 2, tzinfo=UTC) - datetime.now(UTC)
+    ahead = replace(scene.loot(), now=lambda: datetime.now(UTC) + timedelta(days=3))
+    with victim.resists():
+        victim.proxy.files(victim.name, ahead.order(victim, version=900))  # a signed time, three days on
+        victim.step()
+    victim.proxy.honest()
+    (victim.config.state_dir / "trust" / DIRECTOR / "timestamp.json").unlink(missing_ok=True)
+    (victim.config.state_dir / "trust" / DIRECTOR / "snapshot.json").unlink(missing_ok=True)
+    victim.proxy.lie("^/(director|image)/", hostile.replayed(old))
+    victim.refuses(EXPIRED)
+
+
+def test_a_clock_at_1970_takes_honest_updates(victim: Victim) -> None:
+    victim.off_by = datetime(1970, 1, 2, tzinfo=UTC) - datetime.now(UTC)
+    victim.recovers(order=False)
+
+
+def test_a_clock_set_to_2100(victim: Victim) -> None:
+    """Everything has expired; and when the clock is right again, so is everything else."""
+    victim.off_by = datetime(2100, 1, 1, tzinfo=UTC) - datetime.now(UTC)
+    victim.refuses(EXPIRED)
+    victim.off_by -= victim.off_by
+    victim.recovers()
+
+
+# --- the line -----------------------------------------------------------------------------------------
+
+
+def test_a_proxy_that_strips_reorders_and_duplicates(scene: Scene, make_victim: MakeVictim) -> None:
+    """Headers go, files are swapped, answers come twice: what cannot be used is waited out or refused, and
+    what is still whole is installed as what it is."""
+    victim = make_victim()
+    scene.order(victim)
+    victim.proxy.lie(
+        "^/", hostile.stripped("Content-Length", "Content-Type", "ETag", "Retry-After", "Accept-Ranges")
+    )
+    victim.until(lambda: victim.version == "1.1.0" and victim.settled(), "an update without headers")
+    swapped = make_victim()
+    scene.order(swapped)
+    swap = lambda path: path.replace("targets.json", "snapshot.json")  # noqa: E731
+    swapped.proxy.lie("/director/.*targets.json", hostile.swapped(swapped.proxy, swap))
+    swapped.refuses(SIGNATURE)
+    swapped.recovers()
+    twice = make_victim()
+    scene.order(twice)
+    twice.proxy.lie("^/", hostile.doubled())
+    twice.until(
+        lambda: twice.version == "1.1.0" and twice.settled(), "an update in which everything comes twice", 200
+    )
+
+
+def test_a_withheld_file_is_no_verdict(victim: Victim) -> None:
+    for file in ("timestamp.json", "snapshot.json", "targets.json"):
+        for status in (404, 500, 301):
+            victim.proxy.lie(f"/(director|image)/.*{file}", hostile.withheld(status))
+            victim.holds_out(2)
+            victim.proxy.honest()
+    victim.recovers(order=False)
+
+
+def test_a_delayed_answer_is_the_same_answer(victim: Victim) -> None:
+    until = threading.Event()
+    victim.proxy.lie("^/image/timestamp.json", hostile.delayed(until, 0.2))
+    victim.recovers(order=False)
+
+
+@pytest.mark.parametrize("keep", [0, 40, 400])
+def test_truncated_metadata(victim: Victim, keep: int) -> None:
+    """Cut off, it is waited for; cut off and called whole, it is refused."""
+    victim.proxy.lie("timestamp.json", hostile.truncated(keep))
+    victim.holds_out(2)
+    victim.proxy.honest()
+    victim.proxy.lie("timestamp.json", hostile.shortened(keep))
+    victim.refuses(SIGNATURE)
