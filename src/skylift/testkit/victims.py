@@ -2,8 +2,8 @@
 
 A `Scene` is one server with its ceremony held and its releases signed; it is shared by many attacks. A
 `Victim` is one enrolled device: the real agent, real slots, images as processes, over real HTTP, and its own
-proxy. The agent is stepped, not left to run, so that a test waits for what happens and for nothing else. `Loot` is what
-an attacker stole: it signs whatever its keys can sign.
+proxy. The agent is stepped, not left to run, so that a test waits for what happens and for nothing else.
+`Loot` is what an attacker stole: it signs whatever its keys can sign.
 
 Every attack is judged by `Victim.resists`: nothing was armed or booted, and the slot that runs is, byte for
 byte, what it was. `Tally` counts; SKYLIFT_ATTACKS names a file to which the count is added.
