@@ -119,3 +119,8 @@ def test_what_most_polls_do_not_need_is_not_loaded() -> None:
         "pydantic",
     }
     assert heavy.isdisjoint(loaded)
+
+
+def test_a_product_is_a_name(tmp_path: Path) -> None:
+    assert parse(GOOD | {"product": "sensor"}, tmp_path).product == "sensor"
+    assert refused(tmp_path, product="no such/name") == "product"

@@ -8,6 +8,7 @@ real server; what it returns is an `Answer`, or an `Answer` whose bytes go onto 
 import http.client
 import json
 import re
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -56,6 +57,15 @@ class Answer:
 Lie = Callable[[Asked, Callable[[], Answer]], Answer]
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A device that hangs up in the middle is what a hostile server is for."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)
+
+
 class Proxy:
     """Listens from the moment it is made until `close`. Honest where no lie fits."""
 
@@ -67,8 +77,7 @@ class Proxy:
         self.reports: list[tuple[int, dict[str, Any]]] = []  # (what the server said to it, report)
         self.sent = 0
         self.ended = threading.Event()  # nothing trickles on after it
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), _handler(self))
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         serve = {"poll_interval": 0.02}
         threading.Thread(target=self._server.serve_forever, kwargs=serve, daemon=True).start()
