@@ -13,6 +13,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from copy import deepcopy
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -110,7 +111,7 @@ def _as_json(body: bytes, chance: random.Random) -> bytes:
         if not places:
             break
         holder, key = chance.choice(places)
-        odd = chance.choice(ODD)
+        odd = deepcopy(chance.choice(ODD))  # else the next mutant would begin with this one
         match chance.randrange(5):
             case 0:
                 del holder[key]
