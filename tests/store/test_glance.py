@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy.engine import make_url
 
 from skylift.store import devices
 from skylift.store.db import Database
-from skylift.store.glance import Glance, Missed, glances
+from skylift.store.glance import AT_ONCE, Glance, Missed, PostgresGlances, glances
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
 
@@ -125,5 +126,36 @@ def test_a_lost_connection_is_made_anew(database: Database, database_url: str) -
             assert await eyes.find("hash-0") is not None
         finally:
             eyes.close()
+
+    asyncio.run(ask())
+
+
+def test_two_answers_in_one_turn_leave_nobody_waiting() -> None:
+    """Both carriers end in one turn of the loop, and those whom they have just told ask again at once."""
+
+    async def ask() -> None:
+        eyes = PostgresGlances(make_url("postgresql://nobody@127.0.0.1:1/none"))
+        gates: list[asyncio.Future[list[Any]]] = []
+
+        async def held(hashes: list[str]) -> list[Any]:
+            if len(gates) == AT_ONCE:
+                return []
+            gates.append(asyncio.get_running_loop().create_future())
+            return await gates[-1]
+
+        eyes._fetch = held  # type: ignore[method-assign]  # when answers come is what is tested
+
+        async def twice(name: str) -> None:
+            await eyes.find(name)
+            await asyncio.wait_for(eyes.find(name), 5.0)
+
+        asking = []
+        for number in range(AT_ONCE):
+            asking.append(asyncio.create_task(twice(f"device {number}")))
+            while len(gates) <= number:
+                await asyncio.sleep(0)
+        for gate in gates:
+            gate.set_result([])
+        await asyncio.gather(*asking)
 
     asyncio.run(ask())

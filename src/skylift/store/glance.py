@@ -12,7 +12,7 @@ import asyncio
 import json
 import sqlite3
 from abc import ABC, abstractmethod
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import asyncpg
 from sqlalchemy.engine import URL
@@ -136,20 +136,27 @@ class PostgresGlances(Glances):
         if len(self._under_way) < AT_ONCE:
             task = loop.create_task(self._carry())
             self._under_way.add(task)
-            task.add_done_callback(self._under_way.discard)
 
     async def _carry(self) -> None:
-        while self._asked:
-            batch = self._batch()
-            try:
-                rows = await asyncio.wait_for(self._fetch(list(batch)), ANSWER_S)
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as e:
-                _fail(batch, Missed(str(e)))
-            except BaseException as e:
-                _fail(batch, Missed(type(e).__name__))  # nobody waits for ever, whatever happened here
-                raise
-            else:
-                _tell(batch, rows)
+        try:
+            while self._asked:
+                await self._ask(self._batch())
+        finally:
+            # Here, not in a callback of the task's: that would run a turn later, and whoever asked in between
+            # would count on a task that has ended.
+            self._under_way.discard(cast("asyncio.Task[None]", asyncio.current_task()))
+
+    async def _ask(self, batch: Asked) -> None:
+        try:
+            rows = await asyncio.wait_for(self._fetch(list(batch)), ANSWER_S)
+        except Exception as e:  # noqa: BLE001 - whatever it is, the long way will meet it, and say it
+            _fail(batch, Missed(str(e) or type(e).__name__))
+        except BaseException as e:
+            _fail(batch, Missed(type(e).__name__))  # nobody waits for ever, whatever happened here
+            _fail(self._batch(), Missed(type(e).__name__))
+            raise
+        else:
+            _tell(batch, rows)
 
     async def _fetch(self, hashes: list[str]) -> list[Any]:
         connection = self._idle.pop() if self._idle else await asyncpg.connect(**self._where)
