@@ -198,3 +198,42 @@ def test_what_most_devices_run_is_made_first(lab: Lab) -> None:
     with lab.database.read() as conn:
         first, *_ = module._pairs(conn, made[2])
     assert first[2] == "1"
+
+
+def skipped(lab: Lab) -> set[str]:
+    from skylift.store import tables
+
+    with lab.database.read() as conn:
+        said = [row.data for row in conn.execute(tables.events.select()) if row.kind == "delta"]
+    return {event["skipped"] for event in said}
+
+
+def test_an_image_that_is_damaged_in_the_store_gets_no_delta(lab: Lab) -> None:
+    old, new = publish_all(lab, 2)
+    with lab.database.read() as conn:
+        image = releases.full_artifact(conn, old, HARDWARE)
+        assert image is not None
+    lab.blobs.path(image.sha256).write_bytes(firmware(7))
+    maker(lab)({"release": new})
+    assert deltas(lab) == {}
+    assert skipped(lab) == {"a stored image is not what its digest says"}
+
+
+def test_an_encoder_that_dies_takes_nobody_with_it(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it does when a mapped image is cut short under it: a bus error ends the process that reads it."""
+    import sys
+
+    from skylift.firmware import apart
+
+    dies = lab.blobs.scratch / "dies"
+    dies.write_text("#!/bin/sh\nkill -BUS $$\n")
+    dies.chmod(0o755)
+    _, new = publish_all(lab, 2)
+    with monkeypatch.context() as patched:
+        patched.setattr(apart.sys, "executable", str(dies))
+        maker(lab)({"release": new})
+    assert sys.executable != str(dies)
+    assert deltas(lab) == {}
+    assert skipped(lab) == {"the encoder was ended by SIGBUS"}
+    maker(lab)({"release": new})
+    assert set(deltas(lab)) == {("0", "1"), ("1", "0")}

@@ -17,8 +17,8 @@ from typing import Any
 from skylift.core.deltas import MAX_RATIO, Pair, in_order, surely_worth_it, worth_it
 from skylift.core.ids import mint
 from skylift.engine.blobs import Blobs, put_file
-from skylift.firmware import native
-from skylift.firmware.delta import DeltaError, create_delta
+from skylift.firmware import apart, native
+from skylift.firmware.delta import DeltaError
 from skylift.store import devices, events, releases
 from skylift.store.db import Connection, Database
 
@@ -58,7 +58,9 @@ class DeltaMaker:
         ):
             path = Path(folder) / "delta"
             try:
-                made = create_delta(before, after, path, max_ratio=1)
+                made = apart.create(before, after, path)
+                if made is not None:
+                    _intact(made, old.sha256, new.sha256)
             except DeltaError as wrong:
                 self._say(new, {"base_version": old_version, "skipped": str(wrong)})
                 return
@@ -90,7 +92,7 @@ class DeltaMaker:
             base_version=old_version,
             sha256=sha256,
             size=made["patch_size"],
-            facts={"savings_percent": made["savings_percent"]},
+            facts={"savings_percent": made["savings_percent"], "memory": made["memory"]},
             created_at=now,
         )
 
@@ -119,6 +121,12 @@ def _pairs(conn: Connection, release_id: str) -> list[tuple[Any, Any, str]]:
                     found[pair] = (old, new, old_release.version)
     running = devices.by_version(conn, {pair.device_type for pair in found})
     return [found[pair] for pair in in_order(found, running)]
+
+
+def _intact(made: dict[str, Any], old_sha256: str, new_sha256: str) -> None:
+    """Raises `DeltaError` when the images read were not the ones the store promised."""
+    if (made["old_version_hash"], made["new_version_hash"]) != (old_sha256, new_sha256):
+        raise DeltaError("a stored image is not what its digest says")
 
 
 def _compressed(image: Path) -> int:
