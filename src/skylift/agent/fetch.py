@@ -69,6 +69,8 @@ class Fetcher:
         base = self._boot.slot(order.kind, running)
         if delta is None or delta.get("base_sha256") != base.sha256 or not base.sha256:
             return journal
+        if _memory(delta) > self._config.delta_memory_bytes:
+            return self._note(journal, f"delta not used: it takes {delta['memory']} bytes of memory")
         self._room(order.length)
         try:
             patch, journal = self._patch(journal, order, delta)
@@ -158,6 +160,12 @@ class Fetcher:
         free = shutil.disk_usage(self._config.state_dir).free
         if free < needed + SPARE:
             raise TrustError(Reason.NO_SPACE, f"{needed + SPARE} bytes are needed, {free} are free")
+
+
+def _memory(delta: dict[str, Any]) -> int:
+    """What applying it takes, as far as the server says; the patch's own header decides."""
+    told = delta.get("memory")
+    return told if isinstance(told, int) else 0
 
 
 def _no_space(error: OSError) -> TrustError:

@@ -32,6 +32,7 @@ _DELTA = {
         "sha256": _DIGEST,
         "size": {"type": "integer"},
         "base_sha256": _DIGEST,
+        "memory": {"type": "integer", "description": "bytes that applying it takes at most"},
     },
 }
 _CHECK = {

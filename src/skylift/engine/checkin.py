@@ -296,6 +296,8 @@ class Checkin:
                 "size": offered.delta.size,
                 "base_sha256": offered.delta.base_sha256,
             }
+            if memory := offered.delta.facts.get("memory"):
+                answer["delta"]["memory"] = memory
         return answer
 
 
