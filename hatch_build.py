@@ -20,10 +20,10 @@ class NativeHook(BuildHookInterface):
             import build as core
         finally:
             sys.path.pop(0)
-        library = core.build()
-        if library is None:
+        libraries = core.build()
+        if not libraries:
             return
         platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")
         build_data["pure_python"] = False
         build_data["tag"] = f"py3-none-{platform}"  # ctypes: of the platform, of no Python in particular
-        build_data["artifacts"].append(f"/{library.relative_to(self.root).as_posix()}")
+        build_data["artifacts"] += [f"/{path.relative_to(self.root).as_posix()}" for path in libraries]

@@ -1,21 +1,50 @@
-"""Builds the delta core into src/skylift/firmware/: `python native/build.py`. Standard library only.
+"""Builds what is in C: `python native/build.py`. Standard library only.
 
-Where no C compiler is, nothing is built and nothing breaks: the package then has its decoder in Python.
+The delta core goes into src/skylift/firmware/, the gateway's filter into src/skylift/gateway/envoy/. Where no
+C compiler is, nothing is built and nothing breaks: deltas then have their decoder in Python, limits their
+helper.
 """
 
 import os
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+PACKAGE = HERE.parent / "src" / "skylift"
 PROGRAMS = ("fuzz.c", "bench_apply.c")  # of the bench
-SOURCES = sorted(path for path in HERE.glob("*.c") if path.name not in PROGRAMS)
-HEADERS = sorted(HERE.glob("*.h"))
 SUFFIX = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
-LIBRARY = HERE.parent / "src" / "skylift" / "firmware" / f"_skydelta{SUFFIX}"
-FLAGS = ["-std=c11", "-O2", "-fPIC", "-shared", "-fvisibility=default", "-fno-strict-aliasing"]
+FLAGS = ["-O2", "-fPIC", "-shared", "-fvisibility=default", "-fno-strict-aliasing"]
+
+
+@dataclass(frozen=True)
+class Library:
+    """One shared library: where its sources are, what it becomes, and which C it is written in."""
+
+    folder: Path
+    file: Path
+    flags: tuple[str, ...]
+    leave_out: tuple[str, ...] = ()
+
+    def sources(self) -> list[Path]:
+        return sorted(path for path in self.folder.glob("*.c") if path.name not in self.leave_out)
+
+    def stale(self) -> bool:
+        """Whether it is missing or older than its sources."""
+        if not self.file.exists():
+            return True
+        built = self.file.stat().st_mtime
+        return any(path.stat().st_mtime > built for path in (*self.sources(), *self.folder.glob("*.h")))
+
+
+DELTA = Library(HERE, PACKAGE / "firmware" / f"_skydelta{SUFFIX}", ("-std=c11",), PROGRAMS)
+# Envoy loads it; Envoy comes as a wheel for Linux.
+LIMITS = Library(
+    HERE / "gateway", PACKAGE / "gateway" / "envoy" / f"libskylift_limits{SUFFIX}", ("-std=gnu11", "-pthread")
+)
+LIBRARIES = (DELTA, LIMITS) if sys.platform == "linux" else (DELTA,)
 
 
 def compiler() -> str | None:
@@ -25,27 +54,24 @@ def compiler() -> str | None:
     return next((found for name in names if (found := shutil.which(name))), None)
 
 
-def stale() -> bool:
-    """Whether the library is missing or older than its sources."""
-    if not LIBRARY.exists():
-        return True
-    built = LIBRARY.stat().st_mtime
-    return any(source.stat().st_mtime > built for source in (*SOURCES, *HEADERS))
-
-
-def build() -> Path | None:
-    """The library, built if it has to be; None where there is no compiler."""
-    if not stale():
-        return LIBRARY
+def build() -> list[Path]:
+    """The libraries, built if they have to be; none where there is no compiler."""
     cc = compiler()
     if cc is None:
-        return None
-    fresh = LIBRARY.with_name(f"{LIBRARY.name}.{os.getpid()}")
-    subprocess.run([cc, *FLAGS, "-o", str(fresh), *map(str, SOURCES)], check=True)
-    fresh.replace(LIBRARY)
-    return LIBRARY
+        return [library.file for library in LIBRARIES if not library.stale()]
+    for library in LIBRARIES:
+        if library.stale():
+            _compile(cc, library)
+    return [library.file for library in LIBRARIES]
+
+
+def _compile(cc: str, library: Library) -> None:
+    fresh = library.file.with_name(f"{library.file.name}.{os.getpid()}")
+    sources = map(str, library.sources())
+    subprocess.run([cc, *library.flags, *FLAGS, "-o", str(fresh), *sources], check=True)
+    fresh.replace(library.file)
 
 
 if __name__ == "__main__":
     built = build()
-    print(f"built {built}" if built else "no C compiler here: the decoder in Python will do")
+    print(f"built {', '.join(map(str, built))}" if built else "no C compiler here: Python will do")

@@ -97,7 +97,7 @@ class Wall:
 
 
 EVERYTHING = frozenset(
-    {"core", "firmware", "trust", "store", "engine", "api", "agent", "cli", "settings", "testkit"}
+    {"core", "firmware", "trust", "store", "engine", "api", "agent", "cli", "gateway", "settings", "testkit"}
 )
 WALLS = (
     Wall(
@@ -117,13 +117,16 @@ WALLS = (
         "the API translates, calls the engine, translates back; it never makes a decision twice",
     ),
     Wall(
+        "gateway", frozenset({"core"}), "the gateway may run alone, on machines where nothing else of ours is"
+    ),
+    Wall(
         "agent",
         frozenset({"core", "firmware", "trust"}),
         "the agent ships to devices: nothing of the server rides along, auditors count what is there",
     ),
     Wall(
         "cli",
-        frozenset({"core", "firmware", "trust"}),
+        frozenset({"core", "firmware", "trust", "gateway"}),
         "if the CLI could reach the store or the engine it could cheat, and the API would stay incomplete",
     ),
     Wall("settings", frozenset({"core"}), "settings are read once and handed down as values"),

@@ -1,0 +1,391 @@
+/* How Envoy asks for limits and is answered: an HTTP filter behind Envoy's C interface for dynamic modules,
+ * version 0.2.0 as in Envoy 1.40. Its configuration is text, a line a word with its value (parse_line). A filter
+ * that waits holds its stream back without holding back its worker. */
+#include "limits.h"
+#include "timer.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#define ENVOY(name) envoy_dynamic_module_callback_##name
+#define HOOK(name) envoy_dynamic_module_on_##name
+
+typedef struct {
+    const char *at;
+    size_t length;
+} text;
+typedef struct {
+    const char *name;
+    size_t name_length;
+    const char *value;
+    size_t value_length;
+} header;
+
+bool ENVOY(http_get_header)(void *envoy, int where, text name, text *value, size_t index, size_t *count);
+bool ENVOY(http_set_header)(void *envoy, int where, text name, text value);
+void ENVOY(http_send_response)(void *envoy, uint32_t status, header *h, size_t n, text body, text details);
+const void *ENVOY(get_most_specific_route_config)(void *envoy);
+void *ENVOY(http_filter_scheduler_new)(void *envoy);
+void ENVOY(http_filter_continue_decoding)(void *envoy);
+
+enum { REQUEST = 0, RESPONSE = 2 };
+enum { GO_ON = 0, STOP = 1, STOP_AND_HOLD_BODY = 4 };
+enum { MAX_LIMITS = 8, MAX_LABEL = 12, MAX_BODY = 512, MAX_HEADER = 64, MAX_KEYS_OF_ONE = 3 };
+
+/* Which headers tell a client about its limit. */
+typedef enum { PLAIN, KONG, TRAEFIK, SILENT } style;
+
+typedef struct {
+    rule r;
+    state *s;
+    style tells;
+    uint32_t status;
+    char label[MAX_PERIODS][MAX_LABEL];         /* Kong's: Minute, Hour ... */
+    char keys[MAX_KEYS_OF_ONE][MAX_HEADER];     /* request headers: the first that is there names the client */
+    char body[MAX_BODY];                        /* @ID@ stands for the request's id */
+} limit;
+
+typedef struct {
+    int n;
+    limit limits[MAX_LIMITS];
+} config;
+
+typedef struct {
+    const config *c;
+    int asked; /* how many limits have decided */
+    verdict verdicts[MAX_LIMITS];
+    waiter *waiting;
+} filter;
+
+#define TEXT(s) ((text){(s), strlen(s)})
+
+/* --- configuration ------------------------------------------------------------------------------------------ */
+
+static bool copy(char *to, size_t room, const char *from)
+{
+    const size_t n = strlen(from);
+    if (n >= room)
+        return false;
+    memcpy(to, from, n + 1);
+    return true;
+}
+
+static bool begin_limit(config *c, const char *name)
+{
+    if (c->n == MAX_LIMITS)
+        return false;
+    limit *l = &c->limits[c->n++];
+    l->status = 429;
+    l->r.burst = 1;
+    l->r.max_keys = 65536;
+    strcpy(l->body, "{\"message\":\"Too many requests\"}");
+    return copy(l->r.name, sizeof l->r.name, name);
+}
+
+static bool add_period(limit *l, const char *value)
+{
+    long long ms = 0;
+    unsigned long most = 0;
+    char label[MAX_LABEL] = "";
+    const int i = l->r.n_periods;
+    if (i == MAX_PERIODS || sscanf(value, "%lld %lu %11s", &ms, &most, label) < 2 || ms <= 0 || !most)
+        return false;
+    l->r.periods[i] = (period){ms * 1000, (uint32_t)most};
+    strcpy(l->label[i], label);
+    l->r.n_periods++;
+    return true;
+}
+
+static bool add_key(limit *l, const char *name)
+{
+    for (int i = 0; i < MAX_KEYS_OF_ONE; i++)
+        if (!l->keys[i][0])
+            return copy(l->keys[i], MAX_HEADER, name);
+    return false;
+}
+
+static int word_of(const char *value, const char *const *words, int n)
+{
+    for (int i = 0; i < n; i++)
+        if (!strcmp(value, words[i]))
+            return i;
+    return -1;
+}
+
+static bool parse_line(config *c, const char *word, const char *value)
+{
+    static const char *const hows[] = {"gcra", "sliding", "calendar"};
+    static const char *const styles[] = {"plain", "kong", "traefik", "silent"};
+    if (!strcmp(word, "limit"))
+        return begin_limit(c, value);
+    if (!c->n)
+        return false;
+    limit *l = &c->limits[c->n - 1];
+    int found;
+    if (!strcmp(word, "how"))
+        return (found = word_of(value, hows, 3)) >= 0 && (l->r.how = (algorithm)found, true);
+    if (!strcmp(word, "tells"))
+        return (found = word_of(value, styles, 4)) >= 0 && (l->tells = (style)found, true);
+    if (!strcmp(word, "period"))
+        return add_period(l, value);
+    if (!strcmp(word, "key"))
+        return add_key(l, value);
+    if (!strcmp(word, "burst"))
+        return (l->r.burst = (uint32_t)strtoul(value, NULL, 10)) > 0;
+    if (!strcmp(word, "max_delay_ms"))
+        return (l->r.max_delay_us = atoll(value) * 1000) >= 0;
+    if (!strcmp(word, "max_keys"))
+        return (l->r.max_keys = (uint32_t)strtoul(value, NULL, 10)) > 0;
+    if (!strcmp(word, "status"))
+        return (l->status = (uint32_t)strtoul(value, NULL, 10)) >= 400;
+    if (!strcmp(word, "body"))
+        return copy(l->body, MAX_BODY, value);
+    return false;
+}
+
+static void config_free(config *c)
+{
+    for (int i = 0; i < c->n; i++)
+        if (c->limits[i].s)
+            state_give_back(c->limits[i].s);
+    free(c);
+}
+
+/* NULL refuses the configuration: Envoy keeps the one it has. */
+static config *config_of(text said)
+{
+    config *c = calloc(1, sizeof *c);
+    char *lines = malloc(said.length + 1);
+    bool good = c && lines;
+    if (good) {
+        memcpy(lines, said.at, said.length);
+        lines[said.length] = 0;
+        char *rest = NULL;
+        for (char *line = strtok_r(lines, "\n", &rest); good && line; line = strtok_r(NULL, "\n", &rest)) {
+            char *space = strchr(line, ' ');
+            good = space != NULL;
+            if (good) {
+                *space = 0;
+                good = parse_line(c, line, space + 1);
+            }
+        }
+        for (int i = 0; good && i < c->n; i++)
+            good = c->limits[i].r.n_periods > 0 && (c->limits[i].s = state_of(&c->limits[i].r)) != NULL;
+    }
+    free(lines);
+    if (!good && c) {
+        config_free(c);
+        c = NULL;
+    }
+    return c;
+}
+
+const char *HOOK(program_init)(void) { return "v0.2.0"; }
+void *HOOK(http_filter_config_new)(void *envoy, text name, text said)
+{
+    (void)envoy, (void)name;
+    return config_of(said);
+}
+void HOOK(http_filter_config_destroy)(void *c) { config_free(c); }
+void *HOOK(http_filter_per_route_config_new)(text name, text said)
+{
+    (void)name;
+    return config_of(said);
+}
+void HOOK(http_filter_per_route_config_destroy)(void *c) { config_free(c); }
+
+/* --- one request ----------------------------------------------------------------------------------------------- */
+
+static int64_t now_us(clockid_t clock)
+{
+    struct timespec t;
+    clock_gettime(clock, &t);
+    return t.tv_sec * 1000000LL + t.tv_nsec / 1000;
+}
+
+static text get(void *envoy, const char *name)
+{
+    text value = {"", 0};
+    size_t count = 0;
+    if (!ENVOY(http_get_header)(envoy, REQUEST, TEXT(name), &value, 0, &count) || !value.at)
+        return (text){"", 0};
+    return value;
+}
+
+/* Which header named the client is part of the key: an API key that looks like an address is no address. */
+static size_t key_of(void *envoy, const limit *l, char *key, size_t room)
+{
+    for (int i = 0; i < MAX_KEYS_OF_ONE && l->keys[i][0]; i++) {
+        const text value = get(envoy, l->keys[i]);
+        if (!value.length)
+            continue;
+        const size_t n = value.length < room - 1 ? value.length : room - 1;
+        key[0] = (char)('0' + i);
+        memcpy(key + 1, value.at, n);
+        return n + 1;
+    }
+    return 0;
+}
+
+static long long seconds(int64_t us) { return us > 0 ? (us + 999999) / 1000000 : 0; }
+
+static long long at_least_one(int64_t us)
+{
+    const long long s = seconds(us);
+    return s ? s : 1;
+}
+
+typedef struct {
+    int n;
+    header list[2 * MAX_PERIODS + 6];
+    char words[2 * MAX_PERIODS + 6][2][48];
+} headers;
+
+static void say(headers *h, const char *name, long long value, const char *unit)
+{
+    char *n = h->words[h->n][0], *v = h->words[h->n][1];
+    snprintf(n, 48, "%s", name);
+    snprintf(v, 48, "%lld%s", value, unit);
+    h->list[h->n++] = (header){n, strlen(n), v, strlen(v)};
+}
+
+static void say_kongs(headers *h, const limit *l, const verdict *v)
+{
+    char name[48];
+    for (int i = 0; i < l->r.n_periods; i++) {
+        snprintf(name, sizeof name, "x-ratelimit-limit-%s", l->label[i]);
+        say(h, name, l->r.periods[i].limit, "");
+        snprintf(name, sizeof name, "x-ratelimit-remaining-%s", l->label[i]);
+        say(h, name, v->remaining[i], "");
+    }
+}
+
+/* What the client is told of this limit, with every answer and with a refusal. */
+static void tell(headers *h, const limit *l, const verdict *v)
+{
+    const int t = v->tightest;
+    if (l->tells == KONG)
+        say_kongs(h, l, v);
+    if (l->tells == KONG || l->tells == PLAIN) {
+        say(h, "ratelimit-limit", l->r.periods[t].limit, "");
+        say(h, "ratelimit-remaining", v->remaining[t], "");
+        say(h, "ratelimit-reset", at_least_one(v->reset_us[t]), "");
+    }
+    if (!v->ok && l->tells != SILENT)
+        say(h, "retry-after", at_least_one(v->retry_us), "");
+    if (!v->ok && l->tells == TRAEFIK)
+        say(h, "x-retry-in", (v->retry_us + 999) / 1000, "ms");
+}
+
+static void refuse(void *envoy, const limit *l, const verdict *v)
+{
+    headers h = {0};
+    char body[MAX_BODY + 64];
+    const char *mark = strstr(l->body, "@ID@");
+    const text id = get(envoy, "x-request-id");
+    if (mark)
+        snprintf(body, sizeof body, "%.*s%.*s%s", (int)(mark - l->body), l->body,
+                 (int)(id.length < 60 ? id.length : 60), id.at, mark + 4);
+    else
+        snprintf(body, sizeof body, "%s", l->body);
+    tell(&h, l, v);
+    const char *type = body[0] == '{' ? "application/json; charset=utf-8" : "text/plain; charset=utf-8";
+    h.list[h.n++] = (header){"content-type", 12, type, strlen(type)};
+    ENVOY(http_send_response)(envoy, l->status, h.list, (size_t)h.n, TEXT(body), TEXT("skylift_limit"));
+}
+
+void *HOOK(http_filter_new)(const void *c, void *envoy)
+{
+    (void)envoy;
+    filter *f = calloc(1, sizeof *f);
+    if (f)
+        f->c = c;
+    return f;
+}
+
+void HOOK(http_filter_destroy)(filter *f)
+{
+    if (f->waiting)
+        timer_forget(f->waiting);
+    free(f);
+}
+
+int HOOK(http_filter_request_headers)(void *envoy, filter *f, bool last)
+{
+    (void)last;
+    const config *of_route = ENVOY(get_most_specific_route_config)(envoy);
+    if (of_route)
+        f->c = of_route;
+    const int64_t mono = now_us(CLOCK_MONOTONIC), wall = now_us(CLOCK_REALTIME);
+    int64_t delay = 0;
+    for (int i = 0; i < f->c->n; i++) {
+        const limit *l = &f->c->limits[i];
+        char key[256];
+        const size_t n = key_of(envoy, l, key, sizeof key);
+        const verdict v = arrive(l->s, &l->r, key, n, mono, wall);
+        if (!v.ok) {
+            f->asked = 0; /* the refusal says it all; what earlier limits counted stays counted */
+            refuse(envoy, l, &v);
+            return STOP;
+        }
+        f->verdicts[f->asked++] = v;
+        if (v.delay_us > delay)
+            delay = v.delay_us;
+    }
+    if (delay <= 0)
+        return GO_ON;
+    f->waiting = timer_wait(ENVOY(http_filter_scheduler_new)(envoy), mono + delay);
+    return f->waiting ? STOP_AND_HOLD_BODY : GO_ON;
+}
+
+void HOOK(http_filter_scheduled)(void *envoy, filter *f, uint64_t event)
+{
+    (void)event;
+    timer_forget(f->waiting);
+    f->waiting = NULL;
+    ENVOY(http_filter_continue_decoding)(envoy);
+}
+
+int HOOK(http_filter_response_headers)(void *envoy, filter *f, bool last)
+{
+    (void)last;
+    for (int i = 0; i < f->asked; i++) {
+        headers h = {0};
+        tell(&h, &f->c->limits[i], &f->verdicts[i]);
+        for (int k = 0; k < h.n; k++)
+            ENVOY(http_set_header)(envoy, RESPONSE, (text){h.list[k].name, h.list[k].name_length},
+                                   (text){h.list[k].value, h.list[k].value_length});
+    }
+    return GO_ON;
+}
+
+/* --- what Envoy asks for and this filter has no part in -------------------------------------------------------- */
+
+#define NO_PART_VOID(name, ...) void HOOK(name)(__VA_ARGS__) {}
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wunused-parameter"
+int HOOK(http_filter_request_body)(void *e, void *f, bool last) { return GO_ON; }
+int HOOK(http_filter_request_trailers)(void *e, void *f) { return GO_ON; }
+int HOOK(http_filter_response_body)(void *e, void *f, bool last) { return GO_ON; }
+int HOOK(http_filter_response_trailers)(void *e, void *f) { return GO_ON; }
+int HOOK(http_filter_local_reply)(void *e, void *f, uint32_t status, text details, bool reset) { return GO_ON; }
+NO_PART_VOID(http_filter_stream_complete, void *e, void *f)
+NO_PART_VOID(http_filter_http_callout_done, void *e, void *f, uint64_t i, int r, void *h, size_t n, void *b, size_t m)
+NO_PART_VOID(http_filter_http_stream_headers, void *e, void *f, uint64_t i, void *h, size_t n, bool last)
+NO_PART_VOID(http_filter_http_stream_data, void *e, void *f, uint64_t i, const void *d, size_t n, bool last)
+NO_PART_VOID(http_filter_http_stream_trailers, void *e, void *f, uint64_t i, void *h, size_t n)
+NO_PART_VOID(http_filter_http_stream_complete, void *e, void *f, uint64_t i)
+NO_PART_VOID(http_filter_http_stream_reset, void *e, void *f, uint64_t i, int r)
+NO_PART_VOID(http_filter_config_scheduled, void *e, void *f, uint64_t i)
+NO_PART_VOID(http_filter_config_http_callout_done, void *e, void *f, uint64_t i, int r, void *h, size_t n, void *b,
+             size_t m)
+NO_PART_VOID(http_filter_config_http_stream_headers, void *e, void *f, uint64_t i, void *h, size_t n, bool last)
+NO_PART_VOID(http_filter_config_http_stream_data, void *e, void *f, uint64_t i, const void *d, size_t n, bool last)
+NO_PART_VOID(http_filter_config_http_stream_trailers, void *e, void *f, uint64_t i, void *h, size_t n)
+NO_PART_VOID(http_filter_config_http_stream_complete, void *e, void *f, uint64_t i)
+NO_PART_VOID(http_filter_config_http_stream_reset, void *e, void *f, uint64_t i, int r)
+NO_PART_VOID(http_filter_downstream_above_write_buffer_high_watermark, void *e, void *f)
+NO_PART_VOID(http_filter_downstream_below_write_buffer_low_watermark, void *e, void *f)
+#pragma GCC diagnostic pop

