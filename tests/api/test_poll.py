@@ -9,7 +9,7 @@ from skylift.engine.pace import Load, Pace
 
 from .conftest import Api
 
-LONG = {"nonce": "0123"}  # a parameter that the shortcut leaves to the long way
+LONG = {"way": "long"}  # a parameter that the shortcut leaves to the long way
 
 
 @pytest.fixture

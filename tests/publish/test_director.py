@@ -78,7 +78,13 @@ def test_the_checks_answer_tells_which_versions_to_expect(lab: Lab) -> None:
     device.order(lab.released("1.1.0"))
     with lab.database.read() as conn:
         told = director.facts(conn, device.device_pk, PRODUCT)
-    assert told == {"order": 1, "role": 2, "root_version": 1, "delegation_version": 1}
+    assert told == {
+        "order": 1,
+        "role": 2,
+        "root_version": 1,
+        "director_root_version": 1,
+        "delegation_version": 1,
+    }
 
 
 def test_an_order_is_cheap(lab: Lab) -> None:

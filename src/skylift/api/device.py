@@ -21,7 +21,7 @@ from skylift.api.context import Context, context_of
 from skylift.api.problems import rejected
 from skylift.core.errors import Rejected, invalid
 from skylift.core.health import MAX_METRICS, check_metrics
-from skylift.core.ids import check_name, check_version
+from skylift.core.ids import check_name, check_nonce, check_version
 from skylift.core.lifecycle import FINAL, Reason, UpdateState
 from skylift.engine import enroll as enrolling
 from skylift.engine.access import token_hash
@@ -74,6 +74,7 @@ def _look(request: Request, context: Context) -> tuple[Answer, Needs | None]:
         current_version=_asked(query, "current_version", check_version),
         config_version=_asked(query, "config_version", check_version) if "config_version" in query else None,
         image_sha256=_asked(query, "image_sha256", _digest) if "image_sha256" in query else None,
+        nonce=_asked(query, "nonce", check_nonce) if "nonce" in query else None,
     )
     with context.database.read() as conn:
         device = device_named(conn, request, device_id)

@@ -18,13 +18,15 @@ from skylift.api.context import Context
 from skylift.api.device import Status, take_down
 from skylift.api.problems import bug, rejected, unavailable
 from skylift.core.errors import Rejected, SkyliftError, Unavailable
+from skylift.core.ids import is_nonce
 from skylift.engine.checkin import Ask
 from skylift.store.devices import ACTIVE
 from skylift.store.glance import Glance, Glances, Missed
 
 PATH, STATUS = "/api/updates/check", "/api/updates/status"
 _NEEDED = frozenset({"device_id", "device_type", "current_version"})
-_KNOWN = _NEEDED | {"config_version", "image_sha256"}
+_KNOWN = _NEEDED | {"config_version", "image_sha256", "nonce"}
+_SOME = "0" * 16
 _JSON = (b"content-type", b"application/json")
 _NOTHING = b'"nothing"'  # the entity tag of "there is nothing for you"
 
@@ -158,7 +160,7 @@ def _plain_query(raw: bytes) -> dict[str, str] | None:
     except ValueError:  # not ASCII, or a parameter without a value
         return None
     plain = len(found) == raw.count(b"&") + 1 and _NEEDED <= found.keys() <= _KNOWN
-    return found if plain else None
+    return found if plain and is_nonce(found.get("nonce", _SOME)) else None
 
 
 def _header(scope: Scope, wanted: bytes) -> bytes:

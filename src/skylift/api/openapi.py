@@ -21,6 +21,7 @@ _PROBLEM = {
 _PROBLEM_CODES = ("400", "401", "403", "404", "405", "409", "413", "416", "422", "503")
 _NAME = {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"}
 _VERSION = {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$"}
+_NONCE = {"type": "string", "pattern": "^[0-9a-f]{16,64}$"}
 _DIGEST = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
 _FILE = {"type": "string", "minLength": 1, "maxLength": 100}
 _BYTES = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
@@ -81,7 +82,7 @@ def by_hand() -> dict[str, Any]:
         _query("device_type", _NAME),
         _query("config_version", _VERSION, required=False),
         _query("image_sha256", _DIGEST, required=False),
-        _query("nonce", {"type": "string", "maxLength": 64}, required=False),
+        _query("nonce", _NONCE, required=False),
     ]
     public: dict[str, Any] = {"security": []}
     upload = {
@@ -118,7 +119,7 @@ def by_hand() -> dict[str, Any]:
         ),
         "/director/{device_id}/{filename}": _get(
             "A signed file of one device's orders",
-            [_path("device_id", _NAME), _path("filename", _FILE)],
+            [_path("device_id", _NAME), _path("filename", _FILE), _query("nonce", _NONCE, required=False)],
             json_of,
             side,
         ),

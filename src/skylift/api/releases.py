@@ -16,6 +16,7 @@ from skylift.api.context import Context, context_of
 from skylift.api.deployments import Cursor, Limit
 from skylift.api.idempotency import answer_once
 from skylift.core.errors import Kind, Rejected, invalid
+from skylift.core.ids import check_nonce
 from skylift.engine import enroll, publish, signing
 from skylift.engine.publish import NewRelease
 from skylift.engine.signing import Signature
@@ -310,7 +311,11 @@ def director_file(request: Request) -> Response:
     with context.database.read() as conn:
         device = enroll.find(conn, device_id)
     filename = request.path_params["filename"]
-    return _metadata(order(context.database, context.online, device, filename, context.clock()), False)
+    nonces = request.query_params.getlist("nonce")
+    if len(nonces) > 1:
+        raise invalid("nonce", nonces, "at most once")
+    nonce = check_nonce("nonce", nonces[0]) if nonces else None
+    return _metadata(order(context.database, context.online, device, filename, context.clock(), nonce), False)
 
 
 def _metadata(body: bytes, immutable: bool) -> Response:

@@ -21,6 +21,8 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 NAME_RULE = "1 to 64 of A-Z a-z 0-9 . _ -, beginning with a letter or digit"
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}", re.ASCII)
 VERSION_RULE = "1 to 64 of A-Z a-z 0-9 . _ + -, beginning with a letter or digit"
+_NONCE = re.compile(r"[0-9a-f]{16,64}", re.ASCII)
+NONCE_RULE = "16 to 64 lower-case hexadecimal digits, made at random for this check"
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32, lower case: sorts as it counts
 
@@ -43,4 +45,15 @@ def check_version(field: str, value: str) -> str:
     """`value`, if it may name a version."""
     if not _VERSION.fullmatch(value):
         raise invalid(field, value, VERSION_RULE)
+    return value
+
+
+def is_nonce(value: str) -> bool:
+    return _NONCE.fullmatch(value) is not None
+
+
+def check_nonce(field: str, value: str) -> str:
+    """`value`, if it may be what a device sends to know an answer to its question from an older one."""
+    if not is_nonce(value):
+        raise invalid(field, value, NONCE_RULE)
     return value

@@ -289,6 +289,9 @@ class Checkin:
             "retry_after": self.pace.busy_s,
             "trust": director.facts(conn, device.pk, stored.product),
         }
+        if ask.nonce is not None:
+            url = f"/director/{device.device_id}/{director.FRESH}?nonce={ask.nonce}"
+            answer["trust"]["order_url"] = url
         if offered.delta is not None:
             answer["delta"] = {
                 "url": f"/api/blobs/{offered.delta.sha256}",

@@ -17,6 +17,8 @@ from skylift.trust import files
 from skylift.trust.keys import KeySigner
 from skylift.trust.roles import DIRECTOR, IMAGE, rule
 
+FRESH = "order.json"  # the newest order with the check's nonce in it, for devices without timestamps
+
 
 @dataclass(frozen=True, slots=True)
 class OrderTarget:
@@ -48,14 +50,16 @@ def withdraw(conn: Connection, device_pk: int, now: datetime) -> None:
         assign(conn, device_pk, None, now)
 
 
-def facts(conn: Connection, device_pk: int, product: str) -> dict[str, int]:
+def facts(conn: Connection, device_pk: int, product: str) -> dict[str, Any]:
     """The versions a check's answer carries, so that a device fetches only what it does not have."""
     order = trustfiles.order_of(conn, device_pk)
     versions = trustfiles.versions(conn, IMAGE)
+    director = trustfiles.versions(conn, DIRECTOR)
     return {
         "order": order.version if order else 0,
         "role": versions.get(product, 0),
         "root_version": versions.get("root", 0),
+        "director_root_version": director.get("root", 0),
         "delegation_version": versions.get("targets", 0),
     }
 
@@ -83,10 +87,19 @@ def is_stale(row: OrderRow, now: datetime) -> bool:
     return now - row.timestamp_at > rule(DIRECTOR, "timestamp").life / 2
 
 
-def file(conn: Connection, row: OrderRow, device_id: str, filename: str, online: KeySigner) -> bytes:
+def file(
+    conn: Connection,
+    row: OrderRow,
+    device_id: str,
+    filename: str,
+    online: KeySigner,
+    nonce: str | None = None,
+) -> bytes:
     """One of the device's director files. Raises `Rejected` (not found) for a name that does not exist."""
     if filename.endswith(".root.json"):
         return _root(conn, filename)
+    if filename == FRESH:
+        return _targets(row, device_id, online, nonce)
     snapshot = _snapshot(row, device_id, online)
     made = {
         f"{row.version}.targets.json": lambda: _targets(row, device_id, online),
@@ -119,7 +132,7 @@ def _root(conn: Connection, filename: str) -> bytes:
     return found.body
 
 
-def _targets(row: OrderRow, device_id: str, online: KeySigner) -> bytes:
+def _targets(row: OrderRow, device_id: str, online: KeySigner, nonce: str | None = None) -> bytes:
     ordered = {}
     if row.order:
         said = {
@@ -131,7 +144,7 @@ def _targets(row: OrderRow, device_id: str, online: KeySigner) -> bytes:
         }
         path = row.order["path"]
         ordered[path] = files.target(path, row.order["length"], row.order["sha256"], said)
-    return files.sign(files.order(row.version, device_id, ordered, row.issued_at), [online])
+    return files.sign(files.order(row.version, device_id, ordered, row.issued_at, nonce), [online])
 
 
 def _snapshot(row: OrderRow, device_id: str, online: KeySigner) -> bytes:

@@ -36,12 +36,19 @@ def image(database: Database, online: OnlineKeys, filename: str, now: datetime) 
     return found.body
 
 
-def order(database: Database, online: OnlineKeys, device: Device, filename: str, now: datetime) -> bytes:
-    """A file of one device's director repo, signed on demand."""
+def order(
+    database: Database,
+    online: OnlineKeys,
+    device: Device,
+    filename: str,
+    now: datetime,
+    nonce: str | None = None,
+) -> bytes:
+    """A file of one device's director repo, signed on demand. `nonce` is signed into `order.json`."""
     with database.read() as conn:
         row = trustfiles.order_of(conn, device.pk)
-    if row is None or (filename == "timestamp.json" and director.is_stale(row, now)):
+    if row is None or (filename in ("timestamp.json", director.FRESH) and director.is_stale(row, now)):
         row = database.write(lambda conn: director.renew(conn, device.pk, now))
     with database.read() as conn:
         online.check(conn)
-        return director.file(conn, row, device.device_id, filename, online.director)
+        return director.file(conn, row, device.device_id, filename, online.director, nonce)

@@ -102,8 +102,14 @@ def valid_signature(key: Key, signature: Signature, payload: bytes) -> bool:
 
 
 def root(version: int, keys: Mapping[str, Sequence[Key]], repo: str, now: datetime) -> Root:
-    """A root that names these keys, with the table's thresholds."""
-    made = Root(version=version, expires=expiry(repo, "root", now), consistent_snapshot=True)
+    """A root that names these keys, with the table's thresholds, and says whose it is: the same people hold
+    both repositories' roots, and a director's root names online keys where an image's names offline ones."""
+    made = Root(
+        version=version,
+        expires=expiry(repo, "root", now),
+        consistent_snapshot=True,
+        unrecognized_fields={"repository": repo},
+    )
     for role, holders in keys.items():
         for key in holders:
             made.add_key(key, role)
@@ -161,13 +167,21 @@ def timestamp(
     )
 
 
-def order(version: int, device_id: str, ordered: Mapping[str, TargetFile], now: datetime) -> Targets:
-    """A director's targets for one device: at most one image, and whose order it is."""
+def order(
+    version: int,
+    device_id: str,
+    ordered: Mapping[str, TargetFile],
+    now: datetime,
+    nonce: str | None = None,
+) -> Targets:
+    """A director's targets for one device: at most one image, whose order it is, and the question it answers
+    where the device sent a nonce."""
+    said = {"device_id": device_id} | ({} if nonce is None else {"nonce": nonce})
     return Targets(
         version=version,
         expires=expiry(DIRECTOR, "targets", now),
         targets=dict(ordered),
-        unrecognized_fields=_whose(device_id),
+        unrecognized_fields=said,
     )
 
 

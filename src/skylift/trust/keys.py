@@ -4,6 +4,7 @@ Deterministic, so that the same state always makes the same bytes: an order that
 is the file that was signed before.
 """
 
+import hashlib
 import os
 import secrets
 from pathlib import Path
@@ -22,6 +23,7 @@ from cryptography.hazmat.primitives.serialization import (
 from securesystemslib.signer import Key, SecretsHandler, Signature, Signer, SSlibKey
 
 from skylift.core.errors import Rejected, invalid
+from skylift.trust.p256 import N
 
 SCHEME = "ecdsa-sha2-nistp256"
 PASSPHRASE_ENV = "SKYLIFT_KEY_PASSPHRASE"  # noqa: S105 - the variable's name, not its value
@@ -52,6 +54,12 @@ class KeySigner(Signer):
 def generate() -> KeySigner:
     """A new key."""
     return KeySigner(ec.generate_private_key(ec.SECP256R1()))
+
+
+def derive(seed: bytes) -> KeySigner:
+    """The key that everybody has who knows the seed: for vectors and tests, never for people."""
+    secret = int.from_bytes(hashlib.sha256(seed).digest(), "big") % (N - 1) + 1
+    return KeySigner(ec.derive_private_key(secret, ec.SECP256R1()))
 
 
 def save(signer: KeySigner, path: Path, passphrase: bytes | None) -> None:
