@@ -1,16 +1,18 @@
 """Cuts the agent's power at every disk operation of every update, from every starting disk, and boots again.
 
-For each starting disk (factory, updated once or twice, with a configuration, torn in mid-download, armed,
-after a fallback) and each update (full image, delta, configuration, images and configurations that turn out
-sick), the operations are counted once; then each is cut before, in the middle and after, with and without
-losing what was not synced, by a real SIGKILL of a forked process. Then the power comes back: a valid image
-must boot, and the update must end as it would have. Pairs of cuts (a second one during recovery) are sampled
-with a seed.
+For each starting disk (factory, updated once or twice, with a configuration, torn in mid-download, armed, on
+trial, after a fallback, after a confirmed image gave way, with a spoiled boot record) and each update (full
+image, delta, configuration; images and configurations that turn out sick on trial, or wear out once they are
+confirmed), the operations are counted once; then each is cut before, after, and in the middle where it
+writes, with and without losing what was not synced, by a real SIGKILL of a forked process. Then the power
+comes back: a valid image must boot, and the update must end as it would have. Pairs of cuts (a second one
+during recovery) are sampled with a seed.
 
 Prints cuts, bricks and unverified boots; the last line of stdout is one JSON object.
 """
 
 import argparse
+import hashlib
 import json
 import os
 import random
@@ -47,13 +49,14 @@ class Desk:
         self.home = home
         noise = random.Random(7)
         base = noise.randbytes(SIZE)
-        self.images = {name: base[:-8] + noise.randbytes(8) for name in ("old", "mid", "new", "sick")}
+        names = ("old", "mid", "new", "sick", "worn")
+        self.images = {name: base[:-8] + noise.randbytes(8) for name in names}
         self.factory = home / "factory.img"
         self.factory.write_bytes(self.images["old"])
         self.updates = self._updates()
-        bodies = [*self.images.items()]
-        self.known = {Update("", "image", "", body).sha256: name != "sick" for name, body in bodies}
-        self.known |= {self.updates["config"].sha256: True, self.updates["sick config"].sha256: False}
+        self.known = {hashlib.sha256(self.images["old"]).hexdigest(): True}
+        self.known |= {update.sha256: update.healthy for update in self.updates.values()}
+        self.worn = frozenset(update.sha256 for update in self.updates.values() if update.wears_out)
         self.starts = self._starts()
 
     def _updates(self) -> dict[str, Update]:
@@ -68,10 +71,12 @@ class Desk:
             "sick": Update("sick", "image", "sick", self.images["sick"], healthy=False),
             "config": Update("config", "config", "c1", b'{"interval": 30}'),
             "sick config": Update("sick config", "config", "c2", b'{"interval": 0}', healthy=False),
+            "worn": Update("worn", "image", "worn", self.images["worn"], wears_out=True),
+            "worn config": Update("worn config", "config", "c3", b'{"interval": 1}', wears_out=True),
         }
 
     def bench(self, folder: Path) -> Bench:
-        return Bench(folder, self.factory, self.known)
+        return Bench(folder, self.factory, self.known, self.worn)
 
     def _starts(self) -> dict[str, Path]:
         made: dict[str, Path] = {}
@@ -103,18 +108,40 @@ class Desk:
             Cut(torn // 3, "during", True),
         )
         run(disk("armed", "updated once"), self.updates["sick"], 106, Cut(torn * 3 // 4, "after", False))
+        run(disk("gave way", "updated once"), self.updates["worn"], 107)
+        run(disk("on trial", "updated once"), self.updates["full"], 108, self._first_trial())
+        (disk("spoiled record", "updated once") / "slots" / "boot.json").write_bytes(b"\0" * 64)
         return made
 
+    def _first_trial(self) -> Cut:
+        """The cut that comes when a trial of the full image has been booted, and not judged."""
+        source = self.home / "starts" / "updated-once"
+        with tempfile.TemporaryDirectory(dir=self.home) as scratch:
+            for at in range(1, self._operations("updated once", self.updates["full"], 108) + 1):
+                folder = Path(scratch) / str(at)
+                shutil.copytree(source, folder)
+                killed(self.bench(folder), self.updates["full"], 108, cut := Cut(at, "after", False))
+                record = json.loads((folder / "slots" / "boot-copy.json").read_bytes())["kinds"]["image"]
+                if record["trial"] and record["tries"] < self.bench(folder).config().boot_attempts:
+                    return cut
+        raise AssertionError("no trial was ever booted")
+
     def _operations(self, start: str, update: Update, attempt: int) -> int:
+        return self.count(start, update, attempt).operations
+
+    def count(self, start: str, update: Update, attempt: int) -> PluggedDisk:
+        """A disk that has counted its operations, through the whole update without a cut."""
         with tempfile.TemporaryDirectory(dir=self.home) as scratch:
             folder = Path(scratch) / "disk"
             source = self.home / "starts" / start.replace(" ", "-")
             shutil.copytree(source, folder)
-            return self.bench(folder).live(PluggedDisk(folder), update, attempt).operations
+            disk = PluggedDisk(folder)
+            self.bench(folder).live(disk, update, attempt)
+            return disk
 
     def scenes(self) -> Iterator[Scene]:
         for start in self.starts:
-            for name in ("full", "delta", "sick", "config", "sick config"):
+            for name in ("full", "delta", "sick", "worn", "config", "sick config", "worn config"):
                 yield Scene(start, self.updates[name], 1)
 
 
@@ -144,11 +171,13 @@ def play(desk: Desk, scene: Scene, stride: int, pairs: int) -> Found:
     """Every cut of one scene, then some pairs."""
     found = Found()
     scratch = Path(tempfile.mkdtemp(dir=desk.home))
-    expected = desk._operations(scene.start, scene.update, scene.attempt)
+    counted = desk.count(scene.start, scene.update, scene.attempt)
+    expected = counted.operations
     cuts = [
         Cut(at, mode, lose)
         for at in range(1, expected + 1, stride)
         for mode in MODES
+        if mode != "during" or at in counted.writes
         for lose in (False, True)
     ]
     for cut in cuts:
@@ -184,12 +213,14 @@ def _recover(desk: Desk, scene: Scene, folder: Path, found: Found, cuts: int) ->
     found.bricked += outcome.bricked or not outcome.ran
     found.unverified += outcome.unverified
     used_up = cuts >= bench.config().boot_attempts and outcome.final == "rolled_back"
-    ends = "complete" if scene.update.healthy and not used_up else "rolled_back"
-    runs = outcome.ran[-1] if outcome.ran else ""
-    must_run_it = scene.update.kind == "image" and scene.update.healthy and not used_up
+    update = scene.update
+    stays = update.healthy and not update.wears_out and not used_up
     # No last word: it had been delivered before the cut, nothing was left to say.
-    runs_right = bool(desk.known.get(runs)) and (runs == scene.update.sha256 or not must_run_it)
-    found.wrong += not runs_right or outcome.final not in (ends, "")
+    ends_right = outcome.final in ("complete" if stays else "rolled_back", "")
+    runs = {"image": outcome.ran[-1] if outcome.ran else "", "config": outcome.config}
+    healthy = all(desk.known.get(runs[kind], not runs[kind]) for kind in runs) and bool(runs["image"])
+    runs_right = healthy and (runs[update.kind] == update.sha256) is stays
+    found.wrong += not (ends_right and runs_right)
 
 
 def main() -> int:

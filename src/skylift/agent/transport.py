@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from functools import cached_property
 from typing import Any
 from urllib.parse import quote, urlencode, urljoin, urlsplit
 
@@ -56,14 +57,17 @@ class Transport:
         options: dict[str, Any] = {"cert_reqs": "CERT_REQUIRED"}
         if self.config.ca_file:
             options["ca_certs"] = self.config.ca_file
-        timeout = urllib3.Timeout(connect=CONNECT_S, read=READ_S)
-        self._pool = pool(retries=False, timeout=timeout, maxsize=2, **options)
-        # An object store has a certificate of its own authority, or of the usual ones.
+        self._pool = pool(retries=False, timeout=_timeout(), maxsize=2, **options)
+        self._headers = {"Authorization": f"Bearer {self.token}", "User-Agent": "skylift-agent"}
+
+    @cached_property
+    def _others(self) -> urllib3.PoolManager:
+        """For an object store: it has a certificate of its own authority, or of the usual ones. Made when it
+        is needed: reading the usual ones takes longer than a poll."""
         trusted = ssl.create_default_context()
         if self.config.ca_file:
             trusted.load_verify_locations(self.config.ca_file)
-        self._others = pool(retries=False, timeout=timeout, maxsize=2, ssl_context=trusted)
-        self._headers = {"Authorization": f"Bearer {self.token}", "User-Agent": "skylift-agent"}
+        return pool(retries=False, timeout=_timeout(), maxsize=2, ssl_context=trusted)
 
     def check(self, version: str, config_version: str, sha256: str) -> dict[str, Any]:
         """The check's answer; anything but a well-formed 200 is "no update now"."""
@@ -210,6 +214,10 @@ class Transport:
         if not isinstance(found, dict):
             raise Unavailable(f"{name}: the answer is no JSON object", 60)
         return found
+
+
+def _timeout() -> urllib3.Timeout:
+    return urllib3.Timeout(connect=CONNECT_S, read=READ_S)
 
 
 def _unavailable(status: int, headers: Mapping[str, str], raw: bytes = b"") -> SkyliftError:

@@ -17,7 +17,7 @@ from typing import Any
 
 from skylift.agent.boot.file import Bricked, FileBoot, digest
 from skylift.agent.config import Config, HealthCheck
-from skylift.agent.disk import Disk, write_all
+from skylift.agent.disk import Disk, read_json, write_all
 from skylift.agent.run import Agent
 from skylift.agent.transport import Transport
 from skylift.core.errors import Unavailable
@@ -42,6 +42,7 @@ class PluggedDisk(Disk):
 
     def __init__(self, root: Path, cut: Cut | None = None) -> None:
         self.operations = 0
+        self.writes: set[int] = set()  # those that put bytes into a file: only they have a middle
         self._cut = cut
         self._root = root
         # What survives: names that point to contents, as of the last sync of each.
@@ -62,6 +63,8 @@ class PluggedDisk(Disk):
 
     def _do(self, operation: str, path: Path, act: Callable[[], Any], data: bytes = b"") -> Any:
         self.operations += 1
+        if data:
+            self.writes.add(self.operations)
         if self._cut is None or self.operations != self._cut.at:
             done = act()
             self._follow(operation, path)
@@ -108,7 +111,8 @@ class PluggedDisk(Disk):
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """What the server in memory orders. `healthy` is what the image will turn out to be."""
+    """What the server in memory orders. `healthy` is what it will turn out to be on trial; what `wears_out`
+    is healthy then, and at no boot after its confirmation."""
 
     name: str
     kind: str
@@ -117,6 +121,7 @@ class Update:
     patch: bytes = b""
     base_sha256: str = ""
     healthy: bool = True
+    wears_out: bool = False
 
     @property
     def sha256(self) -> str:
@@ -131,6 +136,7 @@ class MemoryServer(Transport):
         self.update = update
         self.attempt = attempt
         self.states: list[str] = []
+        self.asked = 0
 
     @property
     def final(self) -> str:
@@ -139,6 +145,7 @@ class MemoryServer(Transport):
         return finals[-1] if finals else ""
 
     def check(self, version: str, config_version: str, sha256: str) -> dict[str, Any]:
+        self.asked += 1
         if self.update is None or self.final:
             return {"update_available": False, "retry_after": 1}
         answer: dict[str, Any] = {
@@ -190,17 +197,22 @@ class MemoryServer(Transport):
 class WatchedBoot(FileBoot):
     """The real boot control; instead of starting a process it looks at what would be started."""
 
-    def __init__(self, disk: Disk, directory: Path, attempts: int, known: dict[str, bool]) -> None:
+    def __init__(
+        self, disk: Disk, directory: Path, attempts: int, known: dict[str, bool], worn: frozenset[str]
+    ) -> None:
         super().__init__(disk, directory, attempts)
         self._known = known
+        self._worn = worn
         self.unverified = 0
         self.healthy_now = False
+        self.will_fail = False  # at its next boot
         self.ran: list[str] = []
+        self.config = ""
 
     def _execute(self, port: int, kinds: dict[str, Any]) -> None:
-        self.healthy_now = True
+        self.healthy_now, self.will_fail, self.config = True, False, ""
         for kind in ("image", "config"):
-            slot = self._booted[kind][0]
+            slot, on_trial = self._booted[kind]
             if not slot:
                 if kind == "image":
                     raise Bricked("no image was ever installed")
@@ -208,9 +220,13 @@ class WatchedBoot(FileBoot):
             found = digest(self.path(kind, slot))
             if found not in self._known:
                 self.unverified += 1
-            self.healthy_now &= self._known.get(found, False)
+            wears_out = found in self._worn
+            self.healthy_now &= self._known.get(found, False) and (on_trial or not wears_out)
+            self.will_fail |= wears_out
             if kind == "image":
                 self.ran.append(found)
+            else:
+                self.config = found
 
     def alive(self) -> bool:
         return True
@@ -226,10 +242,11 @@ def healthy() -> bool:
 
 @dataclass
 class Outcome:
-    """What became of the device."""
+    """What became of the device: the update's last word, the images that ran, the last configuration."""
 
     final: str
     ran: list[str]
+    config: str
     unverified: int
     bricked: bool = False
     operations: int = 0
@@ -238,11 +255,12 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Bench:
-    """One device's folder and everything it may ever run: digest -> healthy."""
+    """One device's folder and everything it may ever run: digest -> healthy; which of it wears out."""
 
     home: Path
     factory: Path
     known: dict[str, bool]
+    worn: frozenset[str] = frozenset()
 
     def config(self) -> Config:
         return Config(
@@ -263,7 +281,7 @@ class Bench:
         config = self.config()
         for name in ("shared", "trust", "slots"):
             (self.home / name).mkdir(parents=True, exist_ok=True)
-        boot = WatchedBoot(disk, self.home / "slots", config.boot_attempts, self.known)
+        boot = WatchedBoot(disk, self.home / "slots", config.boot_attempts, self.known, self.worn)
         _BOARD[:] = [boot]
         if not (self.home / "slots" / "boot.json").exists() and update is None:
             boot.provision(self.factory, "factory")  # once, at the factory: never to paper over a loss
@@ -273,17 +291,25 @@ class Bench:
             self._boots(config, disk, boot, server)
         except Bricked:
             bricked = True
-        return Outcome(server.final, boot.ran, boot.unverified, bricked, disk.operations, server.states)
+        return Outcome(
+            server.final, boot.ran, boot.config, boot.unverified, bricked, disk.operations, server.states
+        )
 
     def _boots(self, config: Config, disk: Disk, boot: WatchedBoot, server: MemoryServer) -> None:
         for _ in range(MOST_BOOTS):
             boot.boot(0)
             agent = Agent(config, disk, boot, server, 0, lambda said: None, server.verified)
             for _ in range(MOST_STEPS):
-                polled = len(server.states)
+                asked, told = server.asked, len(server.states)
                 if agent.step() is None:
                     break
-                over = server.update is None or bool(server.final)
-                if over and polled == len(server.states):
-                    return
+                if server.asked > asked and len(server.states) == told and not self._at_work():
+                    # It has asked, and there is nothing to do or to say. What wears out is booted again.
+                    if not boot.will_fail:
+                        return
+                    break
             boot.halt()
+
+    def _at_work(self) -> bool:
+        """Whether an order is in hand."""
+        return (read_json(self.home / "journal.json") or {}).get("order") is not None
