@@ -1,7 +1,8 @@
 """Databases for tests: SQLite files and a real PostgreSQL, a fresh one for every test.
 
-PostgreSQL is started once per test process (`skylift.testkit.postgresql`), and each test's database is copied
-from a migrated template. Where it is not installed its tests are skipped by name; with CI=true or
+PostgreSQL is started once per test process (`skylift.testkit.postgresql`). A test's database is a copy of a
+migrated template, or one that another test has given back, emptied: making and dropping one costs more than
+most tests do in it. Where PostgreSQL is not installed its tests are skipped by name; with CI=true or
 SKYLIFT_NO_SKIP=1 that is a failure.
 """
 
@@ -14,8 +15,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 from hypothesis import settings
 
+from skylift.store import tables
+from skylift.store.connect import normal, writing_engine
 from skylift.store.db import Database, migrate
 from skylift.testkit.postgresql import Cluster, binaries
 
@@ -124,6 +128,35 @@ def postgresql_template(cluster: Cluster) -> str:
 
 
 @pytest.fixture(scope="session")
+def given_back() -> list[str]:
+    """The names of databases that tests are done with: migrated, and empty again."""
+    return []
+
+
+def empty(url: str) -> bool:
+    """Delete every row and begin every number at 1 again: what is left is as good as new. False where
+    somebody is still in it."""
+    names = sorted(tables.metadata.tables)
+    ask = "SELECT '{0}' WHERE EXISTS (SELECT FROM {0})"
+    full = " UNION ALL ".join(ask.format(name) for name in names)
+    engine = writing_engine(normal(url))
+    try:
+        with engine.begin() as conn:
+            conn.exec_driver_sql("SET LOCAL lock_timeout = '1s'")
+            if found := [row[0] for row in conn.exec_driver_sql(full)]:
+                conn.exec_driver_sql(f"TRUNCATE {', '.join(found)} CASCADE")
+            conn.exec_driver_sql(
+                "SELECT setval(format('%I', sequencename)::regclass, 1, false) FROM pg_sequences"
+                " WHERE schemaname = 'public' AND last_value IS NOT NULL"
+            )
+    except sa.exc.DBAPIError:
+        return False
+    finally:
+        engine.dispose()
+    return True
+
+
+@pytest.fixture(scope="session")
 def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A migrated, empty SQLite file to copy."""
     path = tmp_path_factory.mktemp("template") / "skylift.db"
@@ -145,9 +178,13 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
         yield f"sqlite:///{path}"
         return
     cluster: Cluster = request.getfixturevalue("cluster")
-    name = cluster.fresh(request.getfixturevalue("postgresql_template"))
+    rested: list[str] = request.getfixturevalue("given_back")
+    name = rested.pop() if rested else cluster.fresh(request.getfixturevalue("postgresql_template"))
     yield cluster.url(name)
-    cluster.drop(name)
+    if empty(cluster.url(name)):
+        rested.append(name)
+    else:
+        cluster.drop(name)
 
 
 @pytest.fixture

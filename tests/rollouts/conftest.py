@@ -119,20 +119,30 @@ class Yard:
         device_type: str = TYPE,
         labels: dict[str, str] | None = None,
     ) -> str:
-        def make(conn: Connection) -> None:
-            made = devices.insert(
-                conn, device_id=name, device_type=device_type, token_hash=digest(name), labels=labels or {},
-                now=self.clock(),
-            )  # fmt: skip
-            devices.set_facts(conn, made.pk, version, None, None)
-            waiting.moved(conn, frozenset(), waiting.of(conn, devices.by_pk(conn, made.pk)))
-
-        self.write(make)
-        self.runs[name], self.types[name] = version, device_type
+        self.enroll_all({name: labels or {}}, version, device_type)
         return name
 
+    def enroll_all(
+        self, fleet: dict[str, dict[str, str]], version: str = "1.0.0", device_type: str = TYPE
+    ) -> list[str]:
+        """Devices and their labels, in one commit: what a test begins with is not what it is about."""
+
+        def make(conn: Connection) -> None:
+            for name, labels in fleet.items():
+                made = devices.insert(
+                    conn, device_id=name, device_type=device_type, token_hash=digest(name), labels=labels,
+                    now=self.clock(),
+                )  # fmt: skip
+                devices.set_facts(conn, made.pk, version, None, None)
+                waiting.moved(conn, frozenset(), waiting.of(conn, devices.by_pk(conn, made.pk)))
+
+        self.write(make)
+        self.runs |= dict.fromkeys(fleet, version)
+        self.types |= dict.fromkeys(fleet, device_type)
+        return list(fleet)
+
     def fleet(self, count: int, version: str = "1.0.0", prefix: str = "d") -> list[str]:
-        return [self.enroll(f"{prefix}{number:03}", version) for number in range(count)]
+        return self.enroll_all({f"{prefix}{number:03}": {} for number in range(count)}, version)
 
     def group(self, name: str, *, query: str | None = None, members: tuple[str, ...] = ()) -> str:
         self.serial += 1
@@ -268,6 +278,12 @@ class Yard:
         assert self.offered(name) == deployment
         for state in STAGES[:3]:
             assert self.report(name, deployment, state).recorded
+        assert self.report(name, deployment, end, reason=reason).recorded
+
+    def end(self, name: str, deployment: str, end: str = "complete", reason: str | None = None) -> None:
+        """Check, then the last word at once, as the smallest clients do: where a test is about what comes of
+        many ends, and not about the way there."""
+        assert self.offered(name) == deployment
         assert self.report(name, deployment, end, reason=reason).recorded
 
     def checks(self, names: list[str], deployment: str) -> list[str]:

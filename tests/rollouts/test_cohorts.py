@@ -17,9 +17,15 @@ def mixed(yard: Any) -> Any:
     """Thirty devices on 1.0.0 in two regions, every third of hardware rev-b; 1.1.0 is published."""
     yard.release("1.0.0")
     yard.release("1.1.0")
-    for number in range(30):
-        labels = {"hw": "rev-b" if number % 3 == 0 else "rev-a", "region": "eu" if number % 2 else "us"}
-        yard.enroll(f"d{number:03}", labels=labels)
+    yard.enroll_all(
+        {
+            f"d{number:03}": {
+                "hw": "rev-b" if number % 3 == 0 else "rev-a",
+                "region": "eu" if number % 2 else "us",
+            }
+            for number in range(30)
+        }
+    )
     return yard
 
 
@@ -32,8 +38,6 @@ def finish_all(yard: Any, deployment: str) -> None:
     for name in sorted(yard.types):
         if yard.status(deployment) != "running" or yard.offered(name) != deployment:
             continue
-        for state in ("downloading", "installing", "validating"):
-            yard.report(name, deployment, state)
         end, why = ("rolled_back", "boot_failed") if bad(yard, name) else ("complete", None)
         yard.report(name, deployment, end, reason=why)
 
@@ -75,7 +79,7 @@ def test_explain_finds_the_hardware_and_makes_two_offers(mixed: Any) -> None:
 def test_explain_blames_nobody_where_failures_are_spread(mixed: Any) -> None:
     deployment = mixed.running(failure_threshold_percent=100, **ALL_AT_ONCE)
     for number, name in enumerate(sorted(mixed.types)):
-        mixed.finish(name, deployment, "failed" if number % 5 == 4 else "complete")
+        mixed.end(name, deployment, "failed" if number % 5 == 4 else "complete")
     found = mixed.explain(deployment)
     assert (found["failed"], found["decided"]) == (6, 30)
     assert (found["suspects"], found["offers"]) == ([], [])
@@ -95,7 +99,7 @@ def test_explain_names_groups_former_versions_and_types(yard: Any) -> None:
     yard.group("juniors", query='device_id ~ "n*"')
     deployment = yard.running("2.0.0", failure_threshold_percent=100, **ALL_AT_ONCE)
     for name in (*old, *new):
-        yard.finish(name, deployment, "failed" if name in old[:15] else "complete")
+        yard.end(name, deployment, "failed" if name in old[:15] else "complete")
     suspects = {(one["attribute"], one["value"]): one for one in yard.explain(deployment)["suspects"]}
     assert suspects.keys() == {("current_version", "1.0.0"), ("group", "seniors")}
     assert suspects["current_version", "1.0.0"]["decided"] == 20
@@ -107,10 +111,10 @@ def test_a_label_that_differs_on_every_device_explains_nothing(
 ) -> None:
     monkeypatch.setattr("skylift.engine.explain.MOST_VALUES", 10)
     yard.release("1.1.0")
-    names = [yard.enroll(f"d{n:03}", labels={"serial": f"s{n}"}) for n in range(30)]
+    names = yard.enroll_all({f"d{n:03}": {"serial": f"s{n}"} for n in range(30)})
     deployment = yard.running(failure_threshold_percent=100, **ALL_AT_ONCE)
     for name in names:
-        yard.finish(name, deployment, "failed" if name < "d010" else "complete")
+        yard.end(name, deployment, "failed" if name < "d010" else "complete")
     found = yard.explain(deployment)
     assert found["suspects"] == []
     assert found["cohorts_looked_at"] == 0
@@ -183,9 +187,9 @@ def test_a_cohort_by_former_version_holds_those_it_updated_as_well(yard: Any) ->
         yard.release(version)
     old, new = yard.fleet(4, "1.0.0", "o"), yard.fleet(4, "1.0.9", "n")
     deployment = yard.running("2.0.0", failure_threshold_percent=100, **ALL_AT_ONCE)
-    yard.finish(old[0], deployment)
-    yard.finish(old[1], deployment, "failed")
-    yard.finish(new[0], deployment)
+    yard.end(old[0], deployment)
+    yard.end(old[1], deployment, "failed")
+    yard.end(new[0], deployment)
     yard.pause(deployment)
     yard.resume(deployment, None, "current_version=1.0.0")
     yard.carry_recounts()
@@ -240,7 +244,7 @@ def test_only_a_paused_deployment_goes_on_without_somebody(mixed: Any) -> None:
 def test_only_the_cohort_is_rolled_back_and_nothing_is_aborted(mixed: Any) -> None:
     deployment = mixed.running(failure_threshold_percent=100, **ALL_AT_ONCE)
     for name in sorted(mixed.types)[:12]:
-        mixed.finish(name, deployment)
+        mixed.end(name, deployment)
     mixed.clock.forward(seconds=1)
     done = mixed.roll_back(deployment, BAD)
     assert done.left == {}
@@ -251,7 +255,7 @@ def test_only_the_cohort_is_rolled_back_and_nothing_is_aborted(mixed: Any) -> No
     assert mixed.roll_back(deployment, BAD) == done  # again: nothing changes
     mixed.tick(seconds=1)
     for name in ("d000", "d003", "d006", "d009"):
-        mixed.finish(name, made)
+        mixed.end(name, made)
     mixed.tick()
     assert mixed.status(made) == "complete"
     assert mixed.roll_back(deployment, BAD).deployments == ()
@@ -262,7 +266,7 @@ def test_only_the_cohort_is_rolled_back_and_nothing_is_aborted(mixed: Any) -> No
 def test_a_part_that_went_back_does_not_hide_the_rest_from_a_whole_rollback(mixed: Any) -> None:
     deployment = mixed.running(failure_threshold_percent=100, **ALL_AT_ONCE)
     for name in ("d000", "d001"):
-        mixed.finish(name, deployment)
+        mixed.end(name, deployment)
     mixed.clock.forward(seconds=1)
     (part,) = mixed.roll_back(deployment, BAD).deployments
     mixed.clock.forward(seconds=1)

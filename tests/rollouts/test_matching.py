@@ -71,7 +71,7 @@ def begun(watched: Watched, size: int = 40, **config: Any) -> tuple[str, list[st
     deployment = yard.running(**{**STATISTICAL, **config})
     updated = yard.checks(fleet, deployment)
     for name in updated:
-        yard.finish(name, deployment)
+        yard.end(name, deployment)
     watched.heard(*updated)
     watched.look(seconds=5)
     return deployment, updated, [name for name in fleet if name not in updated]
@@ -140,7 +140,7 @@ def test_a_word_from_before_the_watch_is_old_news(watched: Watched) -> None:
     watched.heard(*fleet, healthy=False)
     deployment = yard.running(**STATISTICAL)
     for name in yard.checks(fleet, deployment):
-        yard.finish(name, deployment)
+        yard.end(name, deployment)
     watched.look(seconds=5)
     assert watched.rows(deployment)
     yard.clock.forward(seconds=60)
@@ -181,7 +181,7 @@ def test_devices_long_silent_or_of_another_type_are_no_control(watched: Watched)
     watched.heard(*strangers)
     deployment = yard.running(**STATISTICAL)
     for name in yard.checks(fleet, deployment):
-        yard.finish(name, deployment)
+        yard.end(name, deployment)
     watched.look(seconds=5)
     assert watched.rows(deployment) == {}
 
@@ -230,7 +230,7 @@ def test_the_statistical_gate_stops_a_deployment_and_says_why(yard: Any) -> None
     deployment = yard.running(gate="statistical", failure_threshold_percent=30, all_at_once=True)
     ends = ["complete"] * 5 + ["failed"] * 3
     for name, end in zip(fleet, ends, strict=False):
-        yard.finish(name, deployment, end, "boot_failed" if end == "failed" else None)
+        yard.end(name, deployment, end, "boot_failed" if end == "failed" else None)
         if yard.status(deployment) == "paused":
             break
     assert yard.status(deployment) == "paused"
