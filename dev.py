@@ -13,6 +13,7 @@ import subprocess
 import sys
 import venv
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
@@ -39,15 +40,18 @@ def main(words: list[str]) -> int:
         print(f"usage: python3 dev.py {' | '.join(COMMANDS)}\n\n{__doc__}", file=sys.stderr)
         return 2
     os.chdir(ROOT)
-    install()
+    install(beside=system_parts if words[0] == "test" else lambda: None)
     return COMMANDS[words[0]](words[1:])
 
 
 # --- the environment -----------------------------------------------------------------------------------
 
 
-def install() -> None:
-    """.venv with exactly what the lock says; done once per lock and place: a moved one is broken."""
+def install(beside: Callable[[], None]) -> None:
+    """.venv with exactly what the lock says; done once per lock and place: a moved one is broken.
+
+    `beside` is done at the same time: one waits for the network where the other unpacks.
+    """
     parts = (LOCK.read_bytes(), PROJECT.read_bytes(), sys.version.encode(), str(ROOT).encode())
     wanted = hashlib.sha256(b"".join(parts)).hexdigest()
     stamp = VENV / "skylift.stamp"
@@ -55,13 +59,31 @@ def install() -> None:
         run(
             [PYTHON, ROOT / "native" / "build.py"], stdout=subprocess.DEVNULL
         )  # does nothing when it is fresh
-        return
-    say("making .venv from requirements.lock (once)")
-    make_venv()
-    pip = [PYTHON, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
+        beside()
+    else:
+        say("making .venv from requirements.lock (once)")
+        make_venv()
+        with ThreadPoolExecutor(1) as other:
+            waiting = other.submit(beside)
+            fill_venv()
+            waiting.result()
+        stamp.write_text(wanted)
+    compiled(ROOT / "src")
+
+
+def fill_venv() -> None:
+    pip = [PYTHON, "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--no-compile"]
     run([*pip, "--require-hashes", "-r", LOCK])
     run([*pip, "--no-deps", "--no-build-isolation", "-e", ROOT])
-    stamp.write_text(wanted)
+    compiled(VENV)
+
+
+def compiled(place: Path) -> None:
+    """Byte code for what is new there, on every core: pip uses one, and where PYTHONDONTWRITEBYTECODE is set
+    each of a demo's or a test run's hundreds of processes would compile the project anew."""
+    ours = [] if place != VENV else ["-x", "/tests?/|/testing/"]
+    words = [PYTHON, "-m", "compileall", "-q", "-q", "-j", "0", *ours, place]
+    subprocess.run([str(word) for word in words], check=False, stdout=subprocess.DEVNULL)  # a hurry, no need
 
 
 def make_venv() -> None:
@@ -117,33 +139,41 @@ def demo(words: list[str]) -> int:
     return code([PYTHON, "-m", "skylift", "demo", *words])
 
 
+RUFF = ([PYTHON, "-m", "ruff", "check", "."], [PYTHON, "-m", "ruff", "format", "--check", "."])
+MYPY = [PYTHON, "-m", "mypy"]
+
+
 def lint() -> int:
-    """ruff and mypy; 0 when both are silent."""
-    steps = (
-        [PYTHON, "-m", "ruff", "check", "."],
-        [PYTHON, "-m", "ruff", "format", "--check", "."],
-        [PYTHON, "-m", "mypy"],
-    )
-    return next((failed for step in steps if (failed := code(step))), 0)
+    """ruff; 0 when it is silent."""
+    return next((failed for step in RUFF if (failed := code(step))), 0)
 
 
 def check(words: list[str]) -> int:
     """Lint, types and the fast tests: after every step."""
     few = ["-m", "not slow and not postgresql"]
-    return lint() or code([PYTHON, "-m", "pytest", "-q", *few, *workers(words), *words])
+    return lint() or beside_types([PYTHON, "-m", "pytest", "-q", *few, *workers(words), *words])
 
 
 def test(words: list[str]) -> int:
     """Everything. In CI (CI=true) nothing may be skipped."""
-    if failed := lint():
-        return failed
-    system_parts()
-    return code([PYTHON, "-m", "pytest", "-q", *workers(words), *words])
+    return lint() or beside_types([PYTHON, "-m", "pytest", "-q", *workers(words), *words])
+
+
+def beside_types(tests: list[object]) -> int:
+    """The tests, and mypy at the same time: it needs one core. What it says comes after what they say."""
+    with ThreadPoolExecutor(1) as other:
+        asked = [str(word) for word in MYPY]
+        types = other.submit(subprocess.run, asked, capture_output=True, text=True, check=False)
+        failed = code(tests)
+        said = types.result()
+    print(said.stdout + said.stderr, end="", file=sys.stderr if said.returncode else sys.stdout, flush=True)
+    return failed or said.returncode
 
 
 def workers(words: list[str]) -> list[str]:
-    """One per core; none where somebody asks for certain tests."""
-    return ["-n", str(min(4, os.cpu_count() or 2))] if not words else []
+    """One more than cores: many tests wait for a server, a soak, a time-out, and leave their core to others.
+    None where somebody asks for certain tests."""
+    return ["-n", str(min(6, (os.cpu_count() or 2) + 1))] if not words else []
 
 
 def bench(words: list[str]) -> int:
