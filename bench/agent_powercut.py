@@ -3,10 +3,10 @@
 For each starting disk (factory, updated once or twice, with a configuration, torn in mid-download, armed, on
 trial, after a fallback, after a confirmed image gave way, with a spoiled boot record) and each update (full
 image, delta, configuration; images and configurations that turn out sick on trial, or wear out once they are
-confirmed), the operations are counted once; then each is cut before, after, and in the middle where it
-writes, with and without losing what was not synced, by a real SIGKILL of a forked process. Then the power
-comes back: a valid image must boot, and the update must end as it would have. Pairs of cuts (a second one
-during recovery) are sampled with a seed.
+confirmed), the operations are counted once; then the power is cut before the first, after each, and in the
+middle of each that writes, with and without losing what was not synced, by SIGKILL to a forked process. Then
+the power comes back: a valid image must boot, and the update must end as it would have. Pairs of cuts (a
+second one during recovery) are sampled with a seed.
 
 Prints cuts, bricks and unverified boots; the last line of stdout is one JSON object.
 """
@@ -177,7 +177,7 @@ def play(desk: Desk, scene: Scene, stride: int, pairs: int) -> Found:
         Cut(at, mode, lose)
         for at in range(1, expected + 1, stride)
         for mode in MODES
-        if mode != "during" or at in counted.writes
+        if _differs(at, mode, counted.writes)
         for lose in (False, True)
     ]
     for cut in cuts:
@@ -196,6 +196,16 @@ def play(desk: Desk, scene: Scene, stride: int, pairs: int) -> Found:
         _recover(desk, scene, folder, found, came)
     shutil.rmtree(scratch)
     return found
+
+
+def _differs(at: int, mode: str, writes: set[int]) -> bool:
+    """Before an operation the disk is as it was after the one before it; only what writes has a middle."""
+    match mode:
+        case "before":
+            return at == 1
+        case "during":
+            return at in writes
+    return True
 
 
 def _copy(desk: Desk, scene: Scene, scratch: Path) -> Path:
