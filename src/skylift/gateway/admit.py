@@ -96,6 +96,7 @@ def jwt(flow: Flow, policy: Jwt) -> Said:
         flow.drop(header)  # what a client claims about itself is not believed
     verdict = judge(policy, tuple(credentials(flow, policy.places)), flow.world.now, flow.world.verify)
     if not isinstance(verdict, Believed):
+        flow.about = verdict.about
         about = f" ({verdict.about})" if verdict.about else ""
         return _refuse(flow, policy.refusals, verdict.fault, f"{verdict.fault}{about}", policy.anonymous)
     flow.claims = verdict.claims

@@ -22,7 +22,7 @@ from skylift.gateway.conditions import ALWAYS
 from skylift.gateway.decision import NO_COUNTERS, Counters, Decision, Miss, Ran, Reply, Sent, World
 from skylift.gateway.flow import Flow
 from skylift.gateway.limits import Outcome, State, take_all
-from skylift.gateway.model import Destination, Gateway, HostSent, Route
+from skylift.gateway.model import Destination, Gateway, HostSent, Route, Service
 from skylift.gateway.policies import (
     PEER,
     AddPrefix,
@@ -250,17 +250,19 @@ def _sent(flow: Flow) -> Sent:
         flow.method,
         flow.path,
         tuple(flow.query),
-        flow.host or service.host_header or _host(flow, service.host),
+        flow.host or _host(flow, service),
         tuple(flow.headers),
         flow.body,
     )
 
 
-def _host(flow: Flow, how: HostSent) -> str:
+def _host(flow: Flow, service: Service) -> str:
     request = flow.request
-    if how is HostSent.CLIENTS:
+    if (flow.route.host or service.host) is HostSent.CLIENTS:
         return request.host if request.port in (80, 443) else f"{request.host}:{request.port}"
-    targets = flow.gateway.upstream_of(chosen(flow.route.to, flow.world.choose).service).targets
+    if service.host_header:
+        return service.host_header
+    targets = flow.gateway.upstreams[service.upstream].targets
     if not targets:
         return request.host
     first = targets[0]

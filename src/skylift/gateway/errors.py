@@ -24,11 +24,14 @@ class Problem:
     value: object = None
     suggestion: str | None = None
     code: str = "invalid_value"
+    line: int | None = None
 
     def __str__(self) -> str:
+        place = f"{self.file}:{self.line}" if self.line else self.file
         shown = "" if self.value is None else f" is {_short(self.value)}"
         hint = f" (did you mean {self.suggestion!r}?)" if self.suggestion else ""
-        return f"{self.file}: {self.path}{shown}: {self.rule}{hint}"
+        what = f"{self.path}{shown}: " if self.path else ""
+        return f"{place}: {what}{self.rule}{hint}"
 
 
 def _short(value: object) -> str:

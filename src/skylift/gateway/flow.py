@@ -30,6 +30,7 @@ class Flow:
         self.claims: Mapping[str, Any] = {}
         self.answer_headers: list[tuple[str, str]] = []
         self.last_reset = 0
+        self.about = ""
 
     # --- headers -------------------------------------------------------------------------------------
 
@@ -70,6 +71,8 @@ class Flow:
                 return self.path
             case Source.HOST:
                 return request.host
+            case Source.ABOUT:
+                return self.about
             case Source.LIMIT_RESET:
                 return str(self.last_reset)
 

@@ -44,6 +44,13 @@ class Origin:
 NOWHERE = Origin()
 
 
+class HostSent(StrEnum):
+    """Which Host the backend sees."""
+
+    CLIENTS = "the client's"
+    TARGETS = "the service's own"
+
+
 # --- routes -------------------------------------------------------------------------------------------
 
 
@@ -86,6 +93,7 @@ class Route:
     wrong_scheme: Answer | None = None
     listeners: tuple[str, ...] = ()  # empty: all
     mirrors: tuple[Mirror, ...] = ()
+    host: HostSent | None = None  # instead of the service's
     buffer_request: bool = False
     written: str = ""
     origin: Origin = field(default=NOWHERE, compare=False)
@@ -174,13 +182,6 @@ class Upstream:
     fallback: str = ""  # the upstream that serves while no target here is healthy
     threshold: int = 0  # percent of weight that must be healthy
     origin: Origin = field(default=NOWHERE, compare=False)
-
-
-class HostSent(StrEnum):
-    """Which Host the backend sees."""
-
-    CLIENTS = "the client's"
-    TARGETS = "the service's own"
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,6 +289,7 @@ class Gateway:
     answers: tuple[tuple[int, Answer], ...] = ()  # for what the data plane itself says: 413, 502, 503, 504
     forwarding: Forwarding = Forwarding()
     notes: tuple[Note, ...] = ()
+    inventory: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def ordered(self) -> tuple[Route, ...]:
@@ -296,3 +298,19 @@ class Gateway:
 
     def upstream_of(self, service: str) -> Upstream:
         return self.upstreams[self.services[service].upstream]
+
+    def endpoints(self, host: str, port: int) -> tuple[tuple[str, int], ...]:
+        """Where `host:port` really is: what the inventory says of it, else itself.
+
+        An entry is named `host:port` or `host`; for a Kubernetes service `name.namespace`, or `name` alone,
+        with or without the port. Its values are `host:port`, or `host`, which keeps the port."""
+        name = host.partition(".")[0]
+        for entry in (f"{host}:{port}", host, f"{name}:{port}", name):
+            if entry in self.inventory:
+                return tuple(_endpoint(value, port) for value in self.inventory[entry])
+        return ((host, port),)
+
+
+def _endpoint(value: str, port: int) -> tuple[str, int]:
+    host, colon, own = value.rpartition(":")
+    return (host, int(own)) if colon and own.isdecimal() and not host.endswith(":") else (value, port)

@@ -25,6 +25,7 @@ class Source(StrEnum):
     CLIENT = "client"  # the client's address
     PATH = "path"
     HOST = "host"
+    ABOUT = "about"  # the claim a token was refused for
     LIMIT_RESET = "reset"  # of the limit that refused, in whole seconds
 
 

@@ -98,6 +98,15 @@ def in_network(address: str, network: str) -> bool:
         return False
 
 
+def is_network(text: str) -> bool:
+    """Whether it is an address or a CIDR range."""
+    try:
+        ip_network(text, strict=False)
+    except ValueError:
+        return False
+    return True
+
+
 @lru_cache(4096)
 def compile_regex(pattern: str, ignore_case: bool = False) -> re.Pattern[str]:
     """RE2's pattern in Python's words: names `(?<n>...)` become `(?P<n>...)`, `\\z` becomes `\\Z`."""

@@ -1,0 +1,113 @@
+"""The front door: files in, one `Gateway` out, whatever dialect they are written in.
+
+Several files are one configuration. What a file is shows by its fields, never by its name; files of two
+dialects are refused, because their orders cannot be compared. An inventory (`inventory:` and nothing else,
+or in a native file) may stand beside any dialect: it says where names really are.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from skylift.gateway import kong
+from skylift.gateway.errors import Problem, nearest
+from skylift.gateway.loading import Document, load
+from skylift.gateway.model import Dialect, Gateway
+from skylift.gateway.reading import Fields, Problems
+
+INVENTORY = "inventory"
+Reader = Callable[[Iterable[Document]], Gateway]
+
+
+def read(files: Iterable[Path]) -> Gateway:
+    """The configuration that these files, or the YAML, JSON and TOML files of these directories, are."""
+    return read_documents(load(list(_each(files))))
+
+
+def _each(files: Iterable[Path]) -> Iterable[Path]:
+    for file in files:
+        if file.is_dir():
+            yield from sorted(
+                found for found in file.iterdir() if found.suffix in (".yaml", ".yml", ".json", ".toml")
+            )
+        else:
+            yield file
+
+
+def read_documents(documents: Iterable[Document]) -> Gateway:
+    """The configuration that these documents are; `Refused` with every problem there is."""
+    by_dialect: dict[Dialect, list[Document]] = {}
+    inventory: dict[str, tuple[str, ...]] = {}
+    problems = Problems()
+    for document in documents:
+        if _is_inventory(document):
+            inventory |= _inventory(document, problems)
+            continue
+        dialect = dialect_of(document)
+        if dialect is None:
+            problems.found.append(_unknown(document))
+        else:
+            by_dialect.setdefault(dialect, []).append(document)
+    if len(by_dialect) > 1:
+        names = " and ".join(f"{found[0].file} ({dialect})" for dialect, found in by_dialect.items())
+        rule = f"files of one configuration speak one dialect, not {names}"
+        problems.found.append(Problem(names, "", rule, code="mixed_dialects"))
+    if not by_dialect and not problems.found:
+        problems.found.append(Problem("-", "", "there is nothing to read", code="empty_configuration"))
+    problems.check()
+    ((dialect, found),) = by_dialect.items()
+    gateway = READERS[dialect](found)
+    return replace(gateway, inventory={**gateway.inventory, **inventory})
+
+
+def _is_inventory(document: Document) -> bool:
+    return isinstance(document.value, dict) and set(document.value) == {INVENTORY}
+
+
+def _inventory(document: Document, problems: Problems) -> dict[str, tuple[str, ...]]:
+    at = Fields.of(document, problems)
+    return read_inventory(at)
+
+
+def read_inventory(at: Fields) -> dict[str, tuple[str, ...]]:
+    """A name (`host`, `host:port`, `name.namespace`) -> its addresses (`host:port`, or `host`)."""
+    inner = at.table(INVENTORY)
+    if inner is None:
+        return {}
+    found = {}
+    for name in inner.value:
+        addresses = inner.texts(name, single=True)
+        if not addresses:
+            inner.wrong(name, None, "it must have at least one address")
+        for number, address in enumerate(addresses):
+            port = address.rpartition(":")[2] if ":" in address and not address.endswith("]") else "1"
+            if not port.isdecimal() or not 0 < int(port) < 65536:
+                inner.wrong(f"{name}[{number}]", address, "it must be a host or host:port")
+        found[name] = addresses
+    return found
+
+
+_SIGNS: Mapping[Dialect, frozenset[str]] = {
+    Dialect.KONG: frozenset({"_format_version", "_transform", *kong.TOP_LEVEL}),
+}
+READERS: Mapping[Dialect, Reader] = {Dialect.KONG: kong.read}
+
+
+def dialect_of(document: Document) -> Dialect | None:
+    """What a document is written in, by the fields that only one dialect has."""
+    if not isinstance(document.value, dict):
+        return None
+    return next((dialect for dialect, signs in _SIGNS.items() if signs & set(document.value)), None)
+
+
+def _unknown(document: Document) -> Problem:
+    rule = "it is none of Kong's, Traefik's or our own files"
+    if not isinstance(document.value, dict):
+        return Problem(document.file, "", "the file must be a table of fields", code="unknown_dialect")
+    known = {sign for signs in _SIGNS.values() for sign in signs}
+    for name in document.value:
+        hint = nearest(name, known)
+        if hint:
+            return Problem(document.file, name, rule, suggestion=hint, code="unknown_dialect")
+    first = next(iter(document.value), "")
+    return Problem(document.file, first, rule, code="unknown_dialect")
