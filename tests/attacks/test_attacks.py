@@ -23,7 +23,7 @@ from skylift.testkit.victims import (
     Scene,
     Victim,
 )
-from skylift.trust import files, keys
+from skylift.trust import files, keys, verify
 from skylift.trust.ceremony import product_keys
 from skylift.trust.roles import DIRECTOR, IMAGE
 
@@ -100,6 +100,35 @@ def test_a_revoked_key(scene: Scene, victim: Victim) -> None:
     victim.proxy.files(victim.name, after)
     ordered(victim, online, online.released("1.1.0"), version=1001)
     victim.until(lambda: victim.version == "1.1.0", "what the fresh keys vouch for")
+
+
+def director_as_image(scene: Scene, victim: Victim) -> None:
+    """The root holders gave the director a second root. Whoever has its online key serves that root as the
+    image repository's, where the same key now holds `targets`, and names release keys of his own."""
+    loot, own = scene.loot(), [keys.generate() for _ in range(3)]
+    image, body = loot.evil()
+    named = {product: [key.public_key for key in own] for product in (PRODUCT, OTHER_PRODUCT)}
+    targets = files.sign(files.delegations(1000, named, datetime.now(UTC)), [loot.director])
+    ordered(victim, loot, image)
+    renewed = loot.root(DIRECTOR, scene.desk.signers("root", 3)[:2])[DIRECTOR, "2.root.json"]
+    victim.proxy.files(victim.name, {(IMAGE, "2.root.json"): renewed})
+    evil = {"targets": (1000, targets), PRODUCT: loot.role(image, signers=own[:2])}
+    victim.proxy.files(victim.name, loot.repository(evil, signer=loot.director))
+    victim.proxy.lie(BLOB, hostile.instead(body))
+
+
+def test_the_directors_next_root_as_the_images(
+    scene: Scene, make_victim: MakeVictim, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    victim = make_victim()
+    scene.order(victim)
+    director_as_image(scene, victim)
+    assert "root of 'director'" in victim.refuses(SIGNATURE)
+    without = make_victim()
+    scene.order(without)
+    director_as_image(scene, without)
+    monkeypatch.setattr(verify, "_check_repository", lambda body, name, repo: None)
+    without.until(lambda: without.version == "6.6.6", "what the check keeps out")
 
 
 # --- time that never ends -----------------------------------------------------------------------------

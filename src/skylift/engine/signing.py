@@ -44,6 +44,9 @@ def _take_root(conn: Connection, repo: str, body: bytes, online: Key, now: datet
     known = trustfiles.latest(conn, repo, "root")
     if known is not None and known.body == body:
         return False
+    whose = signed.unrecognized_fields.get("repository")
+    if whose != repo:
+        raise _untrusted(field, f"of {whose!r}", f"says that its repository is {repo!r}")
     expected = known.version + 1 if known else 1
     if signed.version != expected:
         raise _untrusted(field, f"version {signed.version}", f"version {expected} comes next")

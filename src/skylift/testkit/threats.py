@@ -86,6 +86,8 @@ ATTACKS = (
            "test_one_stolen_release_key_with_all_online_keys"),
     Attack("a revoked key", "new delegations by the targets keys", "`signature_invalid`",
            "test_a_revoked_key"),
+    Attack("the director's next root as the image's", "a root says whose it is", "`signature_invalid`",
+           "test_the_directors_next_root_as_the_images"),
     Attack("tampered, truncated, oversized and bomb deltas",
            "a delta is trusted for nothing; the full image comes instead", "-",
            "test_tampered_truncated_oversized_and_bomb_deltas"),

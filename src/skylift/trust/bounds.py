@@ -4,8 +4,10 @@ Whoever owns the line, or an online key, may send any JSON: deep, wide, with the
 that no C program can hold. What our servers publish keeps to the byte rule and is small; a file beyond these
 bounds is refused unparsed, or at the latest after one plain parse. Nothing here is a verdict on signatures.
 
-`strict` also refuses every escape but `\\n`: our files have no others, so a name that only looks like another
-one cannot even be spelled. The conformance suite's repositories are read without it.
+`strict` holds a file to the one form in which ours are written, the byte rule: no escapes but `\\n`, so that
+a name that only looks like another one cannot even be spelled; names in order; nothing between tokens. It
+also refuses one public key under two names, which could sign for two people. What it takes a microcontroller
+takes (`compact`), and the other way round. The conformance suite's repositories are read without it.
 """
 
 import json
@@ -25,6 +27,7 @@ KEYS_OF_A_ROLE = 64
 PATTERNS = 64  # path patterns, or hash prefixes, of one delegated role
 IMAGES = 4096  # in one role
 FILES = ROLES + 2  # in a snapshot
+ROOTS = 256  # rotations of a root that are followed at once: a device that slept for years catches up
 DIGITS = 15  # of a number: what a double, and so every JSON reader, holds exactly
 TEXT = 4096  # characters of one string: a public key has 180
 
@@ -63,6 +66,30 @@ def check(name: str, body: bytes, strict: bool = True) -> None:
             _at_most(name, part, value, most)
     _check_roles(name, found["signed"].get("roles"))
     _check_delegations(name, found["signed"].get("delegations"))
+    if strict:
+        _check_form(name, body, found)
+        for holder in (found["signed"], found["signed"].get("delegations") or {}):
+            _check_keys(name, holder.get("keys") or {})
+
+
+def _check_form(name: str, body: bytes, found: Mapping[str, Any]) -> None:
+    if json.dumps(found, sort_keys=True, separators=(",", ":")).encode() != body:
+        raise _no(name, "is not written as metadata is")
+    signatures = found["signatures"]
+    for made in signatures if isinstance(signatures, list) else (None,):
+        sig = made.get("sig") if isinstance(made, dict) else None
+        if not isinstance(sig, str) or sig.lower() != sig:
+            raise _no(name, "has a signature that is none")
+
+
+def _check_keys(name: str, keys: Any) -> None:
+    seen = set()
+    for key in keys.values() if isinstance(keys, dict) else (None,):
+        value = key.get("keyval") if isinstance(key, dict) else None
+        public = value.get("public") if isinstance(value, dict) else None
+        if not isinstance(public, str) or public in seen:
+            raise _no(name, "has a key that is none, or one under two names")
+        seen.add(public)
 
 
 _COUNTS: dict[str, tuple[type, int]] = {
@@ -118,7 +145,9 @@ def _at_most(name: str, what: str, found: Any, most: int) -> None:
 
 
 def _whole(digits: str) -> int:
-    if len(digits.lstrip("-")) > DIGITS:
+    if digits.startswith("-"):
+        raise ValueError("a number below 0")
+    if len(digits) > DIGITS:
         raise ValueError(f"a number of {len(digits)} digits")
     return int(digits)
 

@@ -19,7 +19,7 @@ Get = Callable[[str, int], tuple[int, bytes]]
 
 MOST = 512 << 10  # bytes of any metadata file
 CONFIG = UpdaterConfig(
-    max_root_rotations=256,
+    max_root_rotations=bounds.ROOTS,
     max_delegations=32,  # products delegate to nobody; other repositories do
     root_max_length=MOST,
     timestamp_max_length=16 << 10,

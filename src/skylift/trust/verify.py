@@ -5,7 +5,8 @@ at most one image; nothing ordered is an answer too; the image repo's chain and 
 exactly that path; length, digest and description equal in both; this hardware listed; the security floor.
 Downloading, hashing while writing, and raising the floor after a confirmed boot are the agent's.
 
-python-tuf's own client accepts device A's director files on device B: the identity check is ours. It is made
+python-tuf's own client accepts device A's director files on device B, and the director's next root as the
+image's, for the same people hold both: the checks of identity are ours. They are made
 before python-tuf sees a file, for what python-tuf verifies it also keeps: another device's timestamp, were it
 kept, would make this device's own look like a rollback for ever.
 
@@ -34,7 +35,7 @@ from skylift.trust.roles import DIRECTOR, IMAGE, rule
 Fetch = Callable[[str, str, int], bytes]
 
 _CONFIG = UpdaterConfig(
-    max_root_rotations=64,
+    max_root_rotations=bounds.ROOTS,
     max_delegations=4,
     root_max_length=64 << 10,
     timestamp_max_length=16 << 10,
@@ -81,7 +82,9 @@ class _Fetcher(FetcherInterface):
         if len(body) > at_most:
             raise exceptions.DownloadLengthMismatchError(f"more than {at_most} bytes")
         bounds.check(name, body)
-        if self._repo == DIRECTOR and not name.endswith("root.json"):
+        if name.endswith("root.json"):
+            _check_repository(body, name, self._repo)
+        elif self._repo == DIRECTOR:
             _check_whose(body, name, self._device_id)
         return body
 
@@ -172,6 +175,7 @@ class DeviceTrust:
         cache = self.directory / repo
         fetcher = _Fetcher(repo, self.device_id, fetch)
         try:
+            _check_repository(root, f"the factory's {repo} root", repo)
             cache.mkdir(parents=True, exist_ok=True)
             _sweep(cache)
             updater = Updater(
@@ -228,14 +232,24 @@ def _sweep(cache: Path) -> None:
 
 
 def _check_whose(body: bytes, name: str, device_id: str) -> None:
-    """Raises `TrustError` for another device's director file. What it does not understand it leaves to
-    python-tuf, which verifies the very same bytes."""
-    try:
-        whose = json.loads(body)["signed"].get("device_id")
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return
-    if whose != device_id:
+    """Raises `TrustError` for another device's director file."""
+    if (whose := _word(body, "device_id")) != device_id:
         raise TrustError(Reason.SIGNATURE_INVALID, f"{name} is for {whose!r}, not for this device")
+
+
+def _check_repository(body: bytes, name: str, repo: str) -> None:
+    """Raises `TrustError` for another repository's root."""
+    if (whose := _word(body, "repository")) != repo:
+        raise TrustError(Reason.SIGNATURE_INVALID, f"{name} is a root of {whose!r}, not of {repo!r}")
+
+
+def _word(body: bytes, name: str) -> object:
+    """What the file, not verified yet, says in this field; None also where it cannot be read. Python-tuf
+    verifies the very same bytes."""
+    try:
+        return json.loads(body)["signed"].get(name)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
 
 
 def _verified(vouched: TargetFile, custom: dict[str, Any], said: dict[str, Any]) -> Verified:
