@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skylift.gateway.limits import State, take, take_all, window_start
+from skylift.gateway.limits import Rules, State, take, take_all, window_start
 from skylift.gateway.policies import Algorithm, Limit
 
 NOON = 1_795_867_200.0  # 2026-11-28 12:00:00 UTC
@@ -87,7 +87,7 @@ def test_a_fixed_window_begins_anew_at_the_full_minute_and_counts_what_it_refuse
     limit, state = Limit(2, 60, name="Minute"), None
     told = []
     for at in (58.0, 58.5, 59.0, 60.0):
-        verdict, state = take(Algorithm.FIXED_WINDOW, limit, state, NOON + at, counts_refused=True)
+        verdict, state = take(Algorithm.FIXED_WINDOW, limit, state, NOON + at, Rules(counts_refused=True))
         told.append((verdict.passed, verdict.remaining, verdict.reset))
     assert told == [(True, 1, 2.0), (True, 0, 1.5), (False, 0, 1.0), (True, 1, 60.0)]
 

@@ -21,7 +21,7 @@ from skylift.gateway.admit import Said
 from skylift.gateway.conditions import ALWAYS
 from skylift.gateway.decision import NO_COUNTERS, Counters, Decision, Miss, Ran, Reply, Sent, World
 from skylift.gateway.flow import Flow
-from skylift.gateway.limits import Outcome, State, take_all
+from skylift.gateway.limits import Outcome, Rules, State, take_all
 from skylift.gateway.model import Destination, Gateway, HostSent, Route, Service
 from skylift.gateway.policies import (
     PEER,
@@ -62,7 +62,11 @@ def rate_limit(flow: Flow, policy: RateLimit) -> Said:
     places = [(policy.bucket, limit.name or f"{limit.seconds:g}s", key) for limit in policy.limits]
     states = tuple(flow.counters.get(place) for place in places)
     outcome, after = take_all(
-        policy.algorithm, policy.limits, states, flow.world.now, counts_refused=policy.counts_refused
+        policy.algorithm,
+        policy.limits,
+        states,
+        flow.world.now,
+        Rules(policy.counts_refused, policy.max_delay),
     )
     kept: dict[tuple[str, str, str], State] = {
         place: state for place, state in zip(places, after, strict=True) if state is not None
@@ -73,8 +77,9 @@ def rate_limit(flow: Flow, policy: RateLimit) -> Said:
         f"{v.limit.count} per {v.limit.seconds:g} s, {v.remaining} left" for v in outcome.verdicts
     )
     said = f"{policy.algorithm} per {policy.key.kind} ({key or 'no value: all share one bucket'}): {shown}"
+    held = max(verdict.delay for verdict in outcome.verdicts)
     if outcome.passed:
-        return said
+        return f"{said}; held for {held:.3g} s" if held else said
     flow.last_reset = outcome.retry_after
     return f"{said}: over the limit", policy.answer
 

@@ -5,7 +5,8 @@ rate limit service with its shared store) is held against these functions in tes
 
 - FIXED_WINDOW: windows aligned to the UTC calendar (a minute begins at :00). Kong reads, then counts, and
   counts refused requests too.
-- TOKEN_BUCKET: `burst` tokens at most, refilled without steps at count / seconds; starts full.
+- TOKEN_BUCKET: `burst` tokens at most, refilled without steps at count / seconds; starts full. With
+  `max_delay` a request may borrow the next token and wait for it (Traefik).
 - SLIDING_WINDOW: never more than `count` in any stretch of `seconds`; refused requests leave no trace.
 - LEAKY_BUCKET: a meter (GCRA): drains at count / seconds, holds `burst`; what would overflow is refused.
 """
@@ -40,6 +41,19 @@ class Verdict:
     remaining: int
     reset: float
     retry_after: float = 0.0
+    delay: float = 0.0  # it passes, but is held for so long
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """`counts_refused`: a refused request counts too. `max_delay`: seconds a token bucket holds a request
+    which comes too early, before it refuses."""
+
+    counts_refused: bool = False
+    max_delay: float = 0.0
+
+
+STRICT = Rules()
 
 
 def window_start(seconds: float, now: float) -> float:
@@ -52,37 +66,38 @@ def window_start(seconds: float, now: float) -> float:
     return now - now % seconds
 
 
-def _fixed(limit: Limit, state: State | None, now: float, counts_refused: bool) -> tuple[Verdict, State]:
+def _fixed(limit: Limit, state: State | None, now: float, rules: Rules) -> tuple[Verdict, State]:
     start = window_start(limit.seconds, now)
     used = state.level if state and state.since == start else 0.0
     passed = used < limit.count
     reset = max(1.0, limit.seconds - (now - start))
-    after = used + 1 if passed or counts_refused else used
+    after = used + 1 if passed or rules.counts_refused else used
     left = max(0, int(limit.count - used) - 1)
     return Verdict(passed, limit, left, reset, 0.0 if passed else reset), State(start, after)
 
 
-def _tokens(limit: Limit, state: State | None, now: float, counts_refused: bool) -> tuple[Verdict, State]:
+def _tokens(limit: Limit, state: State | None, now: float, rules: Rules) -> tuple[Verdict, State]:
     size, rate = limit.burst or limit.count, limit.count / limit.seconds
     have = size if state is None else min(size, state.level + (now - state.since) * rate)
-    passed = have >= 1 - 1e-9  # what float arithmetic loses of a whole token is no reason to refuse
+    wait = max(0.0, (1 - have) / rate)
+    passed = wait <= rules.max_delay + 1e-9  # what float arithmetic loses of a token is no reason to refuse
     left = have - 1 if passed else have
-    wait = 0.0 if passed else (1 - have) / rate
     reset = max(0.0, (1 - left) / rate) if left < 1 else 0.0
-    return Verdict(passed, limit, int(left + 1e-9), reset, wait), State(now, left)
+    verdict = Verdict(passed, limit, max(0, int(left + 1e-9)), reset, 0.0 if passed else wait, wait * passed)
+    return verdict, State(now, left)
 
 
-def _sliding(limit: Limit, state: State | None, now: float, counts_refused: bool) -> tuple[Verdict, State]:
+def _sliding(limit: Limit, state: State | None, now: float, rules: Rules) -> tuple[Verdict, State]:
     kept = tuple(at for at in (state.times if state else ()) if at > now - limit.seconds)
     passed = len(kept) < limit.count
-    times = (*kept, now) if passed or counts_refused else kept
+    times = (*kept, now) if passed or rules.counts_refused else kept
     wait = 0.0 if passed or not kept else kept[-limit.count] + limit.seconds - now
     oldest = times[0] + limit.seconds - now if times else 0.0
     left = max(0, limit.count - len(times))
     return Verdict(passed, limit, left, oldest, wait), State(times=times[-limit.count :])
 
 
-def _leaky(limit: Limit, state: State | None, now: float, counts_refused: bool) -> tuple[Verdict, State]:
+def _leaky(limit: Limit, state: State | None, now: float, rules: Rules) -> tuple[Verdict, State]:
     step, size = limit.seconds / limit.count, limit.burst or limit.count
     empty_at = max(now, state.since if state else now)
     level = (empty_at - now) / step
@@ -93,7 +108,7 @@ def _leaky(limit: Limit, state: State | None, now: float, counts_refused: bool) 
     return Verdict(passed, limit, left, max(0.0, after - now), wait), State(since=after)
 
 
-Taker = Callable[[Limit, State | None, float, bool], tuple[Verdict, State]]
+Taker = Callable[[Limit, State | None, float, Rules], tuple[Verdict, State]]
 _TAKERS: Mapping[Algorithm, Taker] = {
     Algorithm.FIXED_WINDOW: _fixed,
     Algorithm.TOKEN_BUCKET: _tokens,
@@ -103,10 +118,10 @@ _TAKERS: Mapping[Algorithm, Taker] = {
 
 
 def take(
-    algorithm: Algorithm, limit: Limit, state: State | None, now: float, *, counts_refused: bool = False
+    algorithm: Algorithm, limit: Limit, state: State | None, now: float, rules: Rules = STRICT
 ) -> tuple[Verdict, State]:
     """One request at `now` (seconds since 1970) against one limit; None is a key never seen."""
-    return _TAKERS[algorithm](limit, state, now, counts_refused)
+    return _TAKERS[algorithm](limit, state, now, rules)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,16 +150,12 @@ def take_all(
     limits: tuple[Limit, ...],
     states: tuple[State | None, ...],
     now: float,
-    *,
-    counts_refused: bool = False,
+    rules: Rules = STRICT,
 ) -> tuple[Outcome, tuple[State | None, ...]]:
     """One request against several limits at once. Refused by one, it takes nothing from the others either,
     unless refused requests count."""
-    asked = [
-        take(algorithm, limit, state, now, counts_refused=counts_refused)
-        for limit, state in zip(limits, states, strict=True)
-    ]
+    asked = [take(algorithm, limit, state, now, rules) for limit, state in zip(limits, states, strict=True)]
     outcome = Outcome(tuple(verdict for verdict, _ in asked))
-    if outcome.passed or counts_refused:
+    if outcome.passed or rules.counts_refused:
         return outcome, tuple(state for _, state in asked)
     return outcome, states

@@ -115,7 +115,7 @@ class RateLimit:
 
     `bucket`: the identity that counters belong to; two policies with the same bucket share them.
     `counts_refused`: a refused request counts too (Kong). `max_delay`: seconds a request that comes a little
-    early is held in Traefik; the data plane does not hold, it serves at once.
+    early is held before it is refused (Traefik).
     """
 
     bucket: str

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from skylift.gateway import kong
+from skylift.gateway import kong, traefik
 from skylift.gateway.errors import Problem, nearest
 from skylift.gateway.loading import Document, load
 from skylift.gateway.model import Dialect, Gateway
@@ -89,8 +89,9 @@ def read_inventory(at: Fields) -> dict[str, tuple[str, ...]]:
 
 _SIGNS: Mapping[Dialect, frozenset[str]] = {
     Dialect.KONG: frozenset({"_format_version", "_transform", *kong.TOP_LEVEL}),
+    Dialect.TRAEFIK: frozenset(traefik.TOP_LEVEL),
 }
-READERS: Mapping[Dialect, Reader] = {Dialect.KONG: kong.read}
+READERS: Mapping[Dialect, Reader] = {Dialect.KONG: kong.read, Dialect.TRAEFIK: traefik.read}
 
 
 def dialect_of(document: Document) -> Dialect | None:

@@ -209,14 +209,14 @@ def read_plugin(
     if plugin is None:
         _not_a_plugin(at, name)
         return
-    if not enabled:
-        at.note("disabled", f"plugin {name} is off")
-        return  # as if it were not there: a wider one runs
     base64_secrets = config.value.get("secret_is_base64") is True
     policy = plugin.read(config)
     config.done()
     if refs[2] is not None and not plugin.per_consumer:
         at.wrong("consumer", None, f"{name} runs before it is known who comes: not for one consumer")
+    if not enabled:
+        at.note("disabled", f"plugin {name} is off")
+        return  # as if it were not there: a wider one runs
     found.plugins.append(KongPlugin(name, policy, refs[0], refs[1], refs[2], base64_secrets, at.origin))
 
 

@@ -1,0 +1,206 @@
+"""From Traefik's files to the model.
+
+ 1. Documents are read into routers, services and middlewares; a resource (IngressRoute, ...) and an entry of
+    `http:` become the same things, under names with their namespace where one is given.
+ 2. What a router names is looked up: a middleware or a service that is not there is an error, where Traefik
+    would answer 404 or 503.
+ 3. A router's rank is its priority, else the length of its rule as written.
+
+Traefik listens where its static configuration says; of that, `entryPoints` may stand in a file here. Without,
+`web` is port 80 and `websecure` port 443.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from skylift.gateway.conditions import ALWAYS
+from skylift.gateway.errors import nearest
+from skylift.gateway.loading import Document
+from skylift.gateway.model import (
+    Destination,
+    Dialect,
+    Forwarding,
+    Gateway,
+    Listener,
+    Mirror,
+    Route,
+    Step,
+)
+from skylift.gateway.policies import Answer
+from skylift.gateway.reading import Fields, Problems
+from skylift.gateway.template import plain
+from skylift.gateway.traefik.backends import apply_transports, read_service, read_transport
+from skylift.gateway.traefik.found import (
+    MAX_PRIORITY,
+    Chain,
+    Found,
+    Router,
+    read_middleware,
+    reads_tls,
+    refuse_old_rules,
+)
+from skylift.gateway.traefik.listening import read_entry_points, read_tls
+from skylift.gateway.traefik.resources import read_resource
+from skylift.gateway.traefik.rule import RuleFault, parse
+
+TOP_LEVEL = ("apiVersion", "http", "tls", "tcp", "udp", "entryPoints")
+NOT_FOUND = Answer(404, plain("404 page not found\n"))
+OWN = tuple(
+    (status, Answer(status, plain(text)))
+    for status, text in (
+        (413, "Request Entity Too Large"),
+        (502, "Bad Gateway"),
+        (503, "no available server"),
+        (504, "Gateway Timeout"),
+    )
+)
+DEFAULT_LISTENERS = {"web": Listener("web", 80), "websecure": Listener("websecure", 443, tls=True)}
+
+
+def read(documents: Iterable[Document]) -> Gateway:
+    """One configuration from all documents; `Refused` with every problem there is."""
+    found = Found(Problems())
+    for document in documents:
+        at = Fields.of(document, found.problems)
+        if at.has("apiVersion") or at.has("kind"):
+            read_resource(at, found)
+        else:
+            _read_file(at, found)
+    apply_transports(found.backends)
+    made = _gateway(found)
+    found.problems.check()
+    return made
+
+
+def _read_file(at: Fields, found: Found) -> None:
+    for name in ("tcp", "udp"):
+        at.lacking(name, "only HTTP is routed here", (None, {}))
+    read_entry_points(at, found)
+    read_tls(at, found)
+    http = at.must_table("http")
+    for name, table in http.named("services"):
+        found.once("service", name, table)
+        read_service(name, table, found.backends)
+    for name, table in http.named("middlewares"):
+        read_middleware(name, table, found)
+    for name, table in http.named("serversTransports"):
+        found.backends.transports[name] = read_transport(table)
+    for name, table in http.named("routers"):
+        _read_router(name, table, found)
+    http.lacking("models", "models are the static configuration's", (None, {}))
+    http.done()
+    at.done()
+
+
+def _read_router(name: str, at: Fields, found: Found) -> None:
+    found.once("router", name, at)
+    rule = at.text("rule", required=True)
+    refuse_old_rules(at)
+    at.ignored("observability")
+    at.lacking("parentRefs", "routers stand on one level")
+    middlewares = tuple((f"middlewares[{n}]", text) for n, text in enumerate(at.texts("middlewares")))
+    found.routers.append(
+        Router(
+            name,
+            rule,
+            at,
+            at.text("service", required=True),
+            middlewares,
+            at.texts("entryPoints"),
+            at.whole("priority", 0, low=-MAX_PRIORITY, high=MAX_PRIORITY),
+            reads_tls(at),
+        )
+    )
+    at.done()
+
+
+# --- looking up ----------------------------------------------------------------------------------------
+
+
+def _gateway(found: Found) -> Gateway:
+    listeners = _listeners(found)
+    return Gateway(
+        Dialect.TRAEFIK,
+        tuple(_route(found, router) for router in found.routers),
+        services=found.backends.services,
+        upstreams=found.backends.upstreams,
+        listeners=tuple(_with_certificate(each, found.certificate) for each in listeners.values()),
+        not_found=NOT_FOUND,
+        answers=OWN,
+        forwarding=Forwarding(trusted=found.trusted),
+        notes=tuple(found.problems.notes),
+    )
+
+
+def _with_certificate(listener: Listener, files: tuple[str, str]) -> Listener:
+    return replace(listener, certificate=files[0], key=files[1]) if listener.tls else listener
+
+
+def _listeners(found: Found) -> Mapping[str, Listener]:
+    """What is written, else the usual two, as far as routers name them."""
+    if found.listeners:
+        known = found.listeners
+    else:
+        named = {name for router in found.routers for name in router.entry_points}
+        everywhere = any(not router.entry_points for router in found.routers)
+        known = {
+            name: listener
+            for name, listener in DEFAULT_LISTENERS.items()
+            if name in named or (everywhere and (name == "web" or found.certificate[0]))
+        }
+    for router in found.routers:
+        for number, name in enumerate(router.entry_points):
+            if name not in known and name not in DEFAULT_LISTENERS:
+                hint = nearest(name, {**DEFAULT_LISTENERS, **known})
+                rule = "there is no entry point of this name; entryPoints may stand in a file"
+                router.at.wrong(f"entryPoints[{number}]", name, rule, "unknown_entry_point", hint)
+    return known
+
+
+def _route(found: Found, router: Router) -> Route:
+    try:
+        when = parse(router.rule)
+    except RuleFault as e:
+        when = ALWAYS
+        router.at.wrong("rule" if "rule" in router.at.value else "match", router.rule, str(e), "bad_rule")
+    to: tuple[Destination, ...] = ()
+    mirrors: tuple[Mirror, ...] = ()
+    if router.service:
+        place = "service" if "service" in router.at.value else "services"
+        to, mirrors = found.backends.resolve(router.service, router.at, place)
+    steps: list[Step] = []
+    for place, name in router.middlewares:
+        steps += _steps(found, name, router.at, place)
+    return Route(
+        router.name,
+        when,
+        to,
+        tuple(steps),
+        rank=(router.priority or len(router.rule.encode()),),
+        schemes=("https",) if router.tls else ("http",),
+        listeners=router.entry_points,
+        mirrors=mirrors,
+        written=router.rule,
+        origin=router.at.origin,
+    )
+
+
+def _steps(found: Found, name: str, at: Fields, place: str, above: tuple[str, ...] = ()) -> list[Step]:
+    """The policies behind a middleware's name, chains unfolded."""
+    plain_name = name.removesuffix("@file").removesuffix("@kubernetescrd")
+    if plain_name in above:
+        rule = f"it leads to itself: {' -> '.join((*above, plain_name))}"
+        at.wrong(place, name, rule, "cyclic_reference")
+        return []
+    if plain_name not in found.middlewares:
+        hint = nearest(plain_name, found.middlewares)
+        rule = "there is no middleware of this name; Traefik would answer 404 for the whole route"
+        at.wrong(place, name, rule, "unknown_middleware", hint)
+        return []
+    content, origin = found.middlewares[plain_name]
+    if isinstance(content, Chain):
+        steps: list[Step] = []
+        for number, inner in enumerate(content.names):
+            steps += _steps(found, inner, content.at, f"middlewares[{number}]", (*above, plain_name))
+        return steps
+    return [Step(plain_name, policy, origin.origin) for policy in content]
