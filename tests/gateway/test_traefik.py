@@ -486,7 +486,7 @@ http:
         ("", "rateLimit: {average: -1}", "it must be a whole number from 0"),
         ("", "rateLimit: {average: 1, period: soon}", "it must be a duration such as 30s"),
         ("", "rateLimit: {average: 1, period: 0}", "above 0"),
-        ("", "rateLimit: {average: 1, sourceCriterion: {requestHost: true, requestHeaderName: x}}", "exclude"),
+        ("", "rateLimit: {sourceCriterion: {requestHost: true, requestHeaderName: x}}", "exclude"),
         ("", "forwardAuth: {}", "address: it must be given"),
         ("", "forwardAuth: {address: 'auth:80'}", "it must be http:// or https://"),
         ("", "ipAllowList: {sourceRange: [10.0.0]}", "an address or a network"),
