@@ -29,6 +29,14 @@ class Settings(BaseSettings):
         default=False,
         description="Start with other online keys than the roots name: a key ceremony is about to.",
     )
+    ca_passphrase: str = Field(
+        default="", description="Of the devices' certificate authority's keys; empty: they lie in clear."
+    )
+    require_signed_reports: bool = Field(
+        default=False,
+        description="Also of devices that have no key: what they report as final is refused. A device that "
+        "has a key must always sign.",
+    )
     blobs: str = Field(
         default="",
         description="A folder or s3://bucket/prefix that servers share; else blobs/ in data_dir.",

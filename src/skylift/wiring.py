@@ -33,12 +33,14 @@ from skylift.engine import access, deltas, matching, signing, waiting
 from skylift.engine.blobs import Blobs, BlobStore
 from skylift.engine.broker import EmbeddedBroker, free_port
 from skylift.engine.checkin import Checkin, LiveCache
+from skylift.engine.identity import Authorities, Revocations
 from skylift.engine.loop import Loop
 from skylift.engine.matching import Matching
 from skylift.engine.notify import Doorbell, PhaseBell
 from skylift.engine.online import OnlineKeys
 from skylift.engine.outbox import Courier
 from skylift.engine.pace import Load, Pace
+from skylift.engine.proofs import Proofs
 from skylift.engine.retention import Purge, Retention
 from skylift.engine.rollback import roll_back
 from skylift.engine.together import Reports
@@ -208,7 +210,11 @@ def _assemble(settings: Settings, database: Database, clock: Clock) -> SkyliftSe
     data = settings.data_dir
     blobs = _blobs(settings)
     blobs.sweep(starting=True)
-    online = OnlineKeys.open(settings.keys_dir or data / "keys")
+    folder = settings.keys_dir or data / "keys"
+    online = OnlineKeys.open(folder)
+    authorities = Authorities.open(folder, settings.ca_passphrase, clock())
+    metrics = Metrics(database)
+    proofs = Proofs(settings.require_signed_reports, lambda code: metrics.refused.labels(code).inc())
     database.write(lambda conn: online.claim(conn, settings.new_keys))
     access.first_token(database, data / "admin.token", settings.admin_token, clock())
     deadlines = _deadlines(settings)
@@ -238,9 +244,12 @@ def _assemble(settings: Settings, database: Database, clock: Clock) -> SkyliftSe
         clock=clock,
         poke=poke,
         seen=seen.note,
-        reports=Gather(database, Reports(deadlines)),
+        reports=Gather(database, Reports(deadlines, proofs)),
         health=seen.note_health,
-        metrics=Metrics(database),
+        metrics=metrics,
+        proofs=proofs,
+        authorities=authorities,
+        revocations=Revocations(database, authorities, clock),
         max_body=settings.max_body_bytes,
         max_image=settings.max_image_bytes,
         metrics_public=settings.metrics_public,

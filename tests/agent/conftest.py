@@ -145,6 +145,8 @@ def handler(depot: Depot) -> type[BaseHTTPRequestHandler]:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             if self.path == "/api/enroll":
                 return self._json(201, b"{}")
+            if self.path.endswith("/certificate"):
+                return self._json(404, b"{}")
             status = depot.report_status.get(body["state"], 200)
             depot.reports.append(body)
             if status == 200 and body["state"] in ("complete", "failed", "rolled_back"):

@@ -10,8 +10,9 @@ import sqlalchemy as sa
 
 from skylift.core.errors import Rejected
 from skylift.core.lifecycle import Reason, UpdateState
+from skylift.engine.proofs import Said
 from skylift.engine.reports import Report
-from skylift.engine.together import Reports, Said
+from skylift.engine.together import Reports
 from skylift.store import tables
 from skylift.store.deployments import live_ids
 

@@ -16,6 +16,7 @@ from skylift.agent.boot.file import KINDS, FileBoot
 from skylift.agent.config import Config, roots
 from skylift.agent.disk import Disk
 from skylift.agent.doorbell import Doorbell
+from skylift.agent.identity import Identity
 from skylift.agent.run import Agent, Outcome
 from skylift.agent.transport import Transport, own_token
 from skylift.core.errors import invalid
@@ -33,7 +34,7 @@ def prepare(config: Config, disk: Disk) -> tuple[FileBoot, Transport]:
     (config.state_dir / "slots").mkdir(exist_ok=True)
     if config.factory_image:
         boot.provision(Path(config.factory_image), config.factory_version or "0")
-    return boot, Transport(config, own_token(disk, config))
+    return boot, Transport(config, own_token(disk, config), Identity(disk, config))
 
 
 @contextmanager

@@ -49,6 +49,7 @@ class Config:
     min_bytes_per_second: float = 256.0  # below it for a minute, a download is given up and resumed later
     delta_memory_bytes: int = 64 << 20  # a delta that takes more is not used
     build_time: datetime = datetime(2026, 1, 1, tzinfo=UTC)
+    own_key: bool = False  # make a key of its own also without a claim; with one it always does
 
 
 _HEALTH_KINDS = {"http": "url", "command": "command", "mqtt": "", "custom": "call"}
@@ -105,6 +106,10 @@ def _typed(name: str, value: Any) -> Any:
     if name == "build_time":
         if not isinstance(value, datetime) or value.tzinfo is None:
             raise invalid(name, value, "a time with its offset")
+        return value
+    if isinstance(default, bool):
+        if not isinstance(value, bool):
+            raise invalid(name, value, "true or false")
         return value
     if isinstance(default, float | int) and not isinstance(default, bool):
         if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:

@@ -15,6 +15,7 @@ from skylift.agent.boot.file import KINDS, FileBoot
 from skylift.agent.config import Config, roots
 from skylift.agent.disk import Disk
 from skylift.agent.fetch import Fetcher
+from skylift.agent.identity import AGAIN_S
 from skylift.agent.journal import Floor, Journal, JournalFile, Order, Products, Stage
 from skylift.agent.machine import Facts, Step, next_step
 from skylift.agent.transport import Refused, Transport
@@ -163,6 +164,7 @@ class Agent:
             self._boot.healthy()
             self._known_healthy = True
         enroll(self._config, self._disk, self._transport)
+        self._certify()
         self._deliver(journal)
         version, config_version, sha256 = self._boot.versions()
         try:
@@ -186,6 +188,18 @@ class Agent:
         begun = replace(journal, stage=Stage.FETCHING, order=order, offset=0, notes=())
         self._file.save(self._queue(begun, order, S.DOWNLOADING, progress=0))
         return 0
+
+    def _certify(self) -> None:
+        """The certificate that is missing, or about to run out. In vain: tomorrow again; updates go on."""
+        identity = self._transport.identity
+        if identity is None or not identity.is_due(self._clock()):
+            return
+        try:
+            self._transport.certify()
+            self._log("certified: the device has a certificate")
+        except (Refused, Unavailable) as e:
+            self._log(f"not certified: {e}")
+            identity.put_off(max(e.retry_after, 60.0) if isinstance(e, Unavailable) else AGAIN_S)
 
     def _rest(self, answer: dict[str, Any]) -> float:
         told = answer.get("retry_after")

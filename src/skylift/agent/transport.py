@@ -19,9 +19,10 @@ import urllib3
 
 from skylift.agent.config import Config
 from skylift.agent.disk import Disk
+from skylift.agent.identity import Identity
 from skylift.agent.patience import pool, within
 from skylift.core.errors import SkyliftError, TrustError, Unavailable
-from skylift.core.lifecycle import Reason
+from skylift.core.lifecycle import OUTCOMES, Reason
 
 MAX_ANSWER = 64 << 10
 CHUNK = 64 << 10
@@ -52,12 +53,10 @@ class Transport:
 
     config: Config
     token: str
+    identity: Identity | None = None
 
     def __post_init__(self) -> None:
-        options: dict[str, Any] = {"cert_reqs": "CERT_REQUIRED"}
-        if self.config.ca_file:
-            options["ca_certs"] = self.config.ca_file
-        self._pool = pool(retries=False, timeout=_timeout(), maxsize=2, **options)
+        self.present()
         self._headers = {"Authorization": f"Bearer {self.token}", "User-Agent": "skylift-agent"}
 
     @cached_property
@@ -68,6 +67,15 @@ class Transport:
         if self.config.ca_file:
             trusted.load_verify_locations(self.config.ca_file)
         return pool(retries=False, timeout=_timeout(), maxsize=2, ssl_context=trusted)
+
+    def present(self) -> None:
+        """Connections to our server, showing the device's certificate to whoever asks for it in TLS."""
+        options: dict[str, Any] = {"cert_reqs": "CERT_REQUIRED"}
+        if self.config.ca_file:
+            options["ca_certs"] = self.config.ca_file
+        if self.identity is not None and (file := self.identity.file) is not None:
+            options["cert_file"] = str(file)
+        self._pool = pool(retries=False, timeout=_timeout(), maxsize=2, **options)
 
     def check(self, version: str, config_version: str, sha256: str) -> dict[str, Any]:
         """The check's answer; anything but a well-formed 200 is "no update now"."""
@@ -84,18 +92,39 @@ class Transport:
         return answer
 
     def report(self, report: dict[str, Any]) -> dict[str, Any]:
-        """Deliver a status report; the server's answer. `Refused` when it never will be taken."""
-        return self._json("POST", "/api/updates/status", {"device_id": self.config.device_id, **report})
+        """Deliver a status report; the server's answer. `Refused` when it never will be taken. What ends an
+        update is signed, where the device has a key."""
+        said = {"device_id": self.config.device_id, **report}
+        if report.get("state") not in OUTCOMES or self.identity is None or not self.identity.has_key:
+            return self._json("POST", "/api/updates/status", said)
+        body, signature = self.identity.signed(said)
+        return self._json("POST", "/api/updates/status", body, **{"Skylift-Signature": signature})
 
     def enroll(self, claim: str) -> None:
-        """Make this device's token known."""
+        """Make this device's token known, and its key."""
         body = {
             "claim": claim,
             "device_id": self.config.device_id,
             "device_type": self.config.device_type,
             "token": self.token,
         }
-        self._json("POST", "/api/enroll", body)
+        if self.identity is not None and (request := self.identity.request()) is not None:
+            body["csr"] = request
+        self._certified(self._json("POST", "/api/enroll", body))
+
+    def certify(self) -> None:
+        """Get the device's certificate, or the next one. `Unavailable` also for an answer that holds none."""
+        if self.identity is None:
+            return
+        where = f"/api/devices/{self.config.device_id}/certificate"
+        if not self._certified(self._json("POST", where, self.identity.renewal())):
+            raise Unavailable("the server's answer holds no certificate of this device", 60)
+
+    def _certified(self, answer: dict[str, Any]) -> bool:
+        if self.identity is None or not self.identity.take(answer):
+            return False
+        self.present()
+        return True
 
     def metadata(self, repo: str, filename: str, max_bytes: int) -> bytes:
         """A TUF file, for `trust.verify`: `FileNotFoundError` for a 404, at most `max_bytes`."""
@@ -200,10 +229,13 @@ class Transport:
             raise Unavailable(f"{name}: the answer ended {answer.length_remaining} bytes early", 10)
         return answer.status, answer.headers, body
 
-    def _json(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    def _json(
+        self, method: str, path: str, body: dict[str, Any] | bytes | None = None, **headers: str
+    ) -> dict[str, Any]:
         name = path.partition("?")[0]
-        data = None if body is None else json.dumps(body).encode()
-        headers = {} if body is None else {"Content-Type": "application/json"}
+        data = json.dumps(body).encode() if isinstance(body, dict) else body
+        if body is not None:
+            headers["Content-Type"] = "application/json"
         status, told, raw = self._whole(method, self._url(path), name, MAX_ANSWER, data, **headers)
         if status not in (200, 201):
             raise _unavailable(status, told, raw)

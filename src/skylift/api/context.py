@@ -12,7 +12,9 @@ from skylift.api.metrics import Metrics
 from skylift.core.deadlines import Deadlines
 from skylift.engine.blobs import Blobs
 from skylift.engine.checkin import Checkin
+from skylift.engine.identity import Authorities
 from skylift.engine.online import OnlineKeys
+from skylift.engine.proofs import Proofs
 from skylift.store.db import Connection, Database
 from skylift.store.gather import Gather
 
@@ -34,6 +36,9 @@ class Context:
     reports: Gather
     health: Callable[[int, datetime, bool | None, Mapping[str, float]], None]
     metrics: Metrics
+    proofs: Proofs
+    authorities: Authorities
+    revocations: Callable[[], str]
     max_body: int
     max_image: int
     metrics_public: bool = False

@@ -19,17 +19,22 @@ from starlette.responses import JSONResponse, Response
 from skylift.api.auth import bearer, device_named
 from skylift.api.context import Context, context_of
 from skylift.api.problems import rejected
+from skylift.api.views import instant
 from skylift.core.errors import Rejected, invalid
 from skylift.core.health import MAX_METRICS, check_metrics
 from skylift.core.ids import check_name, check_nonce, check_version
 from skylift.core.lifecycle import FINAL, Reason, UpdateState
 from skylift.engine import enroll as enrolling
+from skylift.engine import identity
 from skylift.engine.access import token_hash
 from skylift.engine.checkin import Answer, Ask, Needs
+from skylift.engine.proofs import SEQUENCES, Proof, Said, tell
 from skylift.engine.reports import Recorded, Report
-from skylift.engine.together import Said
+from skylift.store.db import Connection
+from skylift.store.identity import Certificate
 
 router = APIRouter(tags=["devices' side"])
+SIGNATURE = "skylift-signature"  # of the body, by the device's own key, base64
 MAX_QUERY = 200
 NAMES = "^[A-Za-z0-9._-]{1,64}$"  # of devices and deployments: nothing that a database chokes on
 _HEX = frozenset("0123456789abcdef")
@@ -119,6 +124,8 @@ class Status(BaseModel):
     image_sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
     healthy: bool | None = None
     metrics: Metrics = Field(default_factory=dict, max_length=MAX_METRICS)
+    # Of a signed report: grows with every one of this device.
+    sequence: int | None = Field(default=None, ge=1, lt=SEQUENCES)
 
 
 class StatusAnswer(BaseModel):
@@ -135,12 +142,16 @@ async def status(request: Request, body: Status) -> Response:
     context = context_of(request)
     # Strangers are turned away by a read: they never stand in the writer's queue.
     pk = await _known(request, context, body.device_id)
-    answer = await take_down(context, pk, token_hash(bearer(request)), body)
+    signature = request.headers.get(SIGNATURE, "")
+    answer = await take_down(context, pk, token_hash(bearer(request)), body, await request.body(), signature)
     return Response(answer, media_type="application/json")
 
 
-async def take_down(context: Context, pk: int, token: str, body: Status) -> bytes:
-    """The report of the device with this key and token, in the writer's next group: `StatusAnswer`, JSON."""
+async def take_down(
+    context: Context, pk: int, token: str, body: Status, raw: bytes = b"", signature: str = ""
+) -> bytes:
+    """The report of the device with this key and token, in the writer's next group: `StatusAnswer`, JSON.
+    `raw` is the body as it came, `signature` what stands beside it."""
     now = context.clock()
     check_metrics(body.metrics)
     report = Report(
@@ -152,10 +163,12 @@ async def take_down(context: Context, pk: int, token: str, body: Status) -> byte
         message=_clean(body.error_message or ""),
         image_sha256=body.image_sha256,
     )
-    said = Said(pk, token, report, now)
+    bears_health = body.healthy is not None or bool(body.metrics)
+    proof = Proof(raw, signature, body.sequence, bears_health) if signature or bears_health else None
+    said = Said(pk, token, report, now, proof)
     found: Recorded = await context.reports.do(said)
     context.seen(pk, now)
-    if body.healthy is not None or body.metrics:
+    if bears_health:
         context.health(pk, now, body.healthy, body.metrics)
     if found.recorded and found.state in FINAL:
         context.poke()
@@ -183,6 +196,7 @@ class Health(BaseModel):
 
     healthy: bool | None = None
     metrics: Metrics = Field(default_factory=dict, max_length=MAX_METRICS)
+    sequence: int | None = Field(default=None, ge=1, lt=SEQUENCES)
 
 
 class HealthAnswer(BaseModel):
@@ -198,10 +212,24 @@ async def health(request: Request, device_id: Annotated[str, Path(pattern=NAMES)
     context = context_of(request)
     check_metrics(body.metrics)
     now = context.clock()
-    pk = await _known(request, context, device_id)
+    proof = Proof(await request.body(), request.headers.get(SIGNATURE, ""), body.sequence)
+    if context.poll_in_loop:
+        pk, why = _heard(request, context, device_id, proof)
+    else:
+        pk, why = await asyncio.to_thread(_heard, request, context, device_id, proof)
     context.seen(pk, now)
+    if why is not None:
+        refusal = why
+        await context.write_async(lambda conn: tell(conn, pk, refusal, {"about": "health"}, now))
+        raise why
     context.health(pk, now, body.healthy, body.metrics)
     return JSONResponse({"retry_after": math.ceil(context.checkin.pace.idle_s)})
+
+
+def _heard(request: Request, context: Context, device_id: str, proof: Proof) -> tuple[int, Rejected | None]:
+    with context.database.read() as conn:
+        pk = device_named(conn, request, device_id).pk
+        return pk, context.proofs.check_health(conn, pk, proof)
 
 
 def _clean(message: str) -> str:
@@ -219,27 +247,42 @@ class Enroll(BaseModel):
     device_type: str = Field(min_length=1, max_length=64)
     token: str = Field(min_length=1, max_length=256)
     labels: dict[str, str] = Field(default_factory=dict, max_length=64)
+    # A certificate request (PEM) for the device's own key; without one it has a token only.
+    csr: str | None = Field(default=None, min_length=1, max_length=identity.MAX_REQUEST)
 
 
 class Enrolled(BaseModel):
     device_id: str
     device_type: str
+    certificate: str | None = None
+    issued_at: str | None = None
+    expires_at: str | None = None
 
 
 @router.post("/api/enroll", status_code=201, summary="Enroll with a claim token", response_model=Enrolled)
 def enroll(request: Request, body: Annotated[Enroll, Body()]) -> Response:
     """201 for a new device; the same again is 200: an answer that got lost costs nothing."""
     context = context_of(request)
-    new = context.write(
-        lambda conn: enrolling.enroll(
-            conn,
-            body.claim,
-            body.device_id,
-            body.device_type,
-            body.token,
-            body.labels,
-            context.clock(),
+    now = context.clock()
+
+    def deed(conn: Connection) -> tuple[bool, dict[str, Any]]:
+        new = enrolling.enroll(
+            conn, body.claim, body.device_id, body.device_type, body.token, body.labels, now
         )
-    )
-    shown = {"device_id": body.device_id, "device_type": body.device_type}
-    return JSONResponse(shown, status_code=201 if new else 200)
+        if body.csr is None:
+            return new, {}
+        device = enrolling.find(conn, body.device_id)
+        return new, shown(identity.certify(conn, context.authorities, device, body.csr, "", now))
+
+    new, certificate = context.write(deed)
+    told = {"device_id": body.device_id, "device_type": body.device_type, **certificate}
+    return JSONResponse(told, status_code=201 if new else 200)
+
+
+def shown(made: Certificate) -> dict[str, Any]:
+    """What the device is told of its certificate."""
+    return {
+        "certificate": made.pem,
+        "issued_at": instant(made.issued_at),
+        "expires_at": instant(made.expires_at),
+    }

@@ -13,7 +13,7 @@ from skylift.api.deployments import Cursor, Limit
 from skylift.api.idempotency import answer_once
 from skylift.engine import enroll as enrolling
 from skylift.engine import groups as grouping
-from skylift.engine import select
+from skylift.engine import identity, select
 from skylift.engine.access import token_hash
 from skylift.store import devices, events, members, updates
 from skylift.store.db import Connection
@@ -141,7 +141,8 @@ def show(request: Request, device_id: DeviceId, who: Viewer) -> Any:
             {**views.update(row), "deployment": row.deployment_id, "version": row.version}
             for row in _named(updates.of_device(conn, found.pk), device_id)
         ]
-        return {**_view(conn, device_id), "updates": history}
+        certificate = identity.view(conn, found.pk, context_of(request).clock())
+        return {**_view(conn, device_id), "certificate": certificate, "updates": history}
 
 
 def _named(rows: list[Any], device_id: str) -> list[Any]:
@@ -188,7 +189,7 @@ def labels(request: Request, device_id: DeviceId, body: Labels, who: Acting) -> 
 
 @router.post("/api/devices/{device_id}:decommission")
 def decommission(request: Request, device_id: DeviceId, who: Acting) -> Any:
-    """Its token is refused from now on; its history stays."""
+    """Its token and its certificate are refused from now on; its history stays."""
     context = context_of(request)
 
     def deed(conn: Connection) -> Any:

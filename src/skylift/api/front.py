@@ -15,6 +15,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from skylift.api.context import Context
+from skylift.api.device import SIGNATURE as SIGNED
 from skylift.api.device import Status, take_down
 from skylift.api.problems import bug, rejected, unavailable
 from skylift.core.errors import Rejected, SkyliftError, Unavailable
@@ -27,6 +28,7 @@ PATH, STATUS = "/api/updates/check", "/api/updates/status"
 _NEEDED = frozenset({"device_id", "device_type", "current_version"})
 _KNOWN = _NEEDED | {"config_version", "image_sha256", "nonce"}
 _SOME = "0" * 16
+SIGNATURE = SIGNED.encode()
 _JSON = (b"content-type", b"application/json")
 _NOTHING = b'"nothing"'  # the entity tag of "there is nothing for you"
 
@@ -76,7 +78,8 @@ class Front:
             return again
         code = 200
         try:
-            told = await take_down(self._context, seen.pk, digest, status)
+            signature = _header(scope, SIGNATURE).decode("latin-1")
+            told = await take_down(self._context, seen.pk, digest, status, body, signature)
         except Exception as e:  # noqa: BLE001 - the device is told as everywhere
             answer = _refusal(e)
             code = answer.status_code

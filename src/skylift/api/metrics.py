@@ -56,6 +56,12 @@ class Metrics:
         self.reports = Counter(
             "skylift_reports", "Status reports.", ["state", "recorded"], registry=self.registry
         )
+        self.refused = Counter(
+            "skylift_reports_refused",
+            "Words of devices that are not theirs, or not new.",
+            ["code"],
+            registry=self.registry,
+        )
         self.offers = Counter("skylift_checks", "Checks.", ["answer"], registry=self.registry)
 
     def text(self) -> bytes:

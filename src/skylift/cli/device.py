@@ -1,7 +1,8 @@
-"""`skylift device`: list, show, timeline, enroll, decommission."""
+"""`skylift device`: list, show, timeline, enroll, claims, decommission, revoke, authorities."""
 
 import secrets
-from typing import Annotated
+from collections.abc import Iterator
+from typing import Annotated, Any
 
 import typer
 
@@ -45,9 +46,25 @@ def show(
     output: FormatOption = Format.TABLE,
     as_json: JsonOption = False,
 ) -> None:
-    """One device."""
+    """One device, with its certificate and the days it has left."""
     this = session(server, token, output, as_json)
-    this.output.one(this.client.get(f"/api/devices/{device}"))
+    found = this.client.get(f"/api/devices/{device}")
+    this.output.one(found, _lines(found))
+
+
+def _lines(found: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name, value in found.items():
+        yield name, _certificate(value) if name == "certificate" else value
+
+
+def _certificate(found: dict[str, Any] | None) -> str:
+    if found is None:
+        return "none: it has a token only"
+    left = f"{found['days_left']} days left" if found["days_left"] >= 0 else "has run out"
+    return (
+        f"{found['subject']}, key {found['key']}, until {found['expires_at'][:10]}, {left}, "
+        f"by authority {found['authority']}"
+    )
 
 
 @app.command()
@@ -99,7 +116,64 @@ def decommission(
     output: FormatOption = Format.TABLE,
     as_json: JsonOption = False,
 ) -> None:
-    """Its token is refused from now on; its history stays."""
+    """Its token and its certificate are refused from now on; its history stays."""
     must_confirm(f"decommission {device}?", yes)
     this = session(server, token, output, as_json)
     this.output.one(this.client.post(f"/api/devices/{device}:decommission"))
+
+
+@app.command()
+def revoke(
+    device: Device,
+    yes: YesOption = False,
+    server: ServerOption = None,
+    token: TokenOption = None,
+    output: FormatOption = Format.TABLE,
+    as_json: JsonOption = False,
+) -> None:
+    """It is in other hands: out like a decommissioned one, and the key it had never comes back."""
+    must_confirm(f"revoke {device}?", yes)
+    this = session(server, token, output, as_json)
+    this.output.one(this.client.post(f"/api/devices/{device}:revoke"))
+
+
+@app.command()
+def claims(
+    revoke: Annotated[str | None, typer.Option(help="Let nobody in by this claim any more, clm_...")] = None,
+    server: ServerOption = None,
+    token: TokenOption = None,
+    output: FormatOption = Format.TABLE,
+    as_json: JsonOption = False,
+) -> None:
+    """The claims that were made; their tokens were shown once."""
+    this = session(server, token, output, as_json)
+    if revoke is not None:
+        this.output.one(this.client.post(f"/api/claims/{revoke}:revoke"))
+        return
+    found = this.client.get("/api/claims", limit=500)["items"]
+    this.output.many(found, ("id", "device_type", "uses_left", "expires_at", "revoked_at", "created_by"))
+
+
+@app.command()
+def authorities(
+    rotate: Annotated[bool, typer.Option("--rotate", help="A new one issues from now on.")] = False,
+    retire: Annotated[int | None, typer.Option(help="Trust this one no more.", min=1)] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Although devices depend on it: it is stolen.")
+    ] = False,
+    yes: YesOption = False,
+    server: ServerOption = None,
+    token: TokenOption = None,
+    output: FormatOption = Format.TABLE,
+    as_json: JsonOption = False,
+) -> None:
+    """Who vouches for devices' keys, and how many devices depend on each alone."""
+    this = session(server, token, output, as_json)
+    if rotate:
+        found = this.client.post("/api/authorities:rotate")
+    elif retire is not None:
+        must_confirm(f"retire authority {retire}?", yes)
+        found = this.client.post(f"/api/authorities/{retire}:retire", {"force": force})
+    else:
+        found = this.client.get("/api/authorities")
+    this.output.many(found["items"], ("authority", "issues", "expires_at", "days_left", "devices"))

@@ -54,6 +54,7 @@ FINAL = (S.COMPLETE, S.FAILED, S.ROLLED_BACK, S.SKIPPED, S.CANCELED)
 REPORTABLE = (S.DOWNLOADING, S.INSTALLING, S.VALIDATING, S.COMPLETE, S.FAILED, S.ROLLED_BACK)
 COUNTED = (S.COMPLETE, S.FAILED, S.ROLLED_BACK)  # what the failure rate is made of
 FAILURES = (S.FAILED, S.ROLLED_BACK)
+OUTCOMES = (S.COMPLETE, *FAILURES)  # a device's last word; one with a key of its own signs it
 
 # (from, to) -> who may. A device may jump forward: reports get lost, and what it says last is what is so.
 UPDATE_MOVES: dict[tuple[UpdateState, UpdateState], frozenset[Mover]] = {

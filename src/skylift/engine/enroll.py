@@ -15,7 +15,7 @@ from skylift.core.deadlines import Deadlines
 from skylift.core.errors import Kind, Rejected, invalid
 from skylift.core.ids import check_name, mint
 from skylift.core.lifecycle import OPEN, Mover, Reason, UpdateState
-from skylift.engine import moves, waiting
+from skylift.engine import identity, moves, waiting
 from skylift.engine.access import MIN_TOKEN, token_hash
 from skylift.store import devices, events, updates
 from skylift.store.db import Connection
@@ -63,15 +63,41 @@ def enroll(
         if compare_digest(known.token_hash, token_hash(token)) and known.device_type == device_type:
             return False
         raise _taken(device_id)
-    claim = devices.find_claim(conn, token_hash(claim_token))
-    if claim is None or claim.expires_at <= now:
-        raise _refused("claim", "is unknown or has expired")
-    if claim.device_type not in (None, device_type):
-        raise _refused("device_type", f"the claim is for {claim.device_type}")
+    claim = _good(devices.find_claim(conn, token_hash(claim_token)), device_type, now)
     if not devices.use_claim(conn, claim.id):
         raise _refused("claim", "is used up")
     _admit(conn, known, device_id, device_type, token, labels, f"claim:{claim.id}", now)
     return True
+
+
+def _good(claim: Claim | None, device_type: str, now: datetime) -> Claim:
+    """The claim, if it still lets such a device in. Only who holds its token is told what is wrong."""
+    if claim is None:
+        raise _refused("claim", "there is no such claim")
+    if claim.revoked_at is not None:
+        raise _refused("claim", f"was revoked at {claim.revoked_at:%Y-%m-%d %H:%M} UTC")
+    if claim.expires_at <= now:
+        raise _refused("claim", f"expired at {claim.expires_at:%Y-%m-%d %H:%M} UTC")
+    if claim.device_type not in (None, device_type):
+        raise _refused("device_type", f"the claim is for {claim.device_type}")
+    return claim
+
+
+def revoke_claim(conn: Connection, claim_id: str, actor: str, now: datetime) -> Claim:
+    """Nobody gets in by it any more. Again: nothing changes."""
+    devices.revoke_claim(conn, claim_id, now)
+    found = devices.claim_named(conn, claim_id)
+    if found is None:
+        raise Rejected(
+            "unknown_claim",
+            f"claim is {claim_id!r}: there is no such claim",
+            kind=Kind.NOT_FOUND,
+            field="claim",
+            value=claim_id,
+            rule="names a claim",
+        )
+    events.record(conn, actor, "claim.revoke", claim_id, {}, now)
+    return found
 
 
 def register(
@@ -190,18 +216,37 @@ def set_labels(
 
 
 def decommission(conn: Connection, device_id: str, actor: str, now: datetime, deadlines: Deadlines) -> None:
-    """Out: its token is refused, its open update ends, its history stays. Again: nothing changes."""
+    """Out: its token and its certificate are refused, its open update ends, its history stays. Again: nothing
+    changes."""
     device = find(conn, device_id)
-    if device.status != devices.ACTIVE:
+    if device.status == devices.ACTIVE:
+        _leave(conn, device, "decommissioned", actor, now, deadlines)
+
+
+def revoke(conn: Connection, device_id: str, actor: str, now: datetime, deadlines: Deadlines) -> None:
+    """It is in other hands: out like a decommissioned device, and the key it had never comes back, not even
+    with a claim. Also of a device that is out already."""
+    device = find(conn, device_id)
+    if device.status == devices.ACTIVE:
+        _leave(conn, device, "stolen", actor, now, deadlines)
         return
+    identity.leave(conn, device.pk, "stolen", now)
+    events.record(conn, actor, "device.revoke", device_id, {}, now)
+
+
+def _leave(
+    conn: Connection, device: Device, reason: str, actor: str, now: datetime, deadlines: Deadlines
+) -> None:
     if device.deployment_id is not None:
         update = updates.find(conn, device.deployment_id, device.pk)
         if update is not None and update.state in OPEN:
             _end(conn, update, now, deadlines)
     waiting.moved(conn, waiting.of(conn, device), frozenset())
     devices.decommission(conn, device.pk)
-    events.say(conn, "decommissioned", {"by": actor}, now, device_pk=device.pk)
-    events.record(conn, actor, "device.decommission", device_id, {}, now)
+    identity.leave(conn, device.pk, reason, now)
+    said, action = ("revoked", "revoke") if reason == "stolen" else ("decommissioned", "decommission")
+    events.say(conn, said, {"by": actor}, now, device_pk=device.pk)
+    events.record(conn, actor, f"device.{action}", device.device_id, {}, now)
 
 
 def _end(conn: Connection, update: updates.Update, now: datetime, deadlines: Deadlines) -> None:

@@ -26,11 +26,13 @@ NOTHING_TO_DO = (UpdateState.CANCELED, UpdateState.SKIPPED)  # the device's orde
 
 @dataclass(frozen=True, slots=True)
 class Why:
-    """What goes with a move: the reason of a failure, words for people, progress in percent."""
+    """What goes with a move: the reason of a failure, words for people, progress in percent, and the device's
+    key where it has signed that."""
 
     reason: Reason | None = None
     message: str = ""
     progress: int | None = None
+    signed_by: str = ""
 
 
 def move(
@@ -104,6 +106,8 @@ def _say(conn: Connection, before: Update, after: Update, why: Why, now: datetim
         data["reason"] = after.reason
     if why.message:
         data["message"] = why.message[:MAX_MESSAGE]
+    if why.signed_by:
+        data["signed_by"] = why.signed_by
     events.say(conn, "update", data, now, deployment_id=before.deployment_id, device_pk=before.device_pk)
 
 

@@ -30,6 +30,7 @@ class Report:
     reason: Reason | None = None
     message: str = ""
     image_sha256: str | None = None
+    signed_by: str = ""  # the key that signed it, as verified (`engine.proofs`); empty: none
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +113,7 @@ def _move(
         reason = Reason.INSTALL_ERROR if report.state is UpdateState.FAILED else Reason.BOOT_FAILED
     if report.state is UpdateState.COMPLETE:
         _prove(conn, device, update, report)
-    why = Why(reason, report.message, report.progress)
+    why = Why(reason, report.message, report.progress, report.signed_by)
     moved = move(conn, update, report.state, now, deadlines, mover=Mover.DEVICE, why=why)
     if moved is None:  # somebody else was first: look again, once; a second loss is an outage's retry
         now_is = updates.find(conn, update.deployment_id, device.pk)

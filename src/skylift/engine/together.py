@@ -8,7 +8,6 @@ own, after the others. The same rows come out either way; the tests hold both be
 
 from collections import Counter
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any
 
 from skylift.core.deadlines import Deadlines
@@ -17,23 +16,14 @@ from skylift.core.lifecycle import FAILURES, UpdateState, Verdict, judge
 from skylift.engine import reports
 from skylift.engine.access import unknown_token
 from skylift.engine.moves import MAX_MESSAGE
-from skylift.engine.reports import Recorded, Report
+from skylift.engine.proofs import Proofs, Said
+from skylift.engine.reports import Recorded
 from skylift.store import apply, counters, deployments, devices, events, releases, updates
 from skylift.store.db import Connection
 from skylift.store.devices import Device, Speaker
 from skylift.store.updates import Update
 
 S = UpdateState
-
-
-@dataclass(frozen=True, slots=True)
-class Said:
-    """A report, from the device with this key and this token's hash, heard at `now`."""
-
-    device_pk: int
-    token_hash: str
-    report: Report
-    now: datetime
 
 
 @dataclass
@@ -50,22 +40,27 @@ class _Bulk:
 class Reports:
     """The deed for many (`Database.submit_to`)."""
 
-    def __init__(self, deadlines: Deadlines) -> None:
+    def __init__(self, deadlines: Deadlines, proofs: Proofs | None = None) -> None:
         self._deadlines = deadlines
+        self._proofs = proofs or Proofs()
 
     def __call__(self, conn: Connection, said: list[Said]) -> list[Any]:
         """`Recorded` for each, or the exception that refuses it."""
+        judged = self._proofs.judge(conn, said)
+        said = judged.said
         fleet = devices.speakers(conn, [one.device_pk for one in said])
         known = updates.find_many(conn, {(one.report.deployment, one.device_pk) for one in said})
         deployed = {name: deployments.find(conn, name) for name in {dep for dep, _ in known}}
         images = _Images(conn)
         others = set(deployments.live_ids(conn))
-        answers: list[Any] = [None] * len(said)
+        answers: list[Any] = [judged.refused.get(number) for number in range(len(said))]
         bulk, seen = _Bulk(), set()
         for number, one in enumerate(said):
             device, key = fleet.get(one.device_pk), (one.report.deployment, one.device_pk)
             update, deployment = known.get(key), deployed.get(one.report.deployment)
-            if one.device_pk in seen or device is None or update is None or deployment is None:
+            if answers[number] is not None or one.device_pk in seen:
+                continue
+            if device is None or update is None or deployment is None:
                 continue
             seen.add(one.device_pk)  # what it says next is said of what this one leaves behind
             facts = (
@@ -74,6 +69,7 @@ class Reports:
             if facts is not None:
                 answers[number] = self._take_down(bulk, one, update, facts)
         _write(conn, bulk)
+        judged.write(conn)
         for number, one in enumerate(said):
             if answers[number] is None:
                 answers[number] = self._alone(conn, one)
@@ -107,6 +103,8 @@ class Reports:
         }
         if report.message:
             data["message"] = report.message[:MAX_MESSAGE]
+        if report.signed_by:
+            data["signed_by"] = report.signed_by
         bulk.told.append(events.Told(now, update.deployment_id, one.device_pk, "update", data))
         if to is S.COMPLETE:
             bulk.done.append((one.device_pk, *facts))

@@ -323,6 +323,7 @@ class Claim:
     expires_at: datetime
     created_at: datetime
     created_by: str
+    revoked_at: datetime | None = None
 
 
 _CLAIM = (
@@ -332,6 +333,7 @@ _CLAIM = (
     claims.c.expires_at,
     claims.c.created_at,
     claims.c.created_by,
+    claims.c.revoked_at,
 )
 
 
@@ -352,6 +354,17 @@ def add_claim(conn: Connection, claim: Claim, token_hash: str) -> None:
 def find_claim(conn: Connection, token_hash: str) -> Claim | None:
     row = conn.execute(sa.select(*_CLAIM).where(claims.c.token_hash == token_hash)).first()
     return Claim(*row) if row else None
+
+
+def claim_named(conn: Connection, claim_id: str) -> Claim | None:
+    row = conn.execute(sa.select(*_CLAIM).where(claims.c.id == claim_id)).first()
+    return Claim(*row) if row else None
+
+
+def revoke_claim(conn: Connection, claim_id: str, now: datetime) -> None:
+    """Nobody gets in by it any more; the first time counts."""
+    question = claims.update().where(claims.c.id == claim_id, claims.c.revoked_at.is_(None))
+    conn.execute(question.values(revoked_at=now))
 
 
 def use_claim(conn: Connection, claim_id: str) -> bool:

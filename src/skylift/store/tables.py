@@ -117,6 +117,35 @@ health = Table(  # what a device last said of its own health, written behind
     Column("metrics", Document, nullable=False, default=dict),
 )
 
+device_keys = Table(  # the key a device signs its reports with; devices without one have a token only
+    "device_keys",
+    metadata,
+    Column(
+        "device_pk", PK, ForeignKey("devices.pk", ondelete="CASCADE"), primary_key=True, autoincrement=False
+    ),
+    Column("public", String(130), nullable=False),  # the uncompressed point, hex
+    Column("previous", String(130)),  # good until the first signature by `public`
+    Column("sequence", BigInteger, nullable=False),  # the highest of any signed report
+)
+
+certificates = Table(  # every one ever issued to a device
+    "certificates",
+    metadata,
+    Column("serial", String(40), primary_key=True),
+    Column("device_pk", PK, ForeignKey("devices.pk", ondelete="CASCADE"), nullable=False),
+    Column("authority", Integer, nullable=False),
+    Column("public", String(130), nullable=False),
+    Column("fingerprint", String(64), nullable=False, unique=True),  # SHA-256 of the DER
+    Column("pem", Text, nullable=False),
+    Column("issued_at", Instant, nullable=False),
+    Column("expires_at", Instant, nullable=False),
+    Column("revoked_at", Instant),
+    Column("reason", String(16), nullable=False, default=""),  # decommissioned | stolen | superseded
+    Index(None, "device_pk"),
+    Index(None, "public"),
+    Index(None, "revoked_at"),
+)
+
 groups = Table(
     "groups",
     metadata,
@@ -356,6 +385,7 @@ claims = Table(  # enrollment: a claim token lets a device in
     Column("expires_at", Instant, nullable=False),
     Column("created_at", Instant, nullable=False),
     Column("created_by", String(64), nullable=False),
+    Column("revoked_at", Instant),
 )
 
 idempotency = Table(

@@ -40,6 +40,11 @@ class KeySigner(Signer):
     def public_key(self) -> SSlibKey:
         return self._public
 
+    @property
+    def private(self) -> ec.EllipticCurvePrivateKey:
+        """For certificates, which are not TUF's."""
+        return self._private
+
     @classmethod
     def from_priv_key_uri(
         cls, priv_key_uri: str, public_key: Key, secrets_handler: SecretsHandler | None = None

@@ -1,0 +1,176 @@
+"""Who really said it: a report that counts is signed by the device's own key.
+
+What counts is the end of an update (complete, failed, rolled back), and whatever bears a word of health. The
+signature is over the request's bytes as they came, so over device, deployment, attempt, state, reason, digest
+and `sequence`, which grows with every signed word: an old one that is played again is refused, and one made
+for another deployment or attempt says so itself. Stages on the way are not signed: a device says dozens of
+them, and nothing is decided by them.
+
+Refusals are counted, and told in the device's events at most once a minute: whoever sends them should not
+fill the database.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from skylift.core.errors import Kind, Rejected
+from skylift.core.lifecycle import OUTCOMES
+from skylift.engine.identity import short
+from skylift.engine.reports import Report
+from skylift.store import events, identity
+from skylift.store.db import Connection
+from skylift.store.identity import DeviceKey
+from skylift.trust.identity import Purpose, verifies
+
+SEQUENCES = 1 << 53  # below it, as every JSON reader can say it
+WORDS = 100_000  # devices whose latest word of health is remembered: 10 MB
+TOLD_EVERY = timedelta(minutes=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """How a report came: its bytes, the signature beside them, the number it bears."""
+
+    payload: bytes
+    signature: str
+    sequence: int | None
+    health: bool = False  # it bears a word of health
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A report, from the device with this key and this token's hash, heard at `now`."""
+
+    device_pk: int
+    token_hash: str
+    report: Report
+    now: datetime
+    proof: Proof | None = None
+
+    @property
+    def counts(self) -> bool:
+        return self.report.state in OUTCOMES or (self.proof is not None and self.proof.health)
+
+
+@dataclass
+class Judged:
+    """The reports, those that were verified saying by which key; and what refuses the others."""
+
+    said: list[Said]
+    refused: dict[int, Rejected] = field(default_factory=dict)
+    heard: dict[int, tuple[int, bool]] = field(default_factory=dict)  # device -> sequence, newest key
+
+    def write(self, conn: Connection) -> None:
+        identity.heard(conn, [(pk, sequence, newest) for pk, (sequence, newest) in self.heard.items()])
+        told: set[int] = set()
+        for number, why in self.refused.items():
+            one = self.said[number]
+            if one.device_pk not in told:
+                told.add(one.device_pk)
+                tell(conn, one.device_pk, why, _about(one.report), one.now)
+
+
+@dataclass(frozen=True, slots=True)
+class Proofs:
+    """The rule of this server. `required`: also of devices that have no key. `count` is told each refusal.
+
+    Words of health are written behind, and so is how far their sequence has come: `_words` holds it for the
+    devices heard last. After a restart a word is new if it is newer than the device's last signed report.
+    """
+
+    required: bool = False
+    count: Callable[[str], None] = lambda code: None
+    _words: dict[int, int] = field(default_factory=dict)
+
+    def judge(self, conn: Connection, said: Sequence[Said]) -> Judged:
+        """In the transaction that takes them down."""
+        judged = Judged(list(said))
+        numbers = [number for number, one in enumerate(said) if one.counts]
+        if not numbers:
+            return judged
+        keys = identity.keys_of(conn, sorted({said[number].device_pk for number in numbers}))
+        for number in numbers:
+            one, key = said[number], keys.get(said[number].device_pk)
+            why = self._check(number, one, key, judged)
+            if why is not None:
+                judged.refused[number] = why
+                self.count(why.code)
+        return judged
+
+    def check_health(self, conn: Connection, device_pk: int, proof: Proof) -> Rejected | None:
+        """Why this word of health does not count; a read."""
+        key = identity.key_of(conn, device_pk)
+        if key is None:
+            why = unsigned() if self.required else None
+        elif not proof.signature:
+            why = unsigned()
+        else:
+            latest = max(key.sequence, self._words.get(device_pk, 0))
+            found = check(key, Purpose.HEALTH, proof, latest)
+            why = found if isinstance(found, Rejected) else None
+        if why is not None:
+            self.count(why.code)
+        elif key is not None:
+            self._words.pop(device_pk, None)
+            self._words[device_pk] = proof.sequence or 0
+            while len(self._words) > WORDS:
+                self._words.pop(next(iter(self._words)), None)
+        return why
+
+    def _check(self, number: int, one: Said, key: DeviceKey | None, judged: Judged) -> Rejected | None:
+        if key is None:
+            return unsigned() if self.required else None
+        if one.proof is None or not one.proof.signature:
+            return unsigned()
+        latest, newest_heard = judged.heard.get(one.device_pk, (key.sequence, False))
+        found = check(key, Purpose.REPORT, one.proof, latest)
+        if isinstance(found, Rejected):
+            return found
+        judged.said[number] = replace(one, report=replace(one.report, signed_by=short(found)))
+        sequence = one.proof.sequence or latest
+        judged.heard[one.device_pk] = (max(latest, sequence), newest_heard or found == key.public)
+        return None
+
+
+def check(key: DeviceKey, purpose: Purpose, proof: Proof, latest: int) -> "str | Rejected":
+    """The key that signed it, or why it does not count. The latest word once more is no replay: its answer
+    may have been lost."""
+    public = next(
+        (k for k in (key.public, key.previous) if k and verifies(k, purpose, proof.payload, proof.signature)),
+        None,
+    )
+    if public is None:
+        return _refused("report_forged", "Skylift-Signature: is not of this device's key over this body")
+    if proof.sequence is None or proof.sequence < latest:
+        return Rejected(
+            "report_replayed",
+            f"sequence is {proof.sequence}: this device has signed {latest} already",
+            kind=Kind.CONFLICT,
+            field="sequence",
+            value=proof.sequence,
+            rule=f"at least {latest}",
+        )
+    return public
+
+
+def unsigned() -> Rejected:
+    return _refused("report_unsigned", "Skylift-Signature: is needed with this report")
+
+
+def _refused(code: str, sentence: str) -> Rejected:
+    rule = "the signature of the body by the device's own key"
+    return Rejected(code, sentence, kind=Kind.FORBIDDEN, field="Skylift-Signature", rule=rule)
+
+
+def tell(conn: Connection, device_pk: int, why: Rejected, about: dict[str, Any], now: datetime) -> None:
+    """A security event in the device's time line."""
+    last = events.of_device(conn, device_pk, before=None, limit=1)
+    if last and last[0].kind == "report_refused" and now - last[0].at < TOLD_EVERY:
+        return
+    events.say(conn, "report_refused", {"code": why.code, "why": str(why), **about}, now, device_pk=device_pk)
+
+
+def _about(report: Report) -> dict[str, Any]:
+    return {"deployment": report.deployment, "attempt": report.attempt, "state": report.state.value}

@@ -1,0 +1,404 @@
+"""Devices' own keys: certificates given, renewed, taken back; reports that are theirs, and that are not."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import httpx2
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.hashes import SHA256
+from prometheus_client.parser import text_string_to_metric_families
+
+from skylift.trust import identity
+from skylift.trust.identity import Purpose
+
+from .conftest import Api
+from .test_bad_input import refused as refused_for
+
+
+def refused(answer: Any, status: int, field: str = "", code: str = "") -> None:
+    refused_for(answer, status, field or answer.json().get("field"), code or answer.json()["code"])
+
+
+# What is about certificates and signatures, not about what the database makes of them.
+ON_SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+
+
+class Keyed:
+    """A device with a key of its own, as its agent would speak."""
+
+    def __init__(self, api: Api, name: str = "dev-1") -> None:
+        self.api, self.name = api, name
+        self.token = f"dev_{name}-0123456789abcdef"
+        self.key = identity.new_key()
+        self.sequence = 0
+
+    def enroll(self, claim: str | None = None, **more: Any) -> httpx2.Response:
+        claim = claim or self.api.post("/api/claims", {"uses": 1}).json()["claim"]
+        body = {"claim": claim, "device_id": self.name, "device_type": "sensor-v2", "token": self.token}
+        return self.api.post(
+            "/api/enroll", body | {"csr": identity.request(self.key, self.name)} | more, token=""
+        )
+
+    def certificate(self, key: bytes, proof: str = "") -> httpx2.Response:
+        body = {"csr": identity.request(key, self.name), "proof": proof}
+        return self.api.post(f"/api/devices/{self.name}/certificate", body, token=self.token)
+
+    def body(self, deployment: str, state: str, **more: Any) -> bytes:
+        self.sequence += 1
+        said = {"device_id": self.name, "deployment": deployment, "state": state, "sequence": self.sequence}
+        return json.dumps(said | more).encode()
+
+    def send(
+        self, body: bytes, key: bytes | None = None, purpose: Purpose = Purpose.REPORT
+    ) -> httpx2.Response:
+        return self.post("/api/updates/status", body, identity.sign(key or self.key, purpose, body))
+
+    def post(self, path: str, body: bytes, signature: str = "") -> httpx2.Response:
+        headers = {"Content-Type": "application/json"} | (
+            {"Skylift-Signature": signature} if signature else {}
+        )
+        return self.api.call("POST", path, token=self.token, content=body, headers=headers)
+
+    def events(self, kind: str) -> list[dict[str, Any]]:
+        found = self.api.get(f"/api/devices/{self.name}/timeline").json()["items"]
+        return [one["data"] for one in found if one["kind"] == kind]
+
+    @property
+    def shown(self) -> Any:
+        return self.api.get(f"/api/devices/{self.name}").json()
+
+    @property
+    def state(self) -> str:
+        found: str = self.shown["updates"][0]["state"]
+        return found
+
+
+@pytest.fixture
+def device(api: Api) -> Keyed:
+    made = Keyed(api)
+    assert made.enroll().status_code == 201
+    return made
+
+
+def parsed(answer: httpx2.Response) -> x509.Certificate:
+    return x509.load_pem_x509_certificate(answer.json()["certificate"].encode())
+
+
+def lists(api: Api) -> dict[str, list[x509.RevokedCertificate]]:
+    """The revocation lists by issuer, each verified with its authority's key."""
+    authorities = x509.load_pem_x509_certificates(api.get("/api/authorities/bundle.pem", token="").content)
+    pem = api.get("/api/authorities/crl.pem", token="").text
+    end = "-----END X509 CRL-----\n"
+    found = [x509.load_pem_x509_crl((part + end).encode()) for part in pem.split(end) if part]
+    by_name = {one.subject.rfc4514_string(): one for one in authorities}
+    for one in found:
+        assert one.is_signature_valid(by_name[one.issuer.rfc4514_string()].public_key())  # type: ignore[arg-type]
+    return {one.issuer.rfc4514_string(): list(one) for one in found}
+
+
+# --- certificates -----------------------------------------------------------------------------------
+
+
+@ON_SQLITE
+def test_enrolling_with_a_request_gives_a_certificate_whose_subject_is_the_device(api: Api) -> None:
+    device = Keyed(api)
+    made = parsed(device.enroll())
+    (authority,) = x509.load_pem_x509_certificates(api.get("/api/authorities/bundle.pem", token="").content)
+    made.verify_directly_issued_by(authority)
+    assert made.subject.rfc4514_string() == "CN=dev-1"
+    assert identity.point(made.public_key()) == identity.public_of(device.key)  # type: ignore[arg-type]
+    shown = device.shown["certificate"]
+    assert shown["days_left"] == 365
+    assert shown["fingerprint"] == made.fingerprint(SHA256()).hex()
+    assert not shown["renews"]
+
+
+@ON_SQLITE
+def test_the_same_enrollment_again_gives_the_same_certificate(api: Api) -> None:
+    device = Keyed(api)
+    claim = api.post("/api/claims", {"uses": 1}).json()["claim"]
+    first = device.enroll(claim).json()
+    api.clock.forward(hours=3)
+    again = device.enroll(claim)
+    assert again.status_code == 200
+    assert again.json() == first
+
+
+@ON_SQLITE
+def test_a_request_for_another_device_or_by_no_p256_key_is_refused_by_name(api: Api) -> None:
+    device = Keyed(api)
+    refused(device.enroll(csr=identity.request(device.key, "dev-2")), 422, "csr", "bad_request")
+    refused(device.enroll(csr="-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n"), 422, "csr", "bad_request")
+    torn = identity.request(device.key, "dev-1").replace("M", "N", 1)
+    refused(device.enroll(csr=torn), 422, "csr", "bad_request")
+    assert api.get("/api/devices/dev-1").status_code == 404  # nothing of it was kept
+
+
+@ON_SQLITE
+def test_one_key_is_never_two_devices(api: Api, device: Keyed) -> None:
+    other = Keyed(api, "dev-2")
+    other.key = device.key
+    refused(other.enroll(), 403, "csr", "key_taken")
+
+
+@ON_SQLITE
+def test_a_device_renews_with_the_proof_of_its_old_key_only(device: Keyed) -> None:
+    new, stranger = identity.new_key(), identity.new_key()
+    asked = identity.request(new, "dev-1").encode()
+    refused(device.certificate(new), 403, "proof", "proof_needed")
+    forged = identity.sign(stranger, Purpose.RENEWAL, asked)
+    refused(device.certificate(new, forged), 403, "proof", "proof_needed")
+    elsewhere = identity.sign(device.key, Purpose.REPORT, asked)
+    refused(device.certificate(new, elsewhere), 403, "proof", "proof_needed")
+    body = {"csr": asked.decode(), "proof": identity.sign(device.key, Purpose.RENEWAL, asked)}
+    answer = device.api.post("/api/devices/dev-1/certificate", body, token=device.token)
+    assert answer.status_code == 200
+    assert identity.point(parsed(answer).public_key()) == identity.public_of(new)  # type: ignore[arg-type]
+    # The answer got lost: the same request again, the same certificate.
+    again = device.api.post("/api/devices/dev-1/certificate", body, token=device.token)
+    assert again.json() == answer.json()
+
+
+@ON_SQLITE
+def test_a_token_only_device_gets_its_first_key_by_its_token_and_no_second(api: Api) -> None:
+    device = Keyed(api)
+    device.token = api.device("dev-1")
+    assert device.shown["certificate"] is None
+    assert device.certificate(device.key).status_code == 200
+    refused(device.certificate(identity.new_key()), 403, "proof", "proof_needed")
+    other = api.device("dev-2")
+    answer = api.post(
+        "/api/devices/dev-1/certificate", {"csr": identity.request(device.key, "dev-1")}, token=other
+    )
+    refused(answer, 403, "device_id", "foreign_token")
+
+
+# --- claims -----------------------------------------------------------------------------------------
+
+
+def test_each_reason_why_a_claim_lets_nobody_in_is_said(api: Api) -> None:
+    def claim(**more: Any) -> Any:
+        return api.post("/api/claims", more).json()
+
+    def why(token: str, name: str = "dev-9") -> str:
+        answer = Keyed(api, name).enroll(token)
+        refused(answer, 403, code="claim_refused")
+        sentence: str = answer.json()["detail"]
+        return sentence
+
+    used = claim(uses=1)
+    assert Keyed(api, "dev-1").enroll(used["claim"]).status_code == 201
+    assert why(used["claim"]) == "claim: is used up"
+    assert why("clm_unknown") == "claim: there is no such claim"
+    typed = claim(device_type="gateway")
+    assert why(typed["claim"]) == "device_type: the claim is for gateway"
+    taken_back = claim(uses=5)
+    assert api.post(f"/api/claims/{taken_back['id']}:revoke").json()["revoked_at"]
+    assert why(taken_back["claim"]).startswith("claim: was revoked at 2026-11-23 12:00")
+    late = claim(expires_in_hours=1)
+    api.clock.forward(hours=2)
+    assert why(late["claim"]).startswith("claim: expired at 2026-11-23 13:00")
+    refused(api.post("/api/claims/clm_0:revoke"), 404, "claim", "unknown_claim")
+    listed = {one["id"]: one for one in api.get("/api/claims").json()["items"]}
+    assert listed[taken_back["id"]]["uses_left"] == 5
+    assert all("claim" not in one for one in listed.values())
+
+
+# --- revocation -------------------------------------------------------------------------------------
+
+
+def test_a_revoked_device_is_refused_at_once_and_its_certificate_is_on_the_list(
+    api: Api, device: Keyed
+) -> None:
+    serial = int(device.shown["certificate"]["serial"], 16)
+    assert device.api.check("dev-1", device.token).status_code == 200
+    assert lists(api) == {"CN=Skylift device CA 1": []}
+    assert api.post("/api/devices/dev-1:revoke").json()["status"] == "decommissioned"
+    assert device.api.check("dev-1", device.token).status_code == 401
+    api.clock.forward(seconds=2)
+    (line,) = lists(api)["CN=Skylift device CA 1"]
+    assert line.serial_number == serial
+    assert (
+        line.extensions.get_extension_for_class(x509.CRLReason).value.reason
+        == x509.ReasonFlags.key_compromise
+    )
+    # Neither a claim nor another name brings the stolen key back; a new key comes in.
+    refused(device.enroll(), 403, "csr", "key_revoked")
+    device.key = identity.new_key()
+    assert device.enroll().status_code == 201
+    api.clock.forward(days=400)
+    assert lists(api) == {"CN=Skylift device CA 1": []}  # it has run out: the list need not name it
+
+
+@ON_SQLITE
+def test_a_decommissioned_device_is_on_the_list_and_may_come_back(api: Api, device: Keyed) -> None:
+    assert api.post("/api/devices/dev-1:decommission").status_code == 200
+    (line,) = lists(api)["CN=Skylift device CA 1"]
+    reason = line.extensions.get_extension_for_class(x509.CRLReason).value.reason
+    assert reason == x509.ReasonFlags.cessation_of_operation
+    assert device.shown["certificate"] is None
+    assert device.enroll().status_code == 201
+    assert device.shown["certificate"]["days_left"] == 365
+    api.post("/api/devices/dev-1:decommission")
+    api.post("/api/devices/dev-1:revoke")  # found out later
+    refused(device.enroll(), 403, "csr", "key_revoked")
+
+
+# --- authorities ------------------------------------------------------------------------------------
+
+
+def test_a_rotated_authority_stays_trusted_until_no_device_needs_it(api: Api, device: Keyed) -> None:
+    assert api.post("/api/authorities:rotate").status_code == 200
+    both = api.get("/api/authorities").json()["items"]
+    assert [(one["authority"], one["issues"], one["devices"]) for one in both] == [
+        (1, False, 1),
+        (2, True, 0),
+    ]
+    assert len(x509.load_pem_x509_certificates(api.get("/api/authorities/bundle.pem").content)) == 2
+    refused(api.post("/api/authorities/1:retire"), 409, "authority", "authority_in_use")
+    refused(api.post("/api/authorities/2:retire"), 409, "authority", "authority_in_use")
+    refused(api.post("/api/authorities/7:retire"), 404, "authority", "unknown_authority")
+    renewed = parsed(device.certificate(device.key))  # the same key: its own signature is enough
+    assert renewed.issuer.rfc4514_string() == "CN=Skylift device CA 2"
+    assert [one["authority"] for one in api.post("/api/authorities/1:retire").json()["items"]] == [2]
+    assert list(lists(api)) == ["CN=Skylift device CA 2"]
+
+
+@ON_SQLITE
+def test_a_stolen_authority_is_retired_although_devices_depend_on_it(api: Api, device: Keyed) -> None:
+    api.post("/api/authorities:rotate")
+    answer = api.post("/api/authorities/1:retire", {"force": True})
+    assert [one["authority"] for one in answer.json()["items"]] == [2]
+    assert device.certificate(device.key).status_code == 200  # by token and key: it needs no certificate
+
+
+# --- reports ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def offered(api: Api, device: Keyed, image: bytes) -> str:
+    """The deployment that was offered to the device."""
+    api.hold_ceremony()
+    api.publish("1.1.0", image)
+    made = api.deploy("1.1.0")
+    assert api.check("dev-1", device.token).json()["deployment"] == made
+    return made
+
+
+def counted(api: Api) -> dict[str, float]:
+    text = api.get("/metrics").text
+    return {
+        sample.labels["code"]: sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name == "skylift_reports_refused_total"
+    }
+
+
+def test_a_signed_report_is_taken_and_the_time_line_says_by_which_key(
+    api: Api, device: Keyed, offered: str
+) -> None:
+    for state in ("downloading", "installing", "validating"):
+        assert api.report("dev-1", device.token, offered, state).status_code == 200
+    assert device.send(device.body(offered, "complete")).json()["state"] == "complete"
+    (done,) = [data for data in device.events("update") if data["state"] == "complete"]
+    assert done["signed_by"] == device.shown["certificate"]["key"]
+    assert device.shown["certificate"]["sequence"] == 1
+    assert counted(api) == {}
+
+
+@ON_SQLITE
+def test_a_failure_that_goes_alone_is_marked_as_well(device: Keyed, offered: str) -> None:
+    assert device.send(device.body(offered, "failed", reason="no_space")).status_code == 200
+    (done,) = [data for data in device.events("update") if data["state"] == "failed"]
+    assert done["signed_by"] == device.shown["certificate"]["key"]
+
+
+def test_a_report_that_is_not_the_devices_own_is_refused_counted_and_told(
+    api: Api, device: Keyed, offered: str
+) -> None:
+    body = device.body(offered, "failed")
+    refused(device.post("/api/updates/status", body), 403, "Skylift-Signature", "report_unsigned")
+    refused(device.send(body, key=identity.new_key()), 403, "Skylift-Signature", "report_forged")
+    refused(device.send(body, purpose=Purpose.HEALTH), 403, "Skylift-Signature", "report_forged")
+    good = identity.sign(device.key, Purpose.REPORT, body)
+    altered = body.replace(b"failed", b"complete")
+    refused(device.post("/api/updates/status", altered, good), 403, "Skylift-Signature", "report_forged")
+    refused(device.post("/api/updates/status", body, "AAAA"), 403, "Skylift-Signature", "report_forged")
+    assert device.state == "pending"
+    assert counted(api) == {"report_unsigned": 1, "report_forged": 4}
+    (told,) = device.events("report_refused")  # once a minute, however many come
+    assert (told["code"], told["deployment"], told["state"]) == ("report_unsigned", offered, "failed")
+    api.clock.forward(minutes=2)
+    refused(device.send(body, key=identity.new_key()), 403, "Skylift-Signature", "report_forged")
+    assert len(device.events("report_refused")) == 2
+
+
+def test_a_report_replayed_for_another_deployment_or_after_a_newer_one_is_refused(
+    api: Api, device: Keyed, offered: str, image: bytes
+) -> None:
+    first = device.body(offered, "failed")
+    signature = identity.sign(device.key, Purpose.REPORT, first)
+    assert device.post("/api/updates/status", first, signature).json() | {"retry_after": 0} == {
+        "recorded": True,
+        "state": "failed",
+        "retry_after": 0,
+    }
+    again = device.post("/api/updates/status", first, signature)  # its answer was lost
+    assert (again.status_code, again.json()["recorded"]) == (200, False)
+    api.post(f"/api/deployments/{offered}:retry")
+    api.post(f"/api/deployments/{offered}:resume")
+    api.tick()
+    assert api.check("dev-1", device.token).json()["attempt"] == 2
+    moved = first.replace(offered.encode(), b"dep_another")
+    refused(device.post("/api/updates/status", moved, signature), 403, code="report_forged")
+    assert device.send(device.body(offered, "failed", attempt=2)).json()["recorded"]
+    refused(device.post("/api/updates/status", first, signature), 409, "sequence", "report_replayed")
+    unnumbered = json.dumps({"device_id": "dev-1", "deployment": offered, "state": "complete"}).encode()
+    refused(device.send(unnumbered), 409, "sequence", "report_replayed")
+
+
+def test_what_the_old_key_signs_counts_until_the_new_one_signs(device: Keyed, offered: str) -> None:
+    old, new = device.key, identity.new_key()
+    asked = identity.request(new, "dev-1").encode()
+    body = {"csr": asked.decode(), "proof": identity.sign(old, Purpose.RENEWAL, asked)}
+    assert device.api.post("/api/devices/dev-1/certificate", body, token=device.token).status_code == 200
+    assert device.send(device.body(offered, "failed"), key=old).status_code == 200  # the answer was lost
+    assert device.send(device.body(offered, "failed"), key=new).status_code == 200
+    refused(device.send(device.body(offered, "failed"), key=old), 403, code="report_forged")
+
+
+@ON_SQLITE
+def test_a_device_without_a_key_may_report_unless_signatures_are_required(api: Api, offered: str) -> None:
+    tokens = {name: api.device(name) for name in ("dev-2", "dev-3")}
+    for name, token in tokens.items():
+        assert api.check(name, token).json()["deployment"] == offered
+    assert api.report("dev-2", tokens["dev-2"], offered, "failed").status_code == 200
+    reports = api.server.app._context.reports  # type: ignore[attr-defined] # as the setting would build it
+    reports._many._proofs = replace(reports._many._proofs, required=True)
+    assert api.report("dev-3", tokens["dev-3"], offered, "downloading").status_code == 200
+    last = api.report("dev-3", tokens["dev-3"], offered, "failed")
+    refused(last, 403, "Skylift-Signature", "report_unsigned")
+
+
+@ON_SQLITE
+def test_a_word_of_health_is_signed_too(api: Api, device: Keyed, offered: str) -> None:
+    path = "/api/devices/dev-1/health"
+    body = json.dumps({"healthy": True, "sequence": 5}).encode()
+    refused(device.post(path, body), 403, "Skylift-Signature", "report_unsigned")
+    refused(
+        device.post(path, body, identity.sign(device.key, Purpose.REPORT, body)), 403, code="report_forged"
+    )
+    signature = identity.sign(device.key, Purpose.HEALTH, body)
+    assert device.post(path, body, signature).status_code == 200
+    late = json.dumps({"healthy": False, "sequence": 4}).encode()
+    sick = identity.sign(device.key, Purpose.HEALTH, late)
+    refused(device.post(path, late, sick), 409, "sequence", "report_replayed")
+    # A stage bears no signature, but not if it bears a word of health.
+    refused(
+        api.report("dev-1", device.token, offered, "downloading", healthy=True), 403, code="report_unsigned"
+    )
+    token = api.device("dev-2")
+    assert api.post("/api/devices/dev-2/health", {"healthy": True}, token=token).status_code == 200
