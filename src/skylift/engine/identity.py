@@ -36,9 +36,10 @@ def certify(
         raise _refused("key_revoked", "csr", "its key was revoked as stolen", "a new key")
     if identity.holder(conn, public) not in (None, device.pk):
         raise _refused("key_taken", "csr", "another device has this key", "a key of the device's own")
-    key, have = identity.key_of(conn, device.pk), identity.current(conn, device.pk)
+    key = identity.key_of(conn, device.pk)
+    have = identity.current(conn, device.pk, key.public) if key is not None else None
     if key is not None and key.public == public:
-        if have is not None and have.public == public and not _is_due(authorities, have, now):
+        if have is not None and not _is_due(authorities, have, now):
             return have
     else:
         _take_key(conn, device, key, public, request, proof)
@@ -113,7 +114,8 @@ def leave(conn: Connection, device_pk: int, reason: str, now: datetime) -> None:
 
 def view(conn: Connection, device_pk: int, now: datetime) -> dict[str, Any] | None:
     """A device's certificate as people see it; None where it has a token only."""
-    key, have = identity.key_of(conn, device_pk), identity.current(conn, device_pk)
+    key = identity.key_of(conn, device_pk)
+    have = identity.current(conn, device_pk, key.public) if key is not None else None
     if key is None or have is None:
         return None
     return {

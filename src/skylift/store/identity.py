@@ -105,11 +105,15 @@ def add(conn: Connection, made: Certificate) -> None:
     )
 
 
-def current(conn: Connection, device_pk: int) -> Certificate | None:
-    """The device's newest certificate that was not taken back."""
+def current(conn: Connection, device_pk: int, public: str) -> Certificate | None:
+    """The newest certificate of this key of the device's that was not taken back."""
     row = conn.execute(
         sa.select(certificates)
-        .where(certificates.c.device_pk == device_pk, certificates.c.revoked_at.is_(None))
+        .where(
+            certificates.c.device_pk == device_pk,
+            certificates.c.public == public,
+            certificates.c.revoked_at.is_(None),
+        )
         .order_by(certificates.c.issued_at.desc(), certificates.c.serial)
         .limit(1)
     ).first()
