@@ -29,7 +29,7 @@ from skylift.api.metrics import Metrics
 from skylift.core.deadlines import Deadlines
 from skylift.core.errors import SkyliftError, Unavailable, invalid
 from skylift.core.lifecycle import UpdateState
-from skylift.engine import access, deltas, matching, signing, waiting
+from skylift.engine import access, deltas, log, matching, signing, waiting
 from skylift.engine.blobs import Blobs, BlobStore
 from skylift.engine.broker import EmbeddedBroker, free_port
 from skylift.engine.checkin import Checkin, LiveCache
@@ -212,6 +212,7 @@ def _assemble(settings: Settings, database: Database, clock: Clock) -> SkyliftSe
     blobs.sweep(starting=True)
     folder = settings.keys_dir or data / "keys"
     online = OnlineKeys.open(folder)
+    database.write(lambda conn: log.catch_up(conn, clock()))
     authorities = Authorities.open(folder, settings.ca_passphrase, clock())
     metrics = Metrics(database)
     proofs = Proofs(settings.require_signed_reports, lambda code: metrics.refused.labels(code).inc())

@@ -8,6 +8,8 @@ import json
 import threading
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from itertools import count
 
 import pytest
 
@@ -25,6 +27,7 @@ from skylift.testkit.victims import (
 )
 from skylift.trust import files, keys, verify
 from skylift.trust.ceremony import product_keys
+from skylift.trust.log import file_entry
 from skylift.trust.roles import DIRECTOR, IMAGE
 
 from .conftest import MakeVictim
@@ -98,7 +101,10 @@ def test_a_revoked_key(scene: Scene, victim: Victim) -> None:
     victim.proxy.honest()
     scene.order(victim)
     victim.proxy.files(victim.name, after)
-    ordered(victim, online, online.released("1.1.0"), version=1001)
+    honest = online.released("1.1.0")
+    ordered(victim, online, honest, version=1001)
+    said = file_entry(IMAGE, PRODUCT, renewed[0], len(renewed[1]), sha256(renewed[1]).hexdigest())
+    online.log(online.order_entry(victim, honest), said).shown_by(victim.proxy)
     victim.until(lambda: victim.version == "1.1.0", "what the fresh keys vouch for")
 
 
@@ -514,3 +520,83 @@ def test_truncated_metadata(victim: Victim, keep: int) -> None:
     victim.proxy.honest()
     victim.proxy.lie("timestamp.json", hostile.shortened(keep))
     victim.refuses(SIGNATURE)
+
+
+# --- the log ------------------------------------------------------------------------------------------
+
+
+def test_a_log_that_forks(scene: Scene, victim: Victim) -> None:
+    """The attacker owns the server with every online key, and rewrites what it said before. Nothing that he
+    orders is new: only the log could show it."""
+    loot, versions = scene.loot(), count(1000)
+    victim.recovers(order=False)  # an honest update: the device has pinned the log
+    pinned = json.loads((victim.config.state_dir / "trust" / "log.json").read_text())
+    scene.order(victim, "1.0.0")
+    image = loot.released("1.0.0")
+    ordered(victim, loot, image, version=next(versions))
+    entry = loot.order_entry(victim, image)
+    loot.log(entry, without=pinned["size"] - 1).shown_by(victim.proxy)
+    assert "forks" in victim.refuses(SIGNATURE)
+
+    def again() -> None:
+        victim.proxy.honest()
+        scene.order(victim, "1.0.0")
+        ordered(victim, loot, image, version=next(versions))
+
+    again()
+    loot.log(loot.order_entry(victim, image), first=pinned["size"] - 2).shown_by(victim.proxy)
+    assert "shrank" in victim.refuses(ROLLBACK)
+    again()
+    loot.log().shown_by(victim.proxy)  # goes on, but has nothing of this order
+    assert "not in the log" in victim.refuses(SIGNATURE)
+    again()
+    stolen = replace(loot, director=keys.generate())
+    stolen.log(loot.order_entry(victim, image)).shown_by(victim.proxy)
+    assert "online key" in victim.refuses(SIGNATURE)
+    again()
+    for nonsense in (b"[]", b"{}", b'{"size": -1}', b"\xff", b"[" * 5000):
+        victim.proxy.lie("^/api/log/checkpoint", hostile.instead(nonsense))
+        victim.refuses(SIGNATURE)
+        again()
+    victim.proxy.lie("^/api/log/", hostile.withheld(404))
+    victim.holds_out()
+    kept = json.loads((victim.config.state_dir / "trust" / "log.json").read_text())
+    assert kept == pinned
+    again()  # the director's versions he has pushed up; the log is honest again
+    victim.until(lambda: victim.version == "1.0.0" and victim.settled(), "what the honest log has")
+    assert json.loads((victim.config.state_dir / "trust" / "log.json").read_text())["size"] > pinned["size"]
+
+
+def test_two_devices_are_not_shown_different_logs_unseen(scene: Scene, make_victim: MakeVictim) -> None:
+    """One device that has pinned nothing yet is shown a log of its own, and installs what it says. The last
+    word of that update tells which log it was."""
+    loot, lonely, other = scene.loot(), make_victim(), make_victim()
+    for each in (lonely, other):
+        scene.order(each)
+    image = loot.released("1.1.0")
+    ordered(lonely, loot, image)
+    mine = loot.log(loot.order_entry(lonely, image), without=0)
+    mine.shown_by(lonely.proxy)
+    lonely.until(lambda: lonely.version == "1.1.0" and lonely.settled(), "what it was shown")
+    other.recovers(order=False)
+    seen = scene.client.get("/api/log/witnessed")["items"]
+    strange = [(one["device_id"], one["size"], one["root"]) for one in seen if not one["agrees"]]
+    assert strange == [(lonely.name, mine.size, mine.root)]
+    assert other.name in {one["device_id"] for one in seen if one["agrees"]}
+    told = scene.client.get(f"/api/devices/{lonely.name}/timeline")["items"]
+    assert [one["data"]["code"] for one in told if one["kind"] == "report_refused"] == ["split_view"]
+    # And from now on that device is held to its own log: the honest one forks from it.
+    lonely.proxy.honest()
+    scene.order(lonely, "1.0.0")
+    ordered(lonely, loot, loot.released("1.0.0"), version=1001)
+    assert "forks" in lonely.refuses(SIGNATURE)
+
+
+def test_a_device_whose_factory_pinned_the_log_never_goes_without(
+    scene: Scene, make_victim: MakeVictim
+) -> None:
+    victim = make_victim(require_log=True)
+    scene.order(victim)
+    victim.proxy.lie("^/api/log/", hostile.withheld(404))
+    victim.holds_out()
+    victim.recovers(order=False)

@@ -49,6 +49,7 @@ class Config:
     min_bytes_per_second: float = 256.0  # below it for a minute, a download is given up and resumed later
     delta_memory_bytes: int = 64 << 20  # a delta that takes more is not used
     build_time: datetime = datetime(2026, 1, 1, tzinfo=UTC)
+    require_log: bool = False  # also before a first checkpoint of the transparency log is pinned
     own_key: bool = False  # make a key of its own also without a claim; with one it always does
 
 

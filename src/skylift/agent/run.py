@@ -13,14 +13,14 @@ from skylift.agent import health
 from skylift.agent.boot import BootFacts, SlotFacts
 from skylift.agent.boot.file import KINDS, FileBoot
 from skylift.agent.config import Config, roots
-from skylift.agent.disk import Disk
+from skylift.agent.disk import Disk, read_json
 from skylift.agent.fetch import Fetcher
 from skylift.agent.identity import AGAIN_S
 from skylift.agent.journal import Floor, Journal, JournalFile, Order, Products, Stage
 from skylift.agent.machine import Facts, Step, next_step
 from skylift.agent.transport import Refused, Transport
 from skylift.core.errors import TrustError, Unavailable
-from skylift.core.lifecycle import Reason, UpdateState
+from skylift.core.lifecycle import OUTCOMES, Reason, UpdateState
 
 S = UpdateState
 MAX_MESSAGE = 500
@@ -244,7 +244,19 @@ class Agent:
             self._config.device_type,
             dict.fromkeys(KINDS, self._config.product) if self._config.product else self._products.read(),
         )
-        return trust.verify(transport.metadata, self._clock(), floor, self._config.build_time)
+        found = trust.verify(transport.metadata, self._clock(), floor, self._config.build_time)
+        if found is not None:
+            self._demand_log(found, {"image": image_root, "director": director_root})
+        return found
+
+    def _demand_log(self, found: Any, factory: dict[str, bytes]) -> None:
+        """What is about to be installed stands in the transparency log, which goes on from what was seen."""
+        from skylift.trust.log import DeviceLog, entries_of
+
+        folder = self._config.state_dir / "trust"
+        log = DeviceLog(folder, self._config.roots / "log.json", self._config.require_log)
+        newest = (folder / "director" / "root.json").read_bytes()
+        log.check(entries_of(folder, found, factory), self._transport.ask, newest)
 
     def _refuse(self, journal: Journal, answer: dict[str, Any], tag: str, error: TrustError) -> None:
         """An order that does not verify is reported as failed, once, and never begun."""
@@ -381,7 +393,7 @@ class Agent:
         when the way is bad it is tried again later."""
         while journal.reports:
             try:
-                answer = self._transport.report(journal.reports[0])
+                answer = self._transport.report(self._with_checkpoint(journal.reports[0]))
             except Refused as e:
                 self._log(f"report refused: {e}")
                 answer = {}
@@ -395,6 +407,13 @@ class Agent:
                 journal = replace(journal, stage=Stage.IDLE, order=None, offset=0).answer(told)
             self._file.save(journal)
         return journal
+
+    def _with_checkpoint(self, report: dict[str, Any]) -> dict[str, Any]:
+        """The last word of an update says which log this device was shown."""
+        pin = read_json(self._config.state_dir / "trust" / "log.json")
+        if report.get("state") not in OUTCOMES or not isinstance(pin, dict):
+            return report
+        return {**report, "log": {"size": pin.get("size"), "root": pin.get("root")}}
 
     def _may_stop(self, journal: Journal, tag: str) -> bool:
         """Whether the order in hand is the one of this tag, and not armed yet: a trial is judged, come what

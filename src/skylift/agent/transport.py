@@ -139,6 +139,18 @@ class Transport:
             raise TrustError(Reason.SIGNATURE_INVALID, f"{filename} is larger than {max_bytes} bytes")
         return body
 
+    def ask(self, path: str) -> Any:
+        """A JSON answer, for `trust.log`: `FileNotFoundError` for a 404."""
+        status, headers, body = self._whole("GET", self._url(path), path.partition("?")[0], MAX_ANSWER)
+        if status == 404:
+            raise FileNotFoundError(path)
+        if status != 200:
+            raise Unavailable(f"the server answers {status}", _retry_after(headers.get("Retry-After", "")))
+        try:
+            return json.loads(body) if len(body) <= MAX_ANSWER else None
+        except (ValueError, RecursionError):
+            return None
+
     def download(self, url: str, sha256: str, offset: int, length: int) -> Iterator[bytes]:
         """The file's bytes from `offset` to `length`, in chunks; never more than that.
 

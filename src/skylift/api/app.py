@@ -12,7 +12,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from skylift import __version__
-from skylift.api import deployments, device, devices, events, groups, identity, releases
+from skylift.api import deployments, device, devices, events, groups, identity, log, releases
 from skylift.api.auth import needs
 from skylift.api.context import Context, context_of
 from skylift.api.limits import Limits
@@ -69,7 +69,7 @@ def build(context: Context, lifespan: Lifespan | None = None) -> ASGIApp:
     )
     app.state.context = context
     app.router.routes.extend(PLAIN)
-    for part in (device, events, deployments, devices, identity, groups, releases):
+    for part in (device, events, deployments, devices, identity, log, groups, releases):
         app.include_router(part.router)
 
     def openapi() -> dict[str, Any]:

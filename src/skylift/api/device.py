@@ -105,6 +105,15 @@ def _digest(field: str, value: str) -> str:
 Metrics = dict[str, Annotated[float, Field(allow_inf_nan=False)]]
 
 
+class LogSeen(BaseModel):
+    """The checkpoint of the transparency log that the device has pinned."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    size: int = Field(ge=0, lt=SEQUENCES)
+    root: str = Field(pattern="^[0-9a-f]{64}$")
+
+
 class Status(BaseModel):
     """A status report. `progress` in percent; `started_at` and `completed_at` are the device's own clock and
     are taken down, never believed."""
@@ -126,6 +135,8 @@ class Status(BaseModel):
     metrics: Metrics = Field(default_factory=dict, max_length=MAX_METRICS)
     # Of a signed report: grows with every one of this device.
     sequence: int | None = Field(default=None, ge=1, lt=SEQUENCES)
+
+    log: LogSeen | None = None
 
 
 class StatusAnswer(BaseModel):
@@ -164,7 +175,9 @@ async def take_down(
         image_sha256=body.image_sha256,
     )
     bears_health = body.healthy is not None or bool(body.metrics)
-    proof = Proof(raw, signature, body.sequence, bears_health) if signature or bears_health else None
+    seen = (body.log.size, body.log.root) if body.log else None
+    given = signature or bears_health or seen
+    proof = Proof(raw, signature, body.sequence, bears_health, seen) if given else None
     said = Said(pk, token, report, now, proof)
     found: Recorded = await context.reports.do(said)
     context.seen(pk, now)

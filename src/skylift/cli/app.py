@@ -5,7 +5,7 @@ import sys
 import typer
 
 from skylift import __version__
-from skylift.cli import agent, delta, demo, deploy, device, group, release, serve, simulate, trust
+from skylift.cli import agent, delta, demo, deploy, device, group, log, release, serve, simulate, trust
 from skylift.cli.exits import Exit, Leave
 from skylift.core.errors import Rejected, SkyliftError
 
@@ -26,6 +26,7 @@ for name, part in (
     ("agent", agent.app),
 ):
     app.add_typer(part, name=name)
+trust.app.add_typer(log.app, name="log")
 app.command("serve")(serve.serve)
 app.command("demo")(demo.demo)
 app.command("simulate")(simulate.simulate)

@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from skylift.core.errors import Kind, Rejected
+from skylift.engine import log
 from skylift.store import trustfiles
 from skylift.store.db import Connection
 from skylift.store.trustfiles import OrderRow
@@ -39,6 +40,8 @@ def assign(conn: Connection, device_pk: int, target: OrderTarget | None, now: da
     order = asdict(target) if target else {}
     if old is not None and old.order == order:
         return
+    if target is not None:
+        log.ordered(conn, target.deployment, target.path, target.length, target.sha256, target.mandatory, now)
     version = old.version + 1 if old else 1
     stamp = old.timestamp_version + 1 if old else 1
     trustfiles.set_order(conn, OrderRow(device_pk, version, stamp, order, now, now))

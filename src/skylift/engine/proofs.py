@@ -37,6 +37,7 @@ class Proof:
     signature: str
     sequence: int | None
     health: bool = False  # it bears a word of health
+    log: tuple[int, str] | None = None  # the checkpoint of the log that the device has pinned: size, root
 
 
 @dataclass(frozen=True, slots=True)

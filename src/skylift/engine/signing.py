@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from skylift.core.errors import Kind, Rejected, invalid
+from skylift.engine import log
 from skylift.engine.online import OnlineKeys
 from skylift.store import events, outbox, releases, trustfiles
 from skylift.store.db import Connection
@@ -266,6 +267,7 @@ def _put(
     conn: Connection, repo: str, role: str, version: int, body: bytes, expires: datetime, now: datetime
 ) -> None:
     trustfiles.put(conn, TrustFile(repo, role, version, body, now, expires))
+    log.published(conn, repo, role, version, body, now)
 
 
 def _publish_snapshot(conn: Connection, online: OnlineKeys, now: datetime) -> None:

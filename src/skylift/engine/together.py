@@ -13,7 +13,7 @@ from typing import Any
 from skylift.core.deadlines import Deadlines
 from skylift.core.errors import Rejected
 from skylift.core.lifecycle import FAILURES, UpdateState, Verdict, judge
-from skylift.engine import reports
+from skylift.engine import reports, witness
 from skylift.engine.access import unknown_token
 from skylift.engine.moves import MAX_MESSAGE
 from skylift.engine.proofs import Proofs, Said
@@ -70,6 +70,7 @@ class Reports:
                 answers[number] = self._take_down(bulk, one, update, facts)
         _write(conn, bulk)
         judged.write(conn)
+        witness.hear(conn, [one for number, one in enumerate(said) if number not in judged.refused])
         for number, one in enumerate(said):
             if answers[number] is None:
                 answers[number] = self._alone(conn, one)

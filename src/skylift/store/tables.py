@@ -237,6 +237,35 @@ director_orders = Table(  # what each device's order says; its files are signed 
     Column("timestamp_at", Instant, nullable=False),
 )
 
+log_entries = Table(  # the transparency log: everything published and ordered, never changed
+    "log_entries",
+    metadata,
+    Column("number", PK, primary_key=True, autoincrement=False),
+    Column("leaf", String(64), nullable=False, unique=True),  # core.merkle.leaf_hash
+    Column("entry", Text, nullable=False),
+    Column("at", Instant, nullable=False),
+)
+
+log_nodes = Table(  # the hashes of its complete subtrees
+    "log_nodes",
+    metadata,
+    Column("level", Integer, primary_key=True, autoincrement=False),
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("hash", String(64), nullable=False),
+)
+
+log_witnessed = Table(  # checkpoints that devices reported
+    "log_witnessed",
+    metadata,
+    Column("size", BigInteger, primary_key=True, autoincrement=False),
+    Column("root", String(64), primary_key=True),
+    Column("agrees", Boolean, nullable=False),  # it is this log's
+    Column("reports", Integer, nullable=False),
+    Column("device_pk", PK, nullable=False),  # who said so last
+    Column("first_at", Instant, nullable=False),
+    Column("last_at", Instant, nullable=False),
+)
+
 # --- deployments -----------------------------------------------------------------------------------
 
 deployments = Table(

@@ -94,6 +94,12 @@ def newest_files(conn: Connection, repo: str) -> list[TrustFile]:
     return [file for file in found if file is not None]
 
 
+def every(conn: Connection) -> list[TrustFile]:
+    """Every file ever published, in that order."""
+    order = (trust_files.c.published_at, trust_files.c.repo, trust_files.c.role, trust_files.c.version)
+    return [TrustFile(*row) for row in conn.execute(sa.select(trust_files).order_by(*order))]
+
+
 # --- half-signed -----------------------------------------------------------------------------------
 
 
@@ -130,6 +136,11 @@ def drop_pending(conn: Connection, role: str) -> None:
 def order_of(conn: Connection, device_pk: int) -> OrderRow | None:
     row = conn.execute(sa.select(director_orders).where(director_orders.c.device_pk == device_pk)).first()
     return OrderRow(*row) if row else None
+
+
+def distinct_orders(conn: Connection) -> list[dict[str, Any]]:
+    """What orders say, each once; reads all of them: not for every day."""
+    return [row[0] for row in conn.execute(sa.select(director_orders.c.order).distinct())]
 
 
 def set_order(conn: Connection, row: OrderRow) -> None:

@@ -103,4 +103,9 @@ ATTACKS = (
            "test_a_clock_set_to_2100"),
     Attack("a proxy that strips, reorders and duplicates", "what is whole is installed; the rest is refused",
            "`signature_invalid`", "test_a_proxy_that_strips_reorders_and_duplicates"),
+    Attack("a log that forks", "a device pins the log it saw: every later one must begin with it",
+           "`signature_invalid`, `metadata_rollback`", "test_a_log_that_forks"),
+    Attack("different releases for different devices",
+           "each is in a log; devices report which log, and two that differ are seen", "-",
+           "test_two_devices_are_not_shown_different_logs_unseen"),
 )  # fmt: skip

@@ -32,12 +32,14 @@ from skylift.cli.client import Client
 from skylift.core.errors import Unavailable
 from skylift.testkit.hostile import Proxy
 from skylift.testkit.image import build
+from skylift.testkit.otherlog import OtherLog
 from skylift.testkit.server import Failed, Server
 from skylift.trust import files, keys
 from skylift.trust.ceremony import Desk, export_linux, hold
 from skylift.trust.desk import Proposal
 from skylift.trust.files import Root, TargetFile, Targets
 from skylift.trust.keys import KeySigner
+from skylift.trust.log import order_entry
 from skylift.trust.roles import DIRECTOR, IMAGE, target_path
 
 PRODUCT, HARDWARE = "sensor", "sensor-v2"
@@ -365,6 +367,19 @@ class Loot:
         made = files.product_role(known + 1, self.product, images, self.now())
         return known + 1, files.sign(made, self.release if signers is None else signers)
 
+    def log(self, *more: bytes, without: int | None = None, first: int | None = None) -> OtherLog:
+        """The server's log (its `first` entries; one of them replaced, `without`), and these entries."""
+        page = self.scene.client.get("/api/log/entries", limit=1000)["items"]
+        known = [str(one["entry"]).encode() for one in page][:first]
+        if without is not None:
+            known[without] = b'{"entry":"nothing"}'
+        return OtherLog(self.director, [*known, *more], int(self.now().timestamp()))
+
+    def order_entry(self, victim: Victim, image: TargetFile) -> bytes:
+        """What the log must have of `order`."""
+        where = (image.path, image.length, image.hashes["sha256"])
+        return order_entry(victim.deployments[-1], *where, mandatory=False)
+
     def released(self, version: str, product: str | None = None) -> TargetFile:
         """An image that was released honestly, as the image repository describes it."""
         product = product or self.product
@@ -388,7 +403,7 @@ class Loot:
                 "device_id": victim.name,
                 "deployment": victim.deployments[-1],
                 "attempt": 1,
-                "mandatory": True,
+                "mandatory": False,  # as the honest server's: the same entry in the transparency log
                 **more,
             }
             ordered[image.path] = files.target(image.path, image.length, image.hashes["sha256"], told)
