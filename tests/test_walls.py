@@ -227,6 +227,7 @@ LIBRARY_DOORS = (
         ("gateway", "testkit/behaviours.py"),
         "YAML is for people who write files; nothing else reads it",
     ),
+    Door(("joserfc",), ("gateway/signatures.py",), "whose signature a token has is decided in one place"),
     Door(("structlog",), ("engine", "api", "wiring"), "only the server writes a structured log"),
 )
 

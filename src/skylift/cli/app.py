@@ -5,7 +5,20 @@ import sys
 import typer
 
 from skylift import __version__
-from skylift.cli import agent, delta, demo, deploy, device, group, log, release, serve, simulate, trust
+from skylift.cli import (
+    agent,
+    delta,
+    demo,
+    deploy,
+    device,
+    gateway,
+    group,
+    log,
+    release,
+    serve,
+    simulate,
+    trust,
+)
 from skylift.cli.exits import Exit, Leave
 from skylift.core.errors import Rejected, SkyliftError
 
@@ -23,6 +36,7 @@ for name, part in (
     ("group", group.app),
     ("trust", trust.app),
     ("delta", delta.app),
+    ("gateway", gateway.app),
     ("agent", agent.app),
 ):
     app.add_typer(part, name=name)

@@ -1,6 +1,7 @@
 """Running a route's steps on paper: a table from policy to what it does, and what the backend sees."""
 
 from collections.abc import Callable, Mapping
+from math import ceil
 from typing import Any
 
 from skylift.gateway import admit, change
@@ -90,7 +91,7 @@ def limit_headers(policy: RateLimit, outcome: Outcome) -> list[tuple[str, str]]:
     own = [
         ("RateLimit-Limit", str(tightest.limit.count)),
         ("RateLimit-Remaining", str(tightest.remaining)),
-        ("RateLimit-Reset", str(max(1, round(tightest.reset)))),
+        ("RateLimit-Reset", str(max(1, ceil(tightest.reset)))),
     ]
     each = [
         (f"X-RateLimit-{word}-{verdict.limit.name}", str(number))

@@ -1,0 +1,179 @@
+"""`skylift gateway`: check, explain, diff, test and convert gateway configurations; offline."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from skylift.cli.context import FormatOption, JsonOption
+from skylift.cli.exits import Exit, Leave
+from skylift.cli.output import Format, Output
+
+if TYPE_CHECKING:
+    from skylift.gateway.model import Gateway
+
+app = typer.Typer(help="The API gateway: Kong's, Traefik's and our own files.", no_args_is_help=True)
+Files = Annotated[
+    list[Path],
+    typer.Argument(exists=True, help="Files or directories; together they are one configuration."),
+]
+ListenerOption = Annotated[str, typer.Option(help="The listener (entry point) it comes in by; else any.")]
+
+
+@contextmanager
+def _every_problem(shown: Output) -> Iterator[None]:
+    """A refused configuration: every problem on stderr, or as JSON, and exit 3."""
+    from skylift.gateway.errors import Refused
+
+    try:
+        yield
+    except Refused as refused:
+        if shown.form is Format.JSON:
+            problems = [
+                {
+                    "severity": "error",
+                    "code": problem.code,
+                    "file": problem.file,
+                    "line": problem.line,
+                    "path": problem.path,
+                    "sentence": str(problem),
+                    "suggestion": problem.suggestion,
+                }
+                for problem in refused.problems
+            ]
+            shown.one({"ok": False, "findings": problems})
+            raise Leave(Exit.FAILED) from None
+        for problem in refused.problems[1:]:
+            print(f"error: {problem} [{problem.code}]")
+        raise Leave(Exit.FAILED, str(refused.problems[0])) from None
+
+
+def _read(files: list[Path], shown: Output) -> "Gateway":
+    from skylift.gateway.read import read
+
+    with _every_problem(shown):
+        return read(files)
+
+
+@app.command()
+def check(
+    files: Files,
+    strict: Annotated[bool, typer.Option(help="Warnings too make it exit 3.")] = False,
+    output: FormatOption = Format.TABLE,
+    as_json: JsonOption = False,
+) -> None:
+    """Read the files and say what is wrong with them, or likely to be. Exit 3 if anything is."""
+    from skylift.gateway.lint import Severity, counts, lint
+
+    shown = Output(Format.JSON if as_json else output)
+    gateway = _read(files, shown)
+    found = lint(gateway)
+    number = counts(found)
+    bad = bool(number[Severity.ERROR] or (strict and number[Severity.WARNING]))
+    if shown.form is Format.JSON:
+        findings = [
+            {
+                "severity": finding.severity,
+                "code": finding.code,
+                "file": finding.origin.file,
+                "path": finding.origin.path,
+                "sentence": finding.sentence,
+            }
+            for finding in found
+        ]
+        shown.one({"ok": not bad, "routes": len(gateway.routes), "findings": findings})
+    else:
+        for finding in found:
+            print(finding)
+        words = ", ".join(f"{count} {severity}{'s' * (count != 1)}" for severity, count in number.items())
+        shown.say(f"{len(gateway.routes)} routes, {len(gateway.services)} services: {words}")
+    if bad:
+        raise Leave(Exit.FAILED)
+
+
+@app.command()
+def explain(
+    files: Files,
+    request: Annotated[
+        str, typer.Option(help="""As curl has it: "GET /api/users -H 'Accept: text/html' -d '{}'".""")
+    ],
+    client: Annotated[str, typer.Option(help="The address it comes from.")] = "192.0.2.1",
+    at: Annotated[datetime | None, typer.Option(help="When, in UTC; now if not given.")] = None,
+    repeat: Annotated[int, typer.Option(min=1, max=100_000, help="The last of so many, at once.")] = 1,
+    listener: ListenerOption = "",
+    every: Annotated[bool, typer.Option("--all", help="Every route that does not take it.")] = False,
+    output: FormatOption = Format.TABLE,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what becomes of a request: which route, why not the others, which policies, what is sent on."""
+    from skylift.gateway.decision import NO_COUNTERS
+    from skylift.gateway.explain import as_json as described
+    from skylift.gateway.explain import lines
+    from skylift.gateway.match import decide
+    from skylift.gateway.request import parse
+
+    shown = Output(Format.JSON if as_json else output)
+    gateway, asked = _read(files, shown), parse(request, client)
+    world = _world(at)
+    found = decide(gateway, asked, world, NO_COUNTERS, listener)
+    for _ in range(repeat - 1):
+        found = decide(gateway, asked, world, found.counters, listener)
+    if shown.form is Format.JSON:
+        shown.one(described(found))
+        return
+    for line in lines(found, every=every):
+        print(line)
+
+
+def _world(at: datetime | None) -> Any:
+    from datetime import UTC
+
+    from skylift.gateway.decision import World
+    from skylift.gateway.signatures import verify
+
+    now = time.time() if at is None else at.replace(tzinfo=at.tzinfo or UTC).timestamp()
+    return World(now=now, verify=verify)
+
+
+@app.command("test")
+def run_table(
+    table: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="Requests and expectations.")],
+    files: Annotated[list[Path] | None, typer.Argument(exists=True, help="The configuration.")] = None,
+    against: Annotated[str, typer.Option(help="A running gateway, such as http://127.0.0.1:8000.")] = "",
+    at: Annotated[datetime | None, typer.Option(help="When, in UTC; now if not given.")] = None,
+    output: FormatOption = Format.TABLE,
+    as_json: JsonOption = False,
+) -> None:
+    """Run a table of requests and expectations, on paper or against a gateway. Exit 3 if one fails."""
+    from skylift.gateway.loading import load
+    from skylift.gateway.trial import read_cases, run, run_against
+
+    shown = Output(Format.JSON if as_json else output)
+    with _every_problem(shown):
+        cases = read_cases(load([table]))
+    if against:
+        results = list(run_against(against, cases))
+    elif files:
+        results = list(run(_read(files, shown), cases, _world(at)))
+    else:
+        raise Leave(Exit.USAGE, "give the configuration's files, or --against the URL of a gateway")
+    failed = sum(bool(result.failures) for result in results)
+    if shown.form is Format.JSON:
+        rows = [
+            {"name": r.case.name, "ok": not r.failures, "failures": r.failures, "not_seen": r.skipped}
+            for r in results
+        ]
+        shown.one({"ok": not failed, "tests": rows})
+    else:
+        for result in results:
+            print(f"{'failed' if result.failures else 'ok':<6}  {result.case.name}")
+            for failure in result.failures:
+                print(f"        {failure}")
+            if result.skipped:
+                print(f"        not seen from outside: {', '.join(result.skipped)}")
+    if failed:
+        raise Leave(Exit.FAILED, f"{failed} of {len(results)} failed")
