@@ -51,23 +51,7 @@ def clock() -> TestClock:
 
 
 # A worker that begins one of these at the end is waited for by all others.
-LONGEST = (
-    *(
-        "e2e/test_replicas",
-        "rollouts/test_matching",
-        "e2e/test_outages",
-        "rollouts/test_fleet",
-        "api/test_gate",
-    ),
-    *(
-        "e2e/",
-        "docs/test_quickstart",
-        "rollouts/test_properties",
-        "rollouts/test_cohorts",
-        "api/test_bad_input",
-    ),
-    *("simulate/", "docs/", "rollouts/", "api/"),
-)
+LONGEST = ("e2e/test_replicas", "simulate/", "e2e/", "docs/", "rollouts/test_properties", "rollouts/", "api/")
 
 
 # Real servers, real processes, thousands of lives: `dev.py test` runs them, `dev.py check` does not.
@@ -82,6 +66,10 @@ SLOW = (
         "publish/",
         "simulate/test_simulate",
         "firmware/test_image",
+        "gateway/test_against_envoy",
+        "gateway/test_limits_filter",
+        "gateway/test_seed_on_envoy",
+        "gateway/test_supervisor",
     ),
     *("agent/test_faults", "agent/test_memory", "agent/test_process", "agent/test_update"),
     *("core/test_gate", "core/test_rehearsal", "rollouts/test_cohorts", "rollouts/test_matching"),

@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 typedef struct entry {
     struct entry *next;        /* of the same slot */
@@ -35,7 +36,8 @@ static state *registry;
 
 static bool same_rule(const rule *a, const rule *b)
 {
-    if (strcmp(a->name, b->name) || a->how != b->how || a->n_periods != b->n_periods || a->burst != b->burst)
+    if (strcmp(a->name, b->name) || a->how != b->how || a->n_periods != b->n_periods || a->burst != b->burst ||
+        a->counts_refused != b->counts_refused)
         return false;
     for (int i = 0; i < a->n_periods; i++)
         if (a->periods[i].window_us != b->periods[i].window_us || a->periods[i].limit != b->periods[i].limit)
@@ -220,11 +222,28 @@ static verdict by_log(entry *e, const rule *r, int64_t now)
     return v;
 }
 
+/* Which window a moment is in, and how long it lasts from there. */
+static int64_t window_at(int64_t window_us, int64_t wall, int64_t *left)
+{
+    const int64_t day = 86400000000LL;
+    if (window_us < 30 * day) {
+        *left = window_us - wall % window_us;
+        return wall / window_us;
+    }
+    const bool year = window_us >= 365 * day;
+    const time_t now = (time_t)(wall / 1000000);
+    struct tm t;
+    gmtime_r(&now, &t);
+    struct tm next = {.tm_year = t.tm_year + year, .tm_mon = year ? 0 : t.tm_mon + 1, .tm_mday = 1};
+    *left = (int64_t)timegm(&next) * 1000000 - wall;
+    return year ? t.tm_year : t.tm_year * 12 + t.tm_mon;
+}
+
 static verdict by_calendar(entry *e, const rule *r, int64_t wall)
 {
     verdict v = {.ok = true};
     for (int i = 0; i < r->n_periods; i++) {
-        const int64_t window = wall / r->periods[i].window_us;
+        const int64_t window = window_at(r->periods[i].window_us, wall, &v.reset_us[i]);
         if (e->window[i] != window) {
             e->window[i] = window;
             e->count[i] = 0;
@@ -233,10 +252,9 @@ static verdict by_calendar(entry *e, const rule *r, int64_t wall)
     }
     for (int i = 0; i < r->n_periods; i++) {
         const period p = r->periods[i];
-        if (e->count[i] < UINT32_MAX)
+        if (e->count[i] < UINT32_MAX && (v.ok || r->counts_refused))
             e->count[i]++;
         v.remaining[i] = e->count[i] < p.limit ? p.limit - e->count[i] : 0;
-        v.reset_us[i] = (e->window[i] + 1) * p.window_us - wall;
         if (v.remaining[i] < v.remaining[v.tightest] ||
             (v.remaining[i] == v.remaining[v.tightest] && p.window_us > r->periods[v.tightest].window_us))
             v.tightest = i;

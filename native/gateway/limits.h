@@ -5,8 +5,8 @@
  *   gcra      a token bucket or a leaky bucket by its arrival time: `burst` at once, then one every window/limit.
  *             Whoever comes too early is let through after a delay of at most max_delay (a queue), or refused.
  *   sliding   a log of arrivals: at most `limit` in any stretch of `window`. Refused ones do not count.
- *   calendar  windows that start at whole multiples of their length since 1970 (UTC), several at once; refused
- *             ones count too, as in Kong.
+ *   calendar  windows that start at whole multiples of their length since 1970 (UTC), months and years by the
+ *             calendar; several at once. Refused ones count too where `counts_refused`, as in Kong.
  */
 #ifndef SKYLIFT_LIMITS_H
 #define SKYLIFT_LIMITS_H
@@ -31,6 +31,7 @@ typedef struct {
     int n_periods; /* one, but for calendar */
     uint32_t burst;
     int64_t max_delay_us;
+    bool counts_refused;
     uint32_t max_keys; /* the least recently used key gives way */
 } rule;
 

@@ -1,6 +1,8 @@
-/* How Envoy asks for limits and is answered: an HTTP filter behind Envoy's C interface for dynamic modules,
- * version 0.2.0 as in Envoy 1.40. Its configuration is text, a line a word with its value (parse_line). A filter
- * that waits holds its stream back without holding back its worker. */
+/* How Envoy asks and is answered: HTTP filters behind Envoy's C interface for dynamic modules, version 0.2.0 as in
+ * Envoy 1.40. "limits" refuses or holds back what comes too fast; "consumers" says who a credential is. Their
+ * configuration is text, a line a word with its value (parse_line, consumers.h). A filter that waits holds its
+ * stream back without holding back its worker. */
+#include "consumers.h"
 #include "limits.h"
 #include "timer.h"
 
@@ -32,7 +34,7 @@ void ENVOY(http_filter_continue_decoding)(void *envoy);
 
 enum { REQUEST = 0, RESPONSE = 2 };
 enum { GO_ON = 0, STOP = 1, STOP_AND_HOLD_BODY = 4 };
-enum { MAX_LIMITS = 8, MAX_LABEL = 12, MAX_BODY = 512, MAX_HEADER = 64, MAX_KEYS_OF_ONE = 3 };
+enum { MAX_LIMITS = 32, MAX_LABEL = 12, MAX_BODY = 512, MAX_HEADER = 64, MAX_KEYS_OF_ONE = 3 };
 
 /* Which headers tell a client about its limit. */
 typedef enum { PLAIN, KONG, TRAEFIK, SILENT } style;
@@ -44,17 +46,22 @@ typedef struct {
     uint32_t status;
     char label[MAX_PERIODS][MAX_LABEL];         /* Kong's: Minute, Hour ... */
     char keys[MAX_KEYS_OF_ONE][MAX_HEADER];     /* request headers: the first that is there names the client */
+    char when[2][MAX_HEADER];                   /* a request header and its value: the limit is for these only */
+    int choice;                                 /* not 0: of the limits with one number, only the first that is meant */
     char body[MAX_BODY];                        /* @ID@ stands for the request's id */
 } limit;
 
+/* Of the filter "limits", or of the filter "consumers". */
 typedef struct {
     int n;
     limit limits[MAX_LIMITS];
+    consumers *known;
 } config;
 
 typedef struct {
     const config *c;
     int asked; /* how many limits have decided */
+    int which[MAX_LIMITS];
     verdict verdicts[MAX_LIMITS];
     waiter *waiting;
 } filter;
@@ -72,6 +79,15 @@ static bool copy(char *to, size_t room, const char *from)
     return true;
 }
 
+/* A backslash and an n stand for a line's end. */
+static bool copy_lines(char *to, size_t room, const char *from)
+{
+    for (; *from && room > 1; room--, from++)
+        *to++ = from[0] == '\\' && from[1] == 'n' ? (from++, '\n') : *from;
+    *to = 0;
+    return !*from;
+}
+
 static bool begin_limit(config *c, const char *name)
 {
     if (c->n == MAX_LIMITS)
@@ -80,6 +96,7 @@ static bool begin_limit(config *c, const char *name)
     l->status = 429;
     l->r.burst = 1;
     l->r.max_keys = 65536;
+    l->r.counts_refused = true;
     strcpy(l->body, "{\"message\":\"Too many requests\"}");
     return copy(l->r.name, sizeof l->r.name, name);
 }
@@ -140,8 +157,17 @@ static bool parse_line(config *c, const char *word, const char *value)
         return (l->r.max_keys = (uint32_t)strtoul(value, NULL, 10)) > 0;
     if (!strcmp(word, "status"))
         return (l->status = (uint32_t)strtoul(value, NULL, 10)) >= 400;
+    if (!strcmp(word, "refused"))
+        return (l->r.counts_refused = !strcmp(value, "count")), true;
+    if (!strcmp(word, "choice"))
+        return (l->choice = atoi(value)) > 0;
+    if (!strcmp(word, "when")) {
+        const char *space = strchr(value, ' ');
+        return space && copy(l->when[1], MAX_HEADER, space + 1) && space - value < MAX_HEADER &&
+               memcpy(l->when[0], value, (size_t)(space - value));
+    }
     if (!strcmp(word, "body"))
-        return copy(l->body, MAX_BODY, value);
+        return copy_lines(l->body, MAX_BODY, value);
     return false;
 }
 
@@ -150,11 +176,12 @@ static void config_free(config *c)
     for (int i = 0; i < c->n; i++)
         if (c->limits[i].s)
             state_give_back(c->limits[i].s);
+    consumers_free(c->known);
     free(c);
 }
 
 /* NULL refuses the configuration: Envoy keeps the one it has. */
-static config *config_of(text said)
+static config *config_of(text name, text said)
 {
     config *c = calloc(1, sizeof *c);
     char *lines = malloc(said.length + 1);
@@ -162,6 +189,10 @@ static config *config_of(text said)
     if (good) {
         memcpy(lines, said.at, said.length);
         lines[said.length] = 0;
+    }
+    if (good && name.length == 9 && !memcmp(name.at, "consumers", 9))
+        good = (c->known = consumers_of(lines)) != NULL;
+    else if (good) {
         char *rest = NULL;
         for (char *line = strtok_r(lines, "\n", &rest); good && line; line = strtok_r(NULL, "\n", &rest)) {
             char *space = strchr(line, ' ');
@@ -185,14 +216,13 @@ static config *config_of(text said)
 const char *HOOK(program_init)(void) { return "v0.2.0"; }
 void *HOOK(http_filter_config_new)(void *envoy, text name, text said)
 {
-    (void)envoy, (void)name;
-    return config_of(said);
+    (void)envoy;
+    return config_of(name, said);
 }
 void HOOK(http_filter_config_destroy)(void *c) { config_free(c); }
 void *HOOK(http_filter_per_route_config_new)(text name, text said)
 {
-    (void)name;
-    return config_of(said);
+    return config_of(name, said);
 }
 void HOOK(http_filter_per_route_config_destroy)(void *c) { config_free(c); }
 
@@ -227,6 +257,26 @@ static size_t key_of(void *envoy, const limit *l, char *key, size_t room)
         return n + 1;
     }
     return 0;
+}
+
+static bool meant(void *envoy, const limit *l)
+{
+    if (!l->when[0][0])
+        return true;
+    const text value = get(envoy, l->when[0]);
+    return value.length == strlen(l->when[1]) && !memcmp(value.at, l->when[1], value.length);
+}
+
+/* What the backend is told of who asks; whatever the client itself said there is gone already. */
+static void name_consumer(void *envoy, const consumers *known)
+{
+    const text credential = get(envoy, consumers_header(known));
+    if (!credential.length)
+        return;
+    const char *const *values = consumers_find(known, credential.at, credential.length);
+    for (int i = 0; values && i < CONSUMER_FIELDS; i++)
+        if (values[i][0])
+            ENVOY(http_set_header)(envoy, REQUEST, TEXT(CONSUMER_HEADERS[i]), TEXT(values[i]));
 }
 
 static long long seconds(int64_t us) { return us > 0 ? (us + 999999) / 1000000 : 0; }
@@ -318,10 +368,18 @@ int HOOK(http_filter_request_headers)(void *envoy, filter *f, bool last)
     const config *of_route = ENVOY(get_most_specific_route_config)(envoy);
     if (of_route)
         f->c = of_route;
+    if (f->c->known) {
+        name_consumer(envoy, f->c->known);
+        return GO_ON;
+    }
     const int64_t mono = now_us(CLOCK_MONOTONIC), wall = now_us(CLOCK_REALTIME);
     int64_t delay = 0;
+    int chosen = 0;
     for (int i = 0; i < f->c->n; i++) {
         const limit *l = &f->c->limits[i];
+        if ((l->choice && l->choice == chosen) || !meant(envoy, l))
+            continue;
+        chosen = l->choice;
         char key[256];
         const size_t n = key_of(envoy, l, key, sizeof key);
         const verdict v = arrive(l->s, &l->r, key, n, mono, wall);
@@ -330,6 +388,7 @@ int HOOK(http_filter_request_headers)(void *envoy, filter *f, bool last)
             refuse(envoy, l, &v);
             return STOP;
         }
+        f->which[f->asked] = i;
         f->verdicts[f->asked++] = v;
         if (v.delay_us > delay)
             delay = v.delay_us;
@@ -353,7 +412,7 @@ int HOOK(http_filter_response_headers)(void *envoy, filter *f, bool last)
     (void)last;
     for (int i = 0; i < f->asked; i++) {
         headers h = {0};
-        tell(&h, &f->c->limits[i], &f->verdicts[i]);
+        tell(&h, &f->c->limits[f->which[i]], &f->verdicts[i]);
         for (int k = 0; k < h.n; k++)
             ENVOY(http_set_header)(envoy, RESPONSE, (text){h.list[k].name, h.list[k].name_length},
                                    (text){h.list[k].value, h.list[k].value_length});

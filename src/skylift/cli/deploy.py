@@ -218,16 +218,11 @@ def watch(
     deployment: Deployment,
     server: ServerOption = None,
     token: TokenOption = None,
-    output: FormatOption = Format.TABLE,
-    as_json: JsonOption = False,
 ) -> None:
-    """Live: phases, rate against threshold, recent failures, and what it waits for. Ctrl-C leaves.
-
-    With --json: one object a line, whenever something has changed.
-    """
-    this = session(server, token, output, as_json)
+    """Live: phases, rate against threshold, recent failures, and what it waits for. Ctrl-C leaves."""
+    this = session(server, token, Format.TABLE, False)
     found = _find(this, deployment)
-    with wording.live(this.output, found) as show:
+    with wording.live(this.output.out, found) as show:
         while found["status"] not in ENDED and not _stopped(found):
             time.sleep(0.5)
             found = _find(this, deployment)
@@ -327,14 +322,10 @@ def delete(
     yes: YesOption = False,
     server: ServerOption = None,
     token: TokenOption = None,
-    output: FormatOption = Format.TABLE,
-    as_json: JsonOption = False,
 ) -> None:
     """Forget a deployment that has ended, with its updates and events."""
     must_confirm(f"delete {deployment}?", yes)
-    this = session(server, token, output, as_json)
-    this.client.delete(f"/api/deployments/{deployment}")
-    this.output.one({"deleted": deployment})
+    session(server, token, Format.TABLE, False).client.delete(f"/api/deployments/{deployment}")
 
 
 @app.command()

@@ -102,21 +102,22 @@ def sign_role(this: Any, role: str, key: list[Path], desk: Path) -> None:
     from skylift.trust.desk import Proposal
     from skylift.trust.keys import load
 
-    with this.output.progress(f"downloading what waits for {role}", None) as moved:
-        pending = this.client.raw(f"/api/trust/pending/{role}", moved)
-    public = desk / "public"
-    roots = public / "image.root.json", public / "image.targets.json"
-    proposal = Proposal.read(role, pending, _published(this, role), *roots, datetime.now(UTC))
+    proposal = Proposal.read(
+        role,
+        this.client.raw(f"/api/trust/pending/{role}"),
+        _published(this, role),
+        (desk / "public" / "image.root.json"),
+        (desk / "public" / "image.targets.json"),
+        datetime.now(UTC),
+    )
     for line in proposal.lines():
         this.output.say(line)
     secret = passphrase(ask=any(b"ENCRYPTED" in path.read_bytes() for path in key))
     answer: Any = None
-    with this.output.progress(f"signing {role}", len(key), steps=True) as moved:
-        for path in key:
-            body = proposal.sign(load(path, secret))
-            answer = this.client.post(f"/api/trust/pending/{role}/signatures", body)
-            moved(1)
-            this.output.say(f"{path.name}: {answer['signatures']} of {answer['threshold']} signatures")
+    for path in key:
+        body = proposal.sign(load(path, secret))
+        answer = this.client.post(f"/api/trust/pending/{role}/signatures", body)
+        this.output.say(f"{path.name}: {answer['signatures']} of {answer['threshold']} signatures")
     if answer is None:
         raise Leave(Exit.USAGE, "--key is needed at least once")
     this.output.one(answer)
@@ -127,8 +128,7 @@ def _published(this: Any, role: str) -> bytes | None:
     status = this.client.get("/api/trust")
     for known in status["roles"]:
         if (known["repo"], known["role"]) == ("image", role):
-            with this.output.progress(f"downloading what {role} has published", None) as moved:
-                found: bytes = this.client.raw(f"/image/{known['version']}.{role}.json", moved)
+            found: bytes = this.client.raw(f"/image/{known['version']}.{role}.json")
             return found
     return None
 

@@ -143,6 +143,7 @@ _NEGATED = {
     Kind.REGEX_SEARCH: "has no match of",
     Kind.REGEX_FULL: "does not match",
     Kind.NETWORK: "is not in",
+    Kind.PRESENT: "is not present",
 }
 
 

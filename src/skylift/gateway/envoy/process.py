@@ -126,10 +126,11 @@ def validate(static: dict[str, Any]) -> None:
 
 
 def _reason(output: str) -> str:
-    """The line that says it, without the log's time and the file's name, which differ from run to run."""
-    lines = [line for line in output.splitlines() if line.strip()] or ["it does not say why"]
-    said = next((line for line in lines if "error initializing configuration" in line), lines[-1])
-    return re.sub(r"^.*error initializing configuration '[^']*': ", "", said)[:500]
+    """What it says, without the log's time and the file's name; of a broken rule the rule alone."""
+    _, _, said = output.partition("error initializing configuration")
+    _, _, rule = said.rpartition("Proto constraint validation failed")
+    words = rule or re.sub(r"^ '[^']*': ", "", said) or output or "it does not say why"
+    return " ".join(words.split())[:500]
 
 
 def _command(options: Options) -> list[str]:

@@ -1,0 +1,377 @@
+"""Who may pass, in Envoy's words: tokens, keys, passwords, groups, claims, addresses, somebody else's
+opinion.
+
+A credential that Envoy has verified stands in a header of ours (`x-sl-credential`), which no client can send;
+our own filter says whose it is (`native/gateway/consumers.c`). Envoy's refusals become the dialect's through
+`Book.reply`, told apart by the details that Envoy keeps of its own answers.
+"""
+
+import hashlib
+import json
+import secrets
+from collections.abc import Iterable, Mapping
+from urllib.parse import urlsplit
+
+from joserfc.jwk import ECKey, OctKey, RSAKey
+
+from skylift.gateway.access import (
+    Acl,
+    ApiKey,
+    BasicAuth,
+    Fault,
+    ForwardAuth,
+    From,
+    IpList,
+    Jwt,
+    JwtKey,
+    Refusals,
+    RequireClaim,
+    Secret,
+    Trust,
+)
+from skylift.gateway.envoy import clusters, limiting
+from skylift.gateway.envoy.formats import CONSUMER, header
+from skylift.gateway.envoy.pieces import Book, Piece
+from skylift.gateway.envoy.snapshot import TYPE, Json
+from skylift.gateway.envoy.transforms import mutation
+from skylift.gateway.errors import Problem, Refused
+from skylift.gateway.model import Consumer, Gateway
+from skylift.gateway.policies import PEER, Answer
+
+CREDENTIAL, GROUPS = "x-sl-credential", "x-sl-groups"
+# What our filter tells (consumers.c), and clients may not.
+TOLD = (CONSUMER, "x-consumer-custom-id", "x-consumer-id", "x-credential-identifier", GROUPS, "x-sl-plan")
+JWT = TYPE + "envoy.extensions.filters.http.jwt_authn.v3."
+RBAC = TYPE + "envoy.extensions.filters.http.rbac.v3.RBAC"
+KEYS = TYPE + "envoy.extensions.filters.http.api_key_auth.v3.ApiKeyAuth"
+BASIC = TYPE + "envoy.extensions.filters.http.basic_auth.v3.BasicAuth"
+AUTHZ = TYPE + "envoy.extensions.filters.http.ext_authz.v3.ExtAuthz"
+ANY_NAME: Json = {"safe_regex": {"regex": ".*"}}
+CLAIMS = "payload"  # the name under which the verified token's claims are kept
+
+
+# --- tokens
+# ------------------------------------------------------------------------------------------------------
+
+# Envoy's details of a refused token: (how they begin, the fault).
+JWT_FAULTS = (
+    ("Jwt_is_missing", Fault.MISSING),
+    ("Jwt_is_expired", Fault.EXPIRED),
+    ("Jwt_not_yet_valid", Fault.NOT_YET),
+    ("Jwt_issuer_is_not_configured", Fault.UNKNOWN),
+    ("Jwt_verification_fails", Fault.BAD_SIGNATURE),
+    ("Audiences_in_Jwt_are_not_allowed", Fault.WRONG_AUDIENCE),
+    ("Jwt_header_[alg]", Fault.WRONG_ALGORITHM),
+    ("Jwks_doesn't_have_key_to_match_kid_or_alg_from_Jwt", Fault.WRONG_ALGORITHM),
+    ("Jwt_is_not_in_the_form", Fault.MALFORMED),
+    ("Jwt_header", Fault.MALFORMED),
+    ("Jwt_payload", Fault.MALFORMED),
+    ("Jwt_signature", Fault.MALFORMED),
+)
+
+
+def jwt(policy: Jwt, gateway: Gateway, book: Book) -> list[Piece]:
+    """A provider for each signer, told apart by the issuer."""
+    if policy.key_claim != "iss" and len(policy.keys) > 1:
+        rule = "only `iss` can choose between several keys: else one signer could speak for all"
+        raise Refused([Problem("", "key_claim_name", rule, policy.key_claim)])
+    if policy.maximum_expiration:
+        rule = "a longest validity cannot be enforced here"
+        raise Refused([Problem("", "maximum_expiration", rule, policy.maximum_expiration)])
+    name = f"jwt-{book.number()}"
+    keys = policy.keys or (_nobodys(),)
+    providers = [_provider(policy, key, f"{name}-{n}", book) for n, key in enumerate(keys)]
+    wanted: list[Json] = [{"provider_name": provider} for provider in providers]
+    if policy.anonymous is not None:
+        wanted.append({"allow_missing_or_failed": {}})
+    book.jwt_requirements[name] = {"requires_any": {"requirements": wanted}} if len(wanted) > 1 else wanted[0]
+    _token_refusals(policy.refusals, book)
+    own = {"@type": JWT + "PerRouteConfig", "requirement_name": name}
+    credentials = {key.name: gateway.consumers.get(key.consumer or "") for key in policy.keys}
+    pieces = [Piece("jwt", {}, own)]  # the listener's part is known when all routes are
+    return pieces + _consumers(credentials, policy.anonymous, gateway, book)
+
+
+def _nobodys() -> JwtKey:
+    """No credential at all: every token is somebody unknown's."""
+    return JwtKey("skylift:nobody", ("HS256",), secret=secrets.token_bytes(32))
+
+
+def _provider(policy: Jwt, key: JwtKey, name: str, book: Book) -> str:
+    provider: Json = {
+        "issuer": key.name if policy.key_claim == "iss" else "",
+        "forward": policy.forward,
+        "payload_in_metadata": CLAIMS,
+        "clock_skew_seconds": policy.leeway or 1,
+        "require_expiration": "exp" in policy.required,
+        "claim_to_headers": [
+            {"header_name": CREDENTIAL, "claim_name": policy.key_claim},
+            *({"header_name": to, "claim_name": claim} for claim, to in policy.claim_headers),
+        ],
+        "jwt_cache_config": {"jwt_cache_size": 1000},
+        **_key_source(key, book),
+    }
+    if key.audiences:
+        provider["audiences"] = list(key.audiences)
+    for place in policy.places:
+        match place.kind:
+            case From.HEADER:
+                # Kong takes "Bearer" in either case; Envoy needs the word as it is written.
+                at = {"name": place.name, "value_prefix": f"{place.scheme} " if place.scheme else ""}
+                provider.setdefault("from_headers", []).append(at)
+            case From.QUERY:
+                provider.setdefault("from_params", []).append(place.name)
+            case From.COOKIE:
+                provider.setdefault("from_cookies", []).append(place.name)
+            case From.BODY:
+                raise Refused([Problem("", "places", "a token in a body cannot be read here", place.name)])
+    book.jwt_providers[name] = {field: value for field, value in provider.items() if value not in ("", None)}
+    return name
+
+
+def _key_source(key: JwtKey, book: Book) -> Json:
+    if key.jwks_url:
+        cluster = clusters.of_url(key.jwks_url, book)
+        uri = {"uri": key.jwks_url, "cluster": cluster, "timeout": "5s"}
+        return {"remote_jwks": {"http_uri": uri, "cache_duration": "300s"}}
+    return {"local_jwks": {"inline_string": key.jwks or json.dumps({"keys": [_jwk(key)]})}}
+
+
+def _jwk(key: JwtKey) -> Json:
+    algorithm = {"alg": key.algorithms[0]} if len(key.algorithms) == 1 else {}
+    if key.secret:
+        return {**OctKey.import_key(key.secret).as_dict(), **algorithm}
+    kind = ECKey if "EC" in key.public_key or key.algorithms[0].startswith("ES") else RSAKey
+    return {**kind.import_key(key.public_key).as_dict(private=False), **algorithm}
+
+
+def _token_refusals(refusals: Refusals, book: Book) -> None:
+    for details, fault in JWT_FAULTS:
+        found = f'response.code_details.startsWith("jwt_authn_access_denied{{{details}")'
+        book.reply(found, refusals.answer(fault))
+    book.reply("response.code_details.startsWith('jwt_authn_access_denied')", refusals.otherwise)
+
+
+# --- keys and passwords
+# -------------------------------------------------------------------------------------------
+
+
+def api_key(policy: ApiKey, gateway: Gateway, book: Book) -> list[Piece]:
+    """Keys at the places where they may stand. Envoy knows a key's holder by the key's digest."""
+    if policy.anonymous is not None:
+        raise Refused([Problem("", "anonymous", "a key cannot be optional here", policy.anonymous)])
+    credentials = [{"key": key.value, "client": _digest(key.value)} for key in policy.keys]
+    spare = {"key": secrets.token_hex(16), "client": "nobody"}  # Envoy wants one
+    sources = []
+    for place in policy.places:
+        if place.kind is From.BODY:
+            continue  # said by the reader: keys in bodies are not looked for
+        sources.append({str(place.kind).split()[0]: place.name})
+    own = {
+        "@type": KEYS + "PerRoute",
+        "credentials": credentials or [spare],
+        "key_sources": sources,
+        "forwarding": {"header": CREDENTIAL, "hide_credentials": policy.hide},
+    }
+    shared = {"@type": KEYS, "credentials": [spare], "key_sources": [{"header": "x-sl-none"}]}
+    missing = "response.code_details == 'missing_api_key'"
+    book.reply(missing, policy.refusals.answer(Fault.MISSING))
+    book.reply("response.code_details == 'unkonwn_api_key'", policy.refusals.answer(Fault.UNKNOWN))
+    book.reply("response.code_details == 'unknown_api_key'", policy.refusals.answer(Fault.UNKNOWN))
+    book.reply("response.code_details == 'client_not_allowed'", policy.refusals.answer(Fault.FORBIDDEN))
+    holders = {_digest(key.value): gateway.consumers.get(key.consumer or "") for key in policy.keys}
+    return [Piece("keys", shared, own), *_consumers(holders, None, gateway, book)]
+
+
+def _digest(value: str) -> str:
+    return hashlib.sha256(value.encode()).hexdigest()[:16]
+
+
+BASIC_FAULTS = (
+    ("no_credential_found_for_basic_auth", Fault.MISSING),
+    ("invalid_credential_for_basic_auth", Fault.UNKNOWN),
+)
+
+
+def basic_auth(policy: BasicAuth, gateway: Gateway, book: Book) -> list[Piece]:
+    bad = [user.name for user in policy.users if not user.value.startswith("{SHA}")]
+    if bad:
+        rule = "passwords must be {SHA} hashes here; Envoy knows no others"
+        raise Refused([Problem("", "users", rule, ", ".join(bad))])
+    if policy.anonymous is not None:
+        raise Refused([Problem("", "anonymous", "a password cannot be optional here", policy.anonymous)])
+    own = {"@type": BASIC + "PerRoute", "users": {"inline_string": _users(policy.users)}}
+    spare = {"inline_string": _users([Secret("{SHA}" + "A" * 27 + "=", name="nobody")])}
+    shared = {"@type": BASIC, "users": spare, "forward_username_header": CREDENTIAL}
+    for details, fault in BASIC_FAULTS:
+        book.reply(f"response.code_details.startsWith('{details}')", policy.refusals.answer(fault))
+    holders = {user.name: gateway.consumers.get(user.consumer or "") for user in policy.users}
+    pieces = [Piece("passwords", shared, own), *_consumers(holders, None, gateway, book)]
+    after: list[Json] = [{"append": header(policy.header, f"%REQ({CREDENTIAL})%")}] if policy.header else []
+    after += [{"remove": "authorization"}] if policy.hide else []
+    return pieces + ([mutation(after)] if after else [])
+
+
+def _users(users: Iterable[Secret]) -> str:
+    return "".join(f"{user.name}:{user.value}\n" for user in users)
+
+
+def _consumers(
+    credentials: Mapping[str, Consumer | None], anonymous: str | None, gateway: Gateway, book: Book
+) -> list[Piece]:
+    """Who is who, where there are consumers at all."""
+    book.ours.update((CREDENTIAL, *TOLD, "x-anonymous-consumer", "x-consumer-groups"))
+    rows = [_row(credential, who) for credential, who in credentials.items() if who is not None]
+    pieces = [limiting.piece("consumers", f"from {CREDENTIAL}\n" + "".join(rows))] if rows else []
+    if anonymous is None:
+        return pieces
+    who = gateway.consumers.get(anonymous)
+    told = [
+        {"append": header(CONSUMER, who.name if who else anonymous, "ADD_IF_ABSENT")},
+        {"append": header("x-anonymous-consumer", "true", "ADD_IF_ABSENT")},
+    ]
+    if rows:
+        rule = "an anonymous consumer beside known ones cannot be told here"
+        raise Refused([Problem("", "anonymous", rule, anonymous)])
+    return [mutation(told)]
+
+
+def _row(credential: str, who: Consumer) -> str:
+    fields = (who.name, who.custom_id, who.id, credential, ", ".join(who.groups), who.plan)
+    return "is " + "\t".join((credential, *(field.replace("\t", " ") for field in fields))) + "\n"
+
+
+# --- groups, claims, addresses
+# --------------------------------------------------------------------------------------
+
+
+def _deny(policies: Mapping[str, list[Json]]) -> Piece:
+    """One RBAC filter that refuses whoever is one of these; the first in the order of their names decides."""
+    rules = {
+        name: {"permissions": [{"any": True}], "principals": principals}
+        for name, principals in policies.items()
+    }
+    own = {"@type": RBAC + "PerRoute", "rbac": {"rules": {"action": "DENY", "policies": rules}}}
+    return Piece("rules", {"@type": RBAC}, own)
+
+
+def _named(what: str, answer: Answer, book: Book) -> str:
+    name = f"{what}-{book.number():04d}"
+    book.reply(f"response.code_details == 'rbac_access_denied_matched_policy[{name}]'", answer)
+    return name
+
+
+def _has(name: str, regex: str) -> Json:
+    return {"header": {"name": name, "string_match": {"safe_regex": {"regex": regex}}}}
+
+
+def acl(policy: Acl, gateway: Gateway, book: Book) -> list[Piece]:
+    missing = _named("acl-a", policy.refusals.answer(Fault.MISSING), book)
+    wrong = _named("acl-b", policy.refusals.answer(Fault.FORBIDDEN), book)
+    nobody = {"not_id": {"header": {"name": CONSUMER, "present_match": True}}}
+    refused = [_in_groups(policy.deny)] if policy.deny else []
+    refused += [{"not_id": _in_groups(policy.allow)}] if policy.allow else []
+    pieces = [_deny({missing: [nobody], wrong: refused or [{"any": False}]})]
+    told = [{"append": header("x-consumer-groups", f"%REQ({GROUPS})%")}]
+    return pieces + ([mutation(told)] if policy.tell_backend else [])
+
+
+def _in_groups(groups: Iterable[str]) -> Json:
+    names = "|".join(_escaped(group) for group in groups)
+    return _has(GROUPS, f"(?:.*, )?(?:{names})(?:, .*)?")
+
+
+def _escaped(text: str) -> str:
+    return "".join(c if c.isalnum() or c in " _" else f"\\{c}" for c in text)
+
+
+def require_claim(policy: RequireClaim, gateway: Gateway, book: Book) -> list[Piece]:
+    name = _named("claim", policy.refusals.answer(Fault.FORBIDDEN), book)
+    each = [_claim(policy.claim, value) for value in policy.values]
+    wanted = {"and_ids": {"ids": each}} if policy.every else {"or_ids": {"ids": each}}
+    return [_deny({name: [{"not_id": wanted}]})]
+
+
+def _claim(claim: str, value: str) -> Json:
+    """A list that has the value, or words of which it is one."""
+    path = [{"key": CLAIMS}, {"key": claim}]
+    filter_ = "envoy.filters.http.jwt_authn"
+    word = {"string_match": {"safe_regex": {"regex": f"(?:.* )?{_escaped(value)}(?: .*)?"}}}
+    listed = {"list_match": {"one_of": {"string_match": {"exact": value}}}}
+    both = [{"metadata": {"filter": filter_, "path": path, "value": how}} for how in (word, listed)]
+    return {"or_ids": {"ids": both}}
+
+
+def ip_list(policy: IpList, gateway: Gateway, book: Book) -> list[Piece]:
+    if policy.address != PEER:
+        rule = "choose the client's address by the listener's trusted proxies"
+        raise Refused([Problem("", "ipStrategy", rule, policy.address)])
+    name = _named("ip", policy.answer, book)
+    refused = [_network(network) for network in policy.deny]
+    if policy.allow:
+        allowed = [_network(network) for network in policy.allow]
+        refused.append({"not_id": {"or_ids": {"ids": allowed}}})
+    return [_deny({name: refused})]
+
+
+def _network(network: str) -> Json:
+    address, _, bits = network.partition("/")
+    whole = 128 if ":" in address else 32
+    return {"remote_ip": {"address_prefix": address, "prefix_len": int(bits) if bits else whole}}
+
+
+def length_required(answer: Answer, book: Book) -> Piece:
+    """Bodies without a length are refused; requests without a body have none to tell."""
+    name = _named("length", answer, book)
+    told = {"header": {"name": "content-length", "present_match": True}}
+    bodiless = _has(":method", "GET|HEAD|DELETE|OPTIONS|TRACE")
+    return _deny({name: [{"not_id": {"or_ids": {"ids": [told, bodiless]}}}]})
+
+
+# --- somebody else's opinion
+# -----------------------------------------------------------------------------------------
+
+
+def forward_auth(policy: ForwardAuth, gateway: Gateway, book: Book) -> list[Piece]:
+    """A service is asked, at a fixed address, with the request told in headers. Envoy keeps the method."""
+    if policy.response_headers_regex:
+        rule = "name the headers: a regular expression cannot choose them here"
+        raise Refused([Problem("", "authResponseHeadersRegex", rule, policy.response_headers_regex)])
+    url = urlsplit(policy.url)
+    action = "ADD_IF_ABSENT" if policy.trust is Trust.ALL else "OVERWRITE_IF_EXISTS_OR_ADD"
+    told = {
+        "x-forwarded-method": "%REQ(:METHOD)%",
+        "x-forwarded-proto": "%REQ(X-FORWARDED-PROTO)%",
+        "x-forwarded-host": "%REQ(:AUTHORITY)%",
+        "x-forwarded-uri": "%REQ(:PATH)%",
+    }
+    stamp = mutation([{"append": header(name, value, action)} for name, value in told.items()])
+    asked: list[Json] = [{"exact": name.lower()} for name in policy.request_headers] or [ANY_NAME]
+    kept = [{"exact": name.lower()} for name in policy.response_headers]
+    told_on = {"allowed_upstream_headers": {"patterns": kept}} if kept else {}
+    path = (url.path or "/") + (f"?{url.query}" if url.query else "")
+    shared: Json = {
+        "@type": AUTHZ,
+        "transport_api_version": "V3",
+        "failure_mode_allow": False,
+        "status_on_error": {"code": policy.unreachable.status},
+        "clear_route_cache": False,
+        "allowed_headers": {"patterns": asked},
+        "http_service": {
+            "path_override": path,
+            "server_uri": {
+                "uri": policy.url,
+                "cluster": clusters.of_url(policy.url, book),
+                "timeout": f"{policy.timeout:.3f}s",
+            },
+            "authorization_response": {**told_on, "allowed_client_headers": {"patterns": [ANY_NAME]}},
+        },
+    }
+    if policy.forward_body:
+        most = policy.max_body if policy.max_body > 0 else 1 << 20
+        shared["with_request_body"] = {"max_request_bytes": most, "allow_partial_message": False}
+    kind = f"asks-{_digest(json.dumps(shared, sort_keys=True))}"
+    gone = [{"remove": name.lower()} for name in policy.response_headers]
+    own = {"@type": AUTHZ + "PerRoute", "check_settings": {}}
+    cleared = [mutation(gone)] if gone else []
+    return [*cleared, stamp, Piece(kind, shared, own)]

@@ -1,0 +1,59 @@
+"""What Envoy has no filter for, in its Lua: bodies changed, turned from JSON to XML and back; the last good
+answer served again while a backend fails. The scripts are files of this package (`lua/`)."""
+
+from collections.abc import Iterable
+from functools import cache
+from importlib.resources import files
+
+from skylift.gateway.envoy.pieces import Book, Piece
+from skylift.gateway.envoy.snapshot import TYPE, Json
+from skylift.gateway.errors import Problem, Refused
+from skylift.gateway.model import Gateway
+from skylift.gateway.policies import ConvertBody, Edit, Media, StaleOnError
+from skylift.gateway.template import Var, shown
+
+LUA = TYPE + "envoy.extensions.filters.http.lua.v3.Lua"
+
+
+@cache
+def _source(*names: str) -> str:
+    """Scripts put one behind the other: Envoy's Lua finds no files by itself."""
+    place = files("skylift.gateway.envoy") / "lua"
+    return "\n".join((place / f"{name}.lua").read_text() for name in names)
+
+
+def _script(kind: str, names: tuple[str, ...], context: Json) -> Piece:
+    shared = {"@type": LUA, "source_codes": {kind: {"inline_string": _source(*names)}}}
+    own = {"@type": LUA + "PerRoute", "name": kind, "filter_context": context}
+    return Piece(f"lua-{kind}", shared, own)
+
+
+def convert_body(policy: ConvertBody, gateway: Gateway, book: Book) -> list[Piece]:
+    if policy.client is policy.backend:
+        return []
+    to_backend = "json" if policy.backend is Media.JSON else "xml"
+    context = {"to_backend": to_backend, "root": policy.root, "limit": policy.limit}
+    return [_script("convert", ("json", "xml", "convert"), context)]
+
+
+def edit_body(edits: Iterable[Edit], side: str) -> list[Piece]:
+    """Kong's five verbs on the fields of a JSON object, of the request or of the answer."""
+    listed = []
+    for edit in edits:
+        if any(isinstance(part, Var) for part in edit.value):
+            raise Refused(
+                [Problem("", "body", "a body's field is set to plain text here", shown(edit.value))]
+            )
+        words = {"verb": str(edit.verb), "name": edit.name, "value": shown(edit.value)}
+        listed.append({**words, "type": str(edit.json_type)})
+    return [_script("edit", ("json", "edit"), {"side": side, "edits": listed})]
+
+
+def stale_on_error(policy: StaleOnError, gateway: Gateway, book: Book) -> list[Piece]:
+    context = {
+        "statuses": {str(status): True for status in policy.statuses},
+        "max_age": policy.max_age,
+        "entries": policy.entries,
+        "max_bytes": policy.max_bytes,
+    }
+    return [_script("stale", ("stale",), context)]

@@ -1,0 +1,263 @@
+"""A route's steps as Envoy's words: which filters they switch on, and what they say of the route itself.
+
+One function a policy, in a table. What Envoy cannot do is refused by name (`Refused`), never dropped.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from skylift.gateway.access import (
+    Acl,
+    ApiKey,
+    BasicAuth,
+    ForwardAuth,
+    IpList,
+    Jwt,
+    PerConsumer,
+    Policy,
+    RequireClaim,
+)
+from skylift.gateway.envoy import auth, limiting, scripts, transforms
+from skylift.gateway.envoy.formats import direct
+from skylift.gateway.envoy.paths import PATHS
+from skylift.gateway.envoy.pieces import Book, Piece
+from skylift.gateway.envoy.snapshot import TYPE, Json
+from skylift.gateway.errors import Problem, Refused
+from skylift.gateway.model import Gateway, Listener, Route, Step
+from skylift.gateway.policies import (
+    Compress,
+    ConvertBody,
+    CorrelationId,
+    Cors,
+    RateLimit,
+    Redirect,
+    RequestTransform,
+    Respond,
+    ResponseTransform,
+    Retry,
+    SizeLimit,
+    StaleOnError,
+    Timeout,
+)
+
+
+@dataclass
+class Words:
+    """What a route's steps come to. `answer`: what the route says instead of asking a backend."""
+
+    pieces: list[Piece] = field(default_factory=list)
+    action: Json = field(default_factory=dict)
+    answer: Json | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """Whose step is compiled, and for which listener."""
+
+    gateway: Gateway
+    listener: Listener
+    route: Route
+    book: Book
+
+
+def words(where: Where) -> Words:
+    """All steps of a route at one listener."""
+    found = Words()
+    for step in where.route.steps:
+        _step(where, found, step)
+        if found.answer is not None:
+            break  # whatever comes later is never reached
+    return found
+
+
+def _step(where: Where, found: Words, step: Step) -> None:
+    if isinstance(step.policy, PATHS):
+        return  # `paths` has them
+    known = _TABLE.get(type(step.policy))
+    if known is None:
+        what = f"{type(step.policy).__name__} is not something this gateway can do yet"
+        raise Refused([Problem(step.origin.file, step.origin.path or step.name, what)])
+    try:
+        known(where, found, step.policy)
+    except Refused as e:
+        raise Refused(_at(step, problem) for problem in e.problems) from None
+
+
+def _at(step: Step, problem: Problem) -> Problem:
+    path = f"{step.origin.path or step.name}.{problem.path}" if not problem.file else problem.path
+    return Problem(problem.file or step.origin.file, path, problem.rule, problem.value)
+
+
+# --- filters of their own module
+# -----------------------------------------------------------------------------
+
+
+def _add(make: Callable[..., list[Piece]]) -> Callable[[Where, Words, Any], None]:
+    """For makers of pieces that need the book and the gateway, and say nothing of the route."""
+
+    def into(where: Where, found: Words, policy: Any) -> None:
+        found.pieces += make(policy, where.gateway, where.book)
+
+    return into
+
+
+# --- small ones
+# --------------------------------------------------------------------------------------------------
+
+
+def _retry(where: Where, found: Words, policy: Retry) -> None:
+    found.action["retry_policy"] = retry(policy)
+
+
+IDEMPOTENT = "GET|HEAD|PUT|DELETE|OPTIONS|TRACE"
+
+
+def retry(policy: Retry) -> Json:
+    """Envoy's retry policy. Methods that are not idempotent are sent again only where nothing went out."""
+    statuses = sorted({status for low, high in policy.statuses for status in range(low, high + 1)})
+    reasons = ["connect-failure", "refused-stream", "reset-before-request"] if policy.on_network_error else []
+    said: Json = {"num_retries": policy.tries, "host_selection_retry_max_attempts": 5}
+    said["retry_host_predicate"] = [
+        {
+            "name": "envoy.retry_host_predicates.previous_hosts",
+            "typed_config": {
+                "@type": TYPE + "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
+            },
+        }
+    ]
+    if policy.non_idempotent and policy.on_network_error:
+        reasons.append("reset")
+    if statuses:
+        reasons.append("retriable-status-codes")
+        said["retriable_status_codes"] = statuses
+        if not policy.non_idempotent:
+            methods = {"safe_regex": {"regex": IDEMPOTENT}}
+            said["retriable_request_headers"] = [{"name": ":method", "string_match": methods}]
+    if policy.per_try:
+        said["per_try_timeout"] = seconds(policy.per_try)
+    if policy.interval:
+        said["retry_back_off"] = {
+            "base_interval": seconds(policy.interval),
+            "max_interval": seconds(2 * policy.interval),
+        }
+    return {**said, "retry_on": ",".join(reasons)}
+
+
+def seconds(value: float) -> str:
+    return f"{value:.3f}s"
+
+
+def _timeout(where: Where, found: Words, policy: Timeout) -> None:
+    found.action["timeout"] = seconds(policy.seconds)
+
+
+def _respond(where: Where, found: Words, policy: Respond) -> None:
+    found.answer = direct(policy.answer)
+
+
+REDIRECTS = {
+    301: "MOVED_PERMANENTLY",
+    302: "FOUND",
+    303: "SEE_OTHER",
+    307: "TEMPORARY_REDIRECT",
+    308: "PERMANENT_REDIRECT",
+}
+
+
+def _redirect(where: Where, found: Words, policy: Redirect) -> None:
+    if policy.regex:
+        raise Refused(
+            [Problem("", "regex", "a redirect by a regular expression is not possible here", policy.regex)]
+        )
+    if policy.scheme == ("https" if where.listener.tls else "http"):
+        return
+    port = {"port_redirect": int(policy.port)} if policy.port else {}
+    code = {"response_code": REDIRECTS.get(policy.status, "FOUND")}
+    found.answer = {"redirect": {"scheme_redirect": policy.scheme, **port, **code}}
+
+
+def _cors(where: Where, found: Words, policy: Cors) -> None:
+    exact = [
+        {"safe_regex": {"regex": ".*"}} if origin == "*" else {"exact": origin} for origin in policy.origins
+    ]
+    regexes = [{"safe_regex": {"regex": regex}} for regex in policy.origin_regexes]
+    own: Json = {
+        "@type": TYPE + "envoy.extensions.filters.http.cors.v3.CorsPolicy",
+        "allow_origin_string_match": exact + regexes,
+        "allow_methods": ",".join(policy.methods) or "GET,HEAD,PUT,PATCH,POST,DELETE,OPTIONS",
+        "allow_headers": ",".join(policy.headers) or "*",
+        "allow_credentials": policy.credentials,
+    }
+    if policy.exposed:
+        own["expose_headers"] = ",".join(policy.exposed)
+    if policy.max_age is not None:
+        own["max_age"] = str(policy.max_age)
+    found.pieces.append(Piece("cors", {"@type": TYPE + "envoy.extensions.filters.http.cors.v3.Cors"}, own))
+
+
+BUFFER = TYPE + "envoy.extensions.filters.http.buffer.v3.Buffer"
+MOST_BUFFERED = 0xFFFFFFFF
+
+
+def _size_limit(where: Where, found: Words, policy: SizeLimit) -> None:
+    if policy.length_required:
+        found.pieces.append(auth.length_required(policy.length_required, where.book))
+    where.book.reply("response.code_details == 'request_payload_too_large'", policy.answer)
+    most = min(policy.request, MOST_BUFFERED)
+    own = {"@type": BUFFER + "PerRoute", "buffer": {"max_request_bytes": most}}
+    found.pieces.append(Piece("size", {"@type": BUFFER, "max_request_bytes": MOST_BUFFERED}, own))
+
+
+COMPRESSOR = TYPE + "envoy.extensions.filters.http.compressor.v3.Compressor"
+LIBRARIES = {
+    "gzip": "gzip.compressor.v3.Gzip",
+    "br": "brotli.compressor.v3.Brotli",
+    "zstd": "zstd.compressor.v3.Zstd",
+}
+
+
+def _compress(where: Where, found: Words, policy: Compress) -> None:
+    for encoding in policy.encodings:
+        library = {"@type": TYPE + "envoy.extensions.compression." + LIBRARIES[encoding]}
+        common: Json = {"min_content_length": policy.minimum}
+        if policy.included:
+            common["content_type"] = list(policy.included)
+        shared = {
+            "@type": COMPRESSOR,
+            "response_direction_config": {"common_config": common},
+            "compressor_library": {"name": encoding, "typed_config": library},
+        }
+        own = {"@type": COMPRESSOR + "PerRoute", "overrides": {"response_direction_config": {}}}
+        found.pieces.append(Piece(f"{encoding}-{digest(shared)}", shared, own))
+
+
+def digest(what: object) -> str:
+    return hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()[:10]
+
+
+_TABLE: Mapping[type[Policy], Callable[[Where, Words, Any], None]] = {
+    Jwt: _add(auth.jwt),
+    ApiKey: _add(auth.api_key),
+    BasicAuth: _add(auth.basic_auth),
+    Acl: _add(auth.acl),
+    RequireClaim: _add(auth.require_claim),
+    IpList: _add(auth.ip_list),
+    ForwardAuth: _add(auth.forward_auth),
+    RateLimit: _add(limiting.rate_limit),
+    PerConsumer: _add(limiting.per_consumer),
+    RequestTransform: _add(transforms.request),
+    ResponseTransform: _add(transforms.response),
+    CorrelationId: _add(transforms.correlation_id),
+    ConvertBody: _add(scripts.convert_body),
+    StaleOnError: _add(scripts.stale_on_error),
+    Retry: _retry,
+    Timeout: _timeout,
+    Respond: _respond,
+    Redirect: _redirect,
+    Cors: _cors,
+    SizeLimit: _size_limit,
+    Compress: _compress,
+}
