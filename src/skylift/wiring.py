@@ -43,7 +43,9 @@ from skylift.engine.pace import Load, Pace
 from skylift.engine.proofs import Proofs
 from skylift.engine.retention import Purge, Retention
 from skylift.engine.rollback import roll_back
+from skylift.engine.sample import Sample
 from skylift.engine.together import Reports
+from skylift.engine.uploads import Uploads
 from skylift.settings import Settings
 from skylift.store import access as stored
 from skylift.store import devices, outbox
@@ -223,7 +225,13 @@ def _assemble(settings: Settings, database: Database, clock: Clock) -> SkyliftSe
     seen = SeenBook(database)
     compared = Matching(database, settings.check_interval_s)
     chores = Chores(database, online, seen, blobs, compared, Retention(database, settings.retention_days))
-    loop = Loop(database, clock, deadlines, lives, (chores,))
+    load = Load(database.waiting)
+    pace = Pace(
+        settings.check_interval_s, settings.check_interval_waiting_s, settings.check_interval_busy_s, load
+    )
+    checkin = Checkin(lives, deadlines, pace)
+    sample = Sample(database, checkin, deadlines)
+    loop = Loop(database, clock, deadlines, lives, (chores, sample))
     broker, bell = _doorbell(settings, database)
     handlers = _handlers(database, blobs, clock, deadlines, bell, settings.delta_max_ratio)
     courier = Courier(database, handlers, clock)
@@ -232,15 +240,11 @@ def _assemble(settings: Settings, database: Database, clock: Clock) -> SkyliftSe
         loop.poke()
         courier.poke()
 
-    load = Load(database.waiting)
-    pace = Pace(
-        settings.check_interval_s, settings.check_interval_waiting_s, settings.check_interval_busy_s, load
-    )
     context = Context(
         database=database,
         blobs=blobs,
         online=online,
-        checkin=Checkin(lives, deadlines, pace),
+        checkin=checkin,
         deadlines=deadlines,
         clock=clock,
         poke=poke,
@@ -253,6 +257,7 @@ def _assemble(settings: Settings, database: Database, clock: Clock) -> SkyliftSe
         revocations=Revocations(database, authorities, clock),
         max_body=settings.max_body_bytes,
         max_image=settings.max_image_bytes,
+        uploads=Uploads(data / "uploads", settings.max_image_bytes),
         metrics_public=settings.metrics_public,
         poll_in_loop=database.dialect == "sqlite",
     )

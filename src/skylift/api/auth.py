@@ -13,8 +13,9 @@ from starlette.requests import Request
 
 from skylift.api.context import Context, context_of
 from skylift.core.errors import Kind, Rejected
-from skylift.engine.access import Role, operator, role_named, token_hash, unknown_token
+from skylift.engine.access import Role, operator, reaches, role_named, token_hash, unknown_token
 from skylift.store import devices
+from skylift.store.access import OperatorToken
 from skylift.store.db import Connection
 from skylift.store.devices import Device
 
@@ -63,6 +64,20 @@ def _operator(request: Request, context: Context) -> Operator:
         found = operator(conn, bearer(request), context.clock())
     if found is None:
         raise unknown_token()
+    return _within(found, request)
+
+
+def _within(found: OperatorToken, request: Request) -> Operator:
+    """The operator, where the token's scopes hold what is asked for."""
+    if not reaches(found.scopes, request.url.path):
+        raise Rejected(
+            "scope_missing",
+            f"scopes is {', '.join(found.scopes or ())}: this token reaches no further",
+            kind=Kind.FORBIDDEN,
+            field="scopes",
+            value=", ".join(found.scopes or ()),
+            rule="a token for this part of the API",
+        )
     return Operator(found.name, role_named(found.role))
 
 
@@ -100,4 +115,4 @@ def anybody(request: Request, context: Context) -> Device | Operator:
         found = operator(conn, token, context.clock())
     if found is None:
         raise unknown_token()
-    return Operator(found.name, role_named(found.role))
+    return _within(found, request)

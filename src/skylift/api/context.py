@@ -15,6 +15,7 @@ from skylift.engine.checkin import Checkin
 from skylift.engine.identity import Authorities
 from skylift.engine.online import OnlineKeys
 from skylift.engine.proofs import Proofs
+from skylift.engine.uploads import Uploads
 from skylift.store.db import Connection, Database
 from skylift.store.gather import Gather
 
@@ -41,6 +42,7 @@ class Context:
     revocations: Callable[[], str]
     max_body: int
     max_image: int
+    uploads: Uploads
     metrics_public: bool = False
     poll_in_loop: bool = field(default=True)  # an indexed SQLite read is cheaper than a thread
 

@@ -111,6 +111,7 @@ class NewToken(BaseModel):
     name: str = Field(min_length=1, max_length=64)
     role: str = Field(min_length=1, max_length=16)
     expires_at: AwareDatetime | None = None
+    scopes: list[str] | None = Field(default=None, max_length=16)
 
 
 def _token(found: access.OperatorToken) -> dict[str, Any]:
@@ -118,6 +119,7 @@ def _token(found: access.OperatorToken) -> dict[str, Any]:
         "id": found.id,
         "name": found.name,
         "role": found.role,
+        "scopes": found.scopes,
         "created_at": views.instant(found.created_at),
         "expires_at": views.instant(found.expires_at),
         "revoked_at": views.instant(found.revoked_at),
@@ -131,7 +133,7 @@ def make_token(request: Request, body: NewToken, who: Admin) -> Any:
 
     def deed(conn: Connection) -> Any:
         token_id, token = tokens.make_token(
-            conn, body.name, body.role, who.name, context.clock(), body.expires_at
+            conn, body.name, body.role, who.name, context.clock(), body.expires_at, scopes=body.scopes
         )
         return {"id": token_id, "name": body.name, "role": body.role, "token": token}
 

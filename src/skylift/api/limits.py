@@ -12,6 +12,7 @@ from skylift.api.metrics import Metrics
 from skylift.api.problems import problem
 
 UPLOADS = ("/api/artifacts",)  # have their own, larger limit, kept where the bytes are written
+FORMS = ("/ui/releases/", "/images")  # the same as a browser's form: how the path begins and ends
 
 
 class TooLarge(Exception):
@@ -49,7 +50,7 @@ class Limits:
             await self.app(scope, receive, send)
             return
         started = perf_counter()
-        body = _Counted(receive, 0 if scope["path"] in UPLOADS else self.max_body)
+        body = _Counted(receive, 0 if _takes_images(scope["path"]) else self.max_body)
         sent: dict[str, int] = {}
 
         async def watched(message: Message) -> None:
@@ -59,7 +60,7 @@ class Limits:
                 sent["status"] = message["status"]
             await send(message)
 
-        body.too_large = scope["path"] not in UPLOADS and _announced(scope) > self.max_body
+        body.too_large = not _takes_images(scope["path"]) and _announced(scope) > self.max_body
         try:
             if not body.too_large:
                 await self.app(scope, body.receive, watched)
@@ -77,6 +78,10 @@ class Limits:
             413, "too_large", f"body is too large: {rule}", {"Connection": "close"}, field="body", rule=rule
         )
         await answer(scope, receive, send)
+
+
+def _takes_images(path: str) -> bool:
+    return path in UPLOADS or (path.startswith(FORMS[0]) and path.endswith(FORMS[1]))
 
 
 def _announced(scope: Scope) -> int:

@@ -18,6 +18,7 @@ from skylift.cli import (
     serve,
     simulate,
     trust,
+    user,
 )
 from skylift.cli.exits import Exit, Leave
 from skylift.core.errors import Rejected, SkyliftError
@@ -37,6 +38,7 @@ for name, part in (
     ("trust", trust.app),
     ("delta", delta.app),
     ("gateway", gateway.app),
+    ("user", user.app),
     ("agent", agent.app),
 ):
     app.add_typer(part, name=name)

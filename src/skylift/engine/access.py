@@ -17,6 +17,15 @@ from skylift.store.access import Kept, OperatorToken
 from skylift.store.db import Connection, Database
 
 MIN_TOKEN = 16  # characters of a token somebody else made
+# What a token can be bounded to: the parts of the API, by the first word of their paths.
+SCOPES = {
+    "deployments": ("deployments",),
+    "devices": ("devices", "claims"),
+    "groups": ("groups",),
+    "people": ("tokens", "users", "audit"),
+    "releases": ("releases", "artifacts", "blobs"),
+    "trust": ("trust",),
+}
 
 
 class Role(IntEnum):
@@ -47,17 +56,25 @@ def make_token(
     now: datetime,
     expires_at: datetime | None = None,
     token: str | None = None,
+    scopes: list[str] | None = None,
 ) -> tuple[str, str]:
-    """(id, token) of a new operator's token; the token is shown this once."""
+    """(id, token) of a new operator's token; the token is shown this once. `scopes`: only these parts of the
+    API; None: all."""
     check_name("name", name)
     role_named(role)
+    for number, scope in enumerate(scopes or ()):
+        if scope not in SCOPES:
+            raise invalid(f"scopes[{number}]", scope, f"one of {', '.join(SCOPES)}")
+    if scopes is not None and not scopes:
+        raise invalid("scopes", scopes, "at least one; leave it out for all")
     if expires_at is not None and expires_at <= now:
         raise invalid("expires_at", expires_at.isoformat(), "must lie ahead")
     made = token or "op_" + secrets.token_urlsafe(32)
     token_id = mint("tok", now, token_bytes(5))
-    row = OperatorToken(token_id, name, role, now, expires_at, None)
+    row = OperatorToken(token_id, name, role, now, expires_at, None, sorted(set(scopes)) if scopes else None)
     access.insert_token(conn, row, token_hash(made))
-    events.record(conn, actor, "token.create", token_id, {"name": name, "role": role}, now)
+    said = {"name": name, "role": role, "scopes": row.scopes, "expires_at": str(expires_at or "")}
+    events.record(conn, actor, "token.create", token_id, said, now)
     return token_id, made
 
 
@@ -102,7 +119,8 @@ def _in_file(path: Path) -> str:
 
 def revoke(conn: Connection, token_id: str, actor: str, now: datetime) -> None:
     """The token is refused from now on."""
-    if access.find_token(conn, token_id) is None:
+    found = access.find_token(conn, token_id)
+    if found is None:
         raise Rejected(
             "unknown_token",
             f"token is {token_id!r}: there is no such token",
@@ -112,7 +130,8 @@ def revoke(conn: Connection, token_id: str, actor: str, now: datetime) -> None:
             rule="names a token",
         )
     access.revoke(conn, token_id, now)
-    events.record(conn, actor, "token.revoke", token_id, {}, now)
+    before = {"name": found.name, "role": found.role, "revoked": found.revoked_at is not None}
+    events.record(conn, actor, "token.revoke", token_id, {"revoked": True}, now, before=before)
 
 
 def operator(conn: Connection, token: str, now: datetime) -> OperatorToken | None:
@@ -123,6 +142,14 @@ def operator(conn: Connection, token: str, now: datetime) -> OperatorToken | Non
     if found.expires_at is not None and found.expires_at <= now:
         return None
     return found
+
+
+def reaches(scopes: list[str] | None, path: str) -> bool:
+    """Whether a token with these scopes may ask for `/api/...`; paths outside the API are not bounded."""
+    _, api, part = [*path.split("/", 3), "", ""][:3]
+    if scopes is None or api != "api":
+        return True
+    return any(part.partition(":")[0] in SCOPES.get(scope, ()) for scope in scopes)
 
 
 def unknown_token() -> Rejected:

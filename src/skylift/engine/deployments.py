@@ -336,7 +336,14 @@ def _change(conn: Connection, found: World, actor: str, verb: str, now: datetime
     if values.get("status_reason"):
         said["status_reason"] = values["status_reason"]
     events.say(conn, "deployment", said, now, deployment_id=found.deployment)
-    events.record(conn, actor, f"deployment.{verb}", found.deployment, said, now)
+    rule = found.failure_rule
+    before = {
+        "status": found.status.value,
+        "threshold_percent": rule.threshold_percent,
+        "expected_percent": rule.expected_percent,
+    }
+    told = said | {name: value for name, value in values.items() if name in before}
+    events.record(conn, actor, f"deployment.{verb}", found.deployment, told, now, before=before)
 
 
 def pause(conn: Connection, deployment_id: str, actor: str, now: datetime, reason: str = "") -> None:

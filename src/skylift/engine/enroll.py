@@ -212,7 +212,8 @@ def set_labels(
     was = waiting.of(conn, device)
     devices.set_labels(conn, device.pk, kept)
     waiting.moved(conn, was, waiting.of(conn, replace(device, labels=kept)))
-    events.record(conn, actor, "device.labels", device_id, {"labels": kept}, now)
+    before = {"labels": dict(device.labels)}
+    events.record(conn, actor, "device.labels", device_id, {"labels": kept}, now, before=before)
 
 
 def decommission(conn: Connection, device_id: str, actor: str, now: datetime, deadlines: Deadlines) -> None:
@@ -246,7 +247,9 @@ def _leave(
     identity.leave(conn, device.pk, reason, now)
     said, action = ("revoked", "revoke") if reason == "stolen" else ("decommissioned", "decommission")
     events.say(conn, said, {"by": actor}, now, device_pk=device.pk)
-    events.record(conn, actor, f"device.{action}", device.device_id, {}, now)
+    before = {"status": device.status, "labels": dict(device.labels)}
+    after = {"status": devices.DECOMMISSIONED}
+    events.record(conn, actor, f"device.{action}", device.device_id, after, now, before=before)
 
 
 def _end(conn: Connection, update: updates.Update, now: datetime, deadlines: Deadlines) -> None:

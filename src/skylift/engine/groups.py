@@ -87,12 +87,14 @@ def change_members(
     group = find(conn, name)
     if group.kind != "list":
         raise invalid("group", name, "is a query: its members follow from it", code="not_a_list")
+    had = len(groups.members(conn, group.id))
     groups.add(conn, group.id, _pks(conn, "add", add))
     for number, device_id in enumerate(remove):
         check_name(f"remove[{number}]", device_id)
     gone = devices.by_ids(conn, remove)
     groups.remove(conn, group.id, [device.pk for device in gone.values()])
-    events.record(conn, actor, "group.members", group.id, {"add": len(add), "remove": len(gone)}, now)
+    said = {"add": add[:100], "remove": sorted(gone)[:100], "added": len(add), "removed": len(gone)}
+    events.record(conn, actor, "group.members", group.id, said, now, before={"members": had})
     recount_live(conn, now)
 
 
@@ -109,7 +111,8 @@ def delete(conn: Connection, name: str, actor: str, now: datetime) -> None:
             rule="no live deployment targets it",
         )
     groups.delete(conn, group.id)
-    events.record(conn, actor, "group.delete", group.id, {"name": group.name}, now)
+    before = {"name": group.name, "kind": group.kind, "query": group.query}
+    events.record(conn, actor, "group.delete", group.id, {"name": group.name}, now, before=before)
 
 
 def size(conn: Connection, group: Group) -> int:

@@ -20,6 +20,7 @@ class OperatorToken:
     created_at: datetime
     expires_at: datetime | None
     revoked_at: datetime | None
+    scopes: list[str] | None = None
 
 
 _COLUMNS = (
@@ -29,6 +30,7 @@ _COLUMNS = (
     operator_tokens.c.created_at,
     operator_tokens.c.expires_at,
     operator_tokens.c.revoked_at,
+    operator_tokens.c.scopes,
 )
 
 
@@ -55,6 +57,7 @@ def insert_token(conn: Connection, token: OperatorToken, token_hash: str) -> Non
             role=token.role,
             created_at=token.created_at,
             expires_at=token.expires_at,
+            scopes=token.scopes,
         )
     )
 

@@ -113,7 +113,53 @@ def newest(conn: Connection, deployment_id: str) -> int:
 
 
 def record(
-    conn: Connection, actor: str, action: str, subject: str, data: dict[str, Any], now: datetime
+    conn: Connection,
+    actor: str,
+    action: str,
+    subject: str,
+    data: dict[str, Any],
+    now: datetime,
+    before: dict[str, Any] | None = None,
 ) -> None:
-    """Writes an operator's change into the audit log: who, what, on what, with which values."""
-    conn.execute(audit.insert().values(at=now, actor=actor, action=action, subject=subject, data=data))
+    """Writes an operator's change into the audit log: who, what, on what, with which values, and which stood
+    there `before`."""
+    conn.execute(
+        audit.insert().values(at=now, actor=actor, action=action, subject=subject, data=data, before=before)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One row of `audit`."""
+
+    pk: int
+    at: datetime
+    actor: str
+    action: str
+    subject: str
+    data: dict[str, Any]
+    before: dict[str, Any] | None
+
+
+def changes(
+    conn: Connection,
+    *,
+    limit: int,
+    under: int | None = None,
+    actor: str | None = None,
+    action: str | None = None,
+    subject: str | None = None,
+) -> list[Change]:
+    """The audit log, newest first, in front of number `under`; `action` may name a family (`deployment`)."""
+    question = sa.select(*audit.c).order_by(audit.c.pk.desc()).limit(limit)
+    if under is not None:
+        question = question.where(audit.c.pk < under)
+    if actor is not None:
+        question = question.where(audit.c.actor == actor)
+    if action is not None:
+        question = question.where(
+            sa.or_(audit.c.action == action, audit.c.action.startswith(f"{action}.", autoescape=True))
+        )
+    if subject is not None:
+        question = question.where(audit.c.subject == subject)
+    return [Change(*row) for row in conn.execute(question)]

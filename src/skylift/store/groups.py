@@ -7,7 +7,8 @@ from datetime import datetime
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from skylift.store.tables import group_members, groups
+from skylift.store.devices import Device
+from skylift.store.tables import devices, group_members, groups
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,3 +75,10 @@ def remove(conn: Connection, group_id: str, device_pks: Sequence[int]) -> None:
 def members(conn: Connection, group_id: str) -> set[int]:
     question = sa.select(group_members.c.device_pk).where(group_members.c.group_id == group_id)
     return {row.device_pk for row in conn.execute(question)}
+
+
+def some(conn: Connection, group_id: str, limit: int) -> list[Device]:
+    """The first members of a list, by name."""
+    question = sa.select(*devices.c).join(group_members, group_members.c.device_pk == devices.c.pk)
+    found = question.where(group_members.c.group_id == group_id).order_by(devices.c.device_id).limit(limit)
+    return [Device(*row) for row in conn.execute(found)]

@@ -28,6 +28,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator
@@ -95,6 +96,9 @@ devices = Table(
     Column("attempt", Integer),
     # Holds all that a count of who waits asks for: for everyone it never reads the rows (`store.members`).
     Index("ix_devices_waiting", "device_type", "h", "status", "current_version", "config_version"),
+    # A page of devices of one type, or of one version, in the order of their names (`store.looks`).
+    Index("ix_devices_type_name", "device_type", "device_id"),
+    Index("ix_devices_version_name", "current_version", "device_id"),
 )
 
 seen = Table(  # last contact, written behind
@@ -364,6 +368,14 @@ updates = Table(
     Column("left_out", Boolean, nullable=False, default=False),  # of a cohort the deployment goes on without
     Index(None, "device_pk"),
     Index(None, "deadline_at"),
+    # The latest failures of a deployment, however many devices it has (`updates.recent_failures`).
+    Index(
+        "ix_updates_failures",
+        "deployment_id",
+        "updated_at",
+        sqlite_where=text("state IN ('failed', 'rolled_back')"),
+        postgresql_where=text("state IN ('failed', 'rolled_back')"),
+    ),
 )
 
 counters = Table(
@@ -402,6 +414,37 @@ operator_tokens = Table(
     Column("created_at", Instant, nullable=False),
     Column("expires_at", Instant),
     Column("revoked_at", Instant),
+    Column("scopes", Document),  # null: everything its role may do
+)
+
+users = Table(  # people who sign in to the dashboard
+    "users",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("name", String(64), nullable=False, unique=True),
+    Column("role", String(8), nullable=False),  # viewer | operator | admin
+    Column("password_hash", Text),  # argon2id; null: signs in elsewhere
+    Column("totp_secret", String(64)),  # of the second factor, where there is one
+    Column("totp_new", String(64)),  # offered, not yet proved
+    Column("totp_step", BigInteger, nullable=False, default=0),  # of the last code: none is taken twice
+    Column("failed", Integer, nullable=False, default=0),  # tries since the last that was right
+    Column("blocked_until", Instant),
+    Column("created_at", Instant, nullable=False),
+    Column("created_by", String(64), nullable=False),
+    Column("signed_in_at", Instant),
+    Column("disabled_at", Instant),
+)
+
+sessions = Table(  # who is signed in, by the SHA-256 of what the browser holds
+    "sessions",
+    metadata,
+    Column("token_hash", String(64), primary_key=True),
+    Column("user_id", String(32), ForeignKey("users.id", ondelete="CASCADE"), nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Column("seen_at", Instant, nullable=False),
+    Column("expires_at", Instant, nullable=False),
+    Column("agent", String(200), nullable=False, default=""),  # what the browser calls itself
+    Index(None, "user_id"),
 )
 
 claims = Table(  # enrollment: a claim token lets a device in
@@ -465,6 +508,7 @@ audit = Table(  # every change an operator made
     Column("action", String(48), nullable=False),
     Column("subject", String(64), nullable=False),
     Column("data", Document, nullable=False),
+    Column("before", Document),  # what stood there, where the change was of something
 )
 
 settings_kv = Table(  # small facts of this server: its salt, its generation of secrets

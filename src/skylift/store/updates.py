@@ -73,6 +73,15 @@ def find(conn: Connection, deployment_id: str, device_pk: int) -> Update | None:
     return None if row is None else _update(row)
 
 
+def changed_at(conn: Connection, update: Update) -> datetime:
+    """When it was last moved, or heard of."""
+    question = sa.select(updates.c.updated_at).where(
+        updates.c.deployment_id == update.deployment_id, updates.c.device_pk == update.device_pk
+    )
+    at: datetime = conn.execute(question).scalar_one()
+    return at
+
+
 _FIND_MANY = Question(
     f"SELECT {', '.join(column.name for column in _DECIDING)} FROM updates"
     " WHERE deployment_id = :deployment AND device_pk IN {keys}"
@@ -374,7 +383,9 @@ def recent_failures(conn: Connection, deployment_id: str, limit: int = 10) -> "l
         sa.select(updates, devices.c.device_id)
         .join(devices, devices.c.pk == updates.c.device_pk)
         .where(
-            updates.c.deployment_id == deployment_id, updates.c.state.in_([state.value for state in FAILURES])
+            updates.c.deployment_id == deployment_id,
+            # As the partial index says it, to the letter: bound values would not be recognised.
+            sa.text("updates.state IN ('failed', 'rolled_back')"),
         )
         .order_by(updates.c.updated_at.desc())
         .limit(limit)

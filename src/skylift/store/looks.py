@@ -1,0 +1,158 @@
+"""Questions of people who look: the fleet counted, a page of it, a deployment's course.
+
+Never on a device's path. What reads many rows says so; whoever asks often keeps the answer for a while.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from skylift.core.lifecycle import FAILURES, UpdateState
+from skylift.store.devices import ACTIVE, Device
+from skylift.store.tables import (
+    Instant,
+    counters,
+    deployments,
+    devices,
+    events,
+    health,
+    seen,
+    trust_pending,
+    updates,
+)
+
+
+def census(conn: Connection) -> list[tuple[str, str | None, int]]:
+    """(device type, version, active devices). Reads one index from end to end."""
+    columns = (devices.c.device_type, devices.c.current_version)
+    question = sa.select(*columns, sa.func.count()).where(devices.c.status == ACTIVE).group_by(*columns)
+    return [(kind, version, int(n)) for kind, version, n in conn.execute(question)]
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """Active devices by their last contact, and by their own last word on their health."""
+
+    hour: int
+    day: int
+    month: int
+    longer: int
+    unhealthy: int
+
+
+def heard(conn: Connection, now: datetime) -> Heard:
+    """Reads every last contact; who was never heard is in none of the four."""
+
+    def since(span: timedelta) -> Any:
+        return sa.func.coalesce(sa.func.sum(sa.case((seen.c.at > now - span, 1), else_=0)), 0)
+
+    contacts = sa.select(
+        since(timedelta(hours=1)), since(timedelta(days=1)), since(timedelta(days=30)), sa.func.count()
+    )
+    active = contacts.select_from(seen.join(devices, devices.c.pk == seen.c.device_pk))
+    hour, day, month, all_ = (int(n) for n in conn.execute(active.where(devices.c.status == ACTIVE)).one())
+    ill = sa.select(sa.func.count()).select_from(health).where(health.c.healthy.is_(False))
+    return Heard(hour, day - hour, month - day, all_ - month, int(conn.execute(ill).scalar_one()))
+
+
+def carrying(conn: Connection, version: str, types: Sequence[str], kind: str) -> int:
+    """Active devices of these types that run this version."""
+    have = devices.c.config_version if kind == "config" else devices.c.current_version
+    question = sa.select(sa.func.count()).select_from(devices)
+    found = question.where(
+        have == version, devices.c.device_type.in_(sorted(types)), devices.c.status == ACTIVE
+    )
+    return int(conn.execute(found).scalar_one())
+
+
+# --- a page of devices -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Narrow:
+    """What an index can find: one value of one of these, or the beginning of the names."""
+
+    device_type: str | None = None
+    current_version: str | None = None
+    prefix: str = ""
+
+
+def window(conn: Connection, narrow: Narrow, *, after: str, limit: int) -> list[Device]:
+    """The next devices behind this name, in the order of the names: never more rows than `limit` are read
+    where an index narrows them."""
+    question = sa.select(*devices.c).where(devices.c.device_id > after)
+    if narrow.current_version is not None:
+        question = question.where(devices.c.current_version == narrow.current_version)
+    elif narrow.device_type is not None:
+        question = question.where(devices.c.device_type == narrow.device_type)
+    if narrow.prefix:
+        if conn.dialect.name == "postgresql":  # its collation may not order names as their bytes
+            question = question.where(devices.c.device_id.startswith(narrow.prefix, autoescape=True))
+        else:
+            last = narrow.prefix[:-1] + chr(ord(narrow.prefix[-1]) + 1)
+            question = question.where(devices.c.device_id >= narrow.prefix, devices.c.device_id < last)
+    return [Device(*row) for row in conn.execute(question.order_by(devices.c.device_id).limit(limit))]
+
+
+def labels_of_some(conn: Connection, most: int = 500) -> dict[str, set[str]]:
+    """Labels and values that occur, by a look at some devices: for suggestions."""
+    found: dict[str, set[str]] = {}
+    for (labels,) in conn.execute(sa.select(devices.c.labels).limit(most)):
+        for name, value in labels.items():
+            found.setdefault(name, set()).add(value)
+    return found
+
+
+# --- a deployment's course ---------------------------------------------------------------------------
+
+
+def mark(conn: Connection, deployment_id: str) -> tuple[int, int] | None:
+    """Changes whenever anything about the deployment does: its generation, and its latest event."""
+    latest = sa.select(sa.func.max(events.c.pk)).where(events.c.deployment_id == deployment_id)
+    question = sa.select(deployments.c.generation, latest.scalar_subquery())
+    there = question.where(deployments.c.id == deployment_id, deployments.c.deleted_at.is_(None))
+    row = conn.execute(there).first()
+    return None if row is None else (row[0], row[1] or 0)
+
+
+def endings(
+    conn: Connection, deployment_id: str, since: datetime, slot_s: float
+) -> dict[tuple[int, bool], int]:
+    """(slot, whether it failed) -> updates that ended in it. Reads the deployment's updates."""
+    zero = Instant().process_bind_param(since, conn.dialect) or 0
+    # Whole numbers of ours in the text: PostgreSQL groups by an expression only where it is the same one.
+    slot: sa.ColumnElement[int] = sa.literal_column(
+        f"(updates.completed_at - {int(zero)}) / {int(slot_s * 1_000_000)}"
+    )
+    bad: sa.ColumnElement[int] = sa.literal_column(
+        f"CASE WHEN updates.state = '{UpdateState.COMPLETE.value}' THEN 0 ELSE 1 END"
+    )
+    counted = [UpdateState.COMPLETE.value, *(state.value for state in FAILURES)]
+    question = (
+        sa.select(slot, bad, sa.func.count())
+        .where(updates.c.deployment_id == deployment_id, updates.c.state.in_(counted))
+        .where(updates.c.completed_at.is_not(None))
+        .group_by(slot, bad)
+    )
+    return {(max(0, int(number)), bool(failed)): int(n) for number, failed, n in conn.execute(question)}
+
+
+def totals(conn: Connection, ids: Sequence[str]) -> dict[str, dict[str, int]]:
+    """By deployment: updates in each state, over all phases; for lists of deployments."""
+    question = (
+        sa.select(counters.c.deployment_id, counters.c.state, sa.func.sum(counters.c.n))
+        .where(counters.c.deployment_id.in_(ids), counters.c.phase >= 0)
+        .group_by(counters.c.deployment_id, counters.c.state)
+    )
+    found: dict[str, dict[str, int]] = {}
+    for deployment, state, n in conn.execute(question):
+        found.setdefault(deployment, {})[state] = int(n)
+    return found
+
+
+def half_signed(conn: Connection) -> int:
+    return int(conn.execute(sa.select(sa.func.count()).select_from(trust_pending)).scalar_one())
