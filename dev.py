@@ -29,6 +29,7 @@ SYSTEM = {
         lambda: bool(shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin")),
         "mosquitto",
     ),
+    "chromium": (lambda: bool(shutil.which("chromium")), "chromium"),
 }
 
 

@@ -51,7 +51,10 @@ def clock() -> TestClock:
 
 
 # A worker that begins one of these at the end is waited for by all others.
-LONGEST = ("e2e/test_replicas", "simulate/", "e2e/", "docs/", "rollouts/test_properties", "rollouts/", "api/")
+LONGEST = (
+    *("e2e/test_replicas", "simulate/", "e2e/", "docs/", "rollouts/test_properties", "rollouts/"),
+    *("dashboard/", "api/"),
+)
 
 
 # Real servers, real processes, thousands of lives: `dev.py test` runs them, `dev.py check` does not.
@@ -61,6 +64,7 @@ SLOW = (
         "attacks/test_attacks",
         "attacks/test_matrix",
         "cli/",
+        "dashboard/",
         "docs/",
         "e2e/",
         "publish/",

@@ -233,6 +233,12 @@ LIBRARY_DOORS = (
         "whose signature a token has is decided on paper, and told to Envoy as keys",
     ),
     Door(("structlog",), ("engine", "api", "wiring"), "only the server writes a structured log"),
+    Door(
+        ("jinja2", "markupsafe"),
+        ("api/dashboard/render.py", "api/dashboard/draw.py"),
+        "what is escaped, and what is not, is decided in one place",
+    ),
+    Door(("argon2", "pyotp"), ("engine/people.py",), "how people prove who they are is decided in one place"),
 )
 
 

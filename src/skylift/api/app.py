@@ -7,14 +7,15 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from skylift import __version__
-from skylift.api import deployments, device, devices, events, groups, identity, log, releases
+from skylift.api import deployments, device, devices, events, groups, identity, log, people, releases
 from skylift.api.auth import needs
 from skylift.api.context import Context, context_of
+from skylift.api.dashboard.app import dashboard
 from skylift.api.limits import Limits
 from skylift.api.openapi import by_hand, complete
 from skylift.api.problems import HANDLERS
@@ -42,7 +43,13 @@ def metrics(request: Request) -> Response:
     return Response(context.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
+async def home(request: Request) -> Response:
+    """People who type the server's name mean the dashboard."""
+    return RedirectResponse("/ui/", status_code=303)
+
+
 PLAIN = [
+    Route("/", home),
     Route("/api/updates/check", device.check),
     Route("/api/artifacts", releases.upload, methods=["POST"]),
     Route("/api/blobs/{sha256}", releases.blob, methods=["GET", "HEAD"]),
@@ -69,8 +76,9 @@ def build(context: Context, lifespan: Lifespan | None = None) -> ASGIApp:
     )
     app.state.context = context
     app.router.routes.extend(PLAIN)
-    for part in (device, events, deployments, devices, identity, log, groups, releases):
+    for part in (device, events, deployments, devices, identity, log, groups, people, releases):
         app.include_router(part.router)
+    app.mount("/ui", dashboard(context))
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:

@@ -1,0 +1,146 @@
+"""Images from a browser: in pieces by the page's script, which goes on where a line broke; or, without a
+script, as one form."""
+
+from shutil import copyfileobj
+from typing import Any
+
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import FormData, UploadFile
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.types import Message
+
+from skylift.api.context import Context, context_of
+from skylift.api.dashboard.visit import Visit, check_csrf, check_origin, failed, go, visit_of
+from skylift.core.errors import Kind, Rejected, invalid
+from skylift.engine import publish
+from skylift.engine.access import Role
+from skylift.engine.blobs import Intake
+from skylift.store.db import Connection
+
+PIECE = 512 << 10  # half of what a request may carry by default
+_FORM = 64 << 10  # of a form around its file
+
+
+def begin(visit: Visit) -> Response:
+    """`release`, `device_type`, `name`, `size`: where the upload goes on, and in pieces of which size."""
+    form = visit.form
+    release, device_type = form.get("release", ""), form.get("device_type", "").strip()
+    size = form.get("size", "")
+    if not size.isascii() or not size.isdecimal() or len(size) > 15:
+        raise invalid("size", size[:20], "a number of bytes")
+    with visit.context.database.read() as conn:
+        publish.check_open(conn, release, device_type)
+    upload, here = visit.context.uploads.begin(
+        visit.name, release, device_type, form.get("name", "")[:200], int(size)
+    )
+    return JSONResponse({"id": upload.id, "offset": here, "piece": min(PIECE, visit.context.max_body)})
+
+
+def piece(visit: Visit) -> Response:
+    """The next bytes, behind `offset`."""
+    offset = visit.query.get("offset", "")
+    if not offset.isascii() or not offset.isdecimal() or len(offset) > 15:
+        raise invalid("offset", offset[:20], "a number of bytes")
+    uploads = visit.context.uploads
+    upload = uploads.find(visit.request.path_params["upload"], visit.name)
+    return JSONResponse({"offset": uploads.add(upload, int(offset), visit.body)})
+
+
+def end(visit: Visit) -> Response:
+    """All is there: checked, kept, and an image of the release; or refused for what it is."""
+    uploads = visit.context.uploads
+    upload = uploads.find(visit.request.path_params["upload"], visit.name)
+    intake = uploads.into(upload, visit.context.blobs)
+    try:
+        found = _keep(visit, intake, upload.release, upload.device_type, upload.size)
+    except Rejected:
+        uploads.forget(upload)  # bytes that are wrong do not get right by coming again
+        raise
+    uploads.forget(upload)
+    return JSONResponse(found)
+
+
+def _keep(visit: Visit, intake: Intake, release: str, device_type: str, size: int | None) -> dict[str, Any]:
+    context = visit.context
+    try:
+        with context.database.read() as conn:
+            row = publish.check_open(conn, release, device_type)
+        facts = publish.check_bytes(row.kind, intake, None, size)
+        stored = intake.keep()
+    finally:
+        intake.drop()
+
+    def deed(conn: Connection) -> str:
+        return publish.add_artifact(
+            conn, release, device_type, stored.sha256, stored.size, facts, visit.name, visit.now
+        )
+
+    return {"artifact": context.write(deed), "sha256": stored.sha256, "facts": facts}
+
+
+# --- without a script --------------------------------------------------------------------------------
+
+
+async def whole(request: Request) -> Response:
+    """A form with a file: who sends it is known before a byte is taken in."""
+    release = request.path_params["release"]
+    try:
+        check_origin(request)
+        visit = await run_in_threadpool(visit_of, request)
+        if visit is None:
+            return go("/sign-in", next=f"/ui/releases/{release}", ended="1")
+        if visit.role < Role.OPERATOR:
+            raise Rejected("role_too_low", "an operator is needed for this", kind=Kind.FORBIDDEN)
+        bounded = _bounded(request, context_of(request))
+        async with bounded.form(max_files=1, max_fields=10) as form:
+            return await run_in_threadpool(_take, request, form)
+    except Exception as e:  # noqa: BLE001 - a page says it
+        return failed(request, e)
+
+
+def _bounded(request: Request, context: Context) -> Request:
+    """The request, its body counted as it comes."""
+    seen, limit = 0, context.max_image + _FORM
+
+    async def receive() -> Message:
+        nonlocal seen
+        message = await request.receive()
+        seen += len(message.get("body", b""))
+        if seen > limit:
+            raise Rejected(
+                "too_large",
+                f"body is more than {context.max_image} bytes: larger than this server takes",
+                kind=Kind.TOO_LARGE,
+                field="body",
+                value=seen,
+                rule=f"at most {context.max_image} bytes",
+            )
+        return message
+
+    return Request(request.scope, receive)
+
+
+def _take(request: Request, form: FormData) -> Response:
+    visit = visit_of(request, form)
+    if visit is None:
+        return go("/sign-in", ended="1")
+    check_csrf(visit)
+    release, file = request.path_params["release"], form.get("image")
+    if not isinstance(file, UploadFile) or not file.filename:
+        raise invalid("image", "nothing", "a file is needed")
+    intake = visit.context.blobs.intake(visit.context.max_image)
+    copyfileobj(file.file, _Into(intake), 1 << 20)
+    _keep(visit, intake, release, visit.form.get("device_type", "").strip(), None)
+    return go(f"/releases/{release}")
+
+
+class _Into:
+    """An intake as `copyfileobj` writes to it."""
+
+    def __init__(self, intake: Intake) -> None:
+        self._intake = intake
+
+    def write(self, chunk: bytes) -> int:
+        self._intake.write(chunk)
+        return len(chunk)
