@@ -20,11 +20,11 @@ MIN_TOKEN = 16  # characters of a token somebody else made
 # What a token can be bounded to: the parts of the API, by the first word of their paths.
 SCOPES = {
     "deployments": ("deployments",),
-    "devices": ("devices", "claims"),
+    "devices": ("devices", "claims", "authorities"),
     "groups": ("groups",),
     "people": ("tokens", "users", "audit"),
     "releases": ("releases", "artifacts", "blobs"),
-    "trust": ("trust",),
+    "trust": ("trust", "log"),
 }
 
 
