@@ -22,6 +22,7 @@ from skylift.firmware.native import DeltaError as DeltaError
 WORTH_IT = 0.7  # of the full image: above it the full image is sent
 SMALL = ("thumb", "xtensa", "riscv", "arm+thumb")  # machines of devices with little memory
 _MCU_IMAGE = 16 << 20
+_ESPRESSIF = b"\xe9"  # how an application image of theirs begins
 MEMORY = {"mcu-16k": 16 << 10, "mcu-64k": 64 << 10, "linux-16m": 16 << 20}
 
 Image = bytes | bytearray | memoryview | str | os.PathLike[str]
@@ -85,8 +86,10 @@ def make(old: bytes | mmap.mmap, new: bytes | mmap.mmap, profile: str | None = N
 
 def profile_for(image: bytes | mmap.mmap) -> str:
     """The profile that fits the devices such an image runs on."""
-    small = len(image) <= _MCU_IMAGE and native.detect(image) in SMALL
-    return "mcu-64k" if small else "linux-16m"
+    machine = native.detect(image) if len(image) <= _MCU_IMAGE else "plain"
+    if machine in ("xtensa", "riscv") and image[:1] == _ESPRESSIF:
+        return "mcu-16k"  # what clients/esp32 and clients/micropython have for a delta
+    return "mcu-64k" if machine in SMALL else "linux-16m"
 
 
 def apply_delta(old_firmware: Image, patch: Image, max_size: int | None = None) -> bytes:

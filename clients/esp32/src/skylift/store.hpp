@@ -1,0 +1,33 @@
+// What must survive a power cut, in the port's key-value store: each record twice, written in turns, numbered and
+// with a checksum. A write that was torn costs what it wanted to say, never what was there.
+#pragma once
+#include "port.hpp"
+
+namespace skylift {
+
+struct RecordHead {
+  uint32_t crc = 0, number = 0;
+};
+
+template <class Body>
+struct Record {
+  RecordHead head;
+  Body body;
+};
+
+bool load_record(Port& port, const char* name, RecordHead* record, uint32_t size);
+bool save_record(Port& port, const char* name, RecordHead* record, uint32_t size);
+
+// False, and an untouched fresh body, where nothing whole is there.
+template <class Body>
+bool load(Port& port, const char* name, Record<Body>& record) {
+  if (load_record(port, name, &record.head, sizeof record)) return true;
+  record = Record<Body>();
+  return false;
+}
+template <class Body>
+bool save(Port& port, const char* name, Record<Body>& record) {
+  return save_record(port, name, &record.head, sizeof record);
+}
+
+}  // namespace skylift

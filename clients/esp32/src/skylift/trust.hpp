@@ -1,0 +1,78 @@
+// Compact verification: what a microcontroller checks before it installs a byte. Pure: bytes and facts in, a verdict
+// out; fetching files and keeping what was learned are the client's.
+//
+// The rules:
+//  1. A file is `{"signatures":[...],"signed":X}`; X with its one escape `\n` undone is what was signed. X is hashed as
+//     it came, and nothing is ever serialised again.
+//  2. Nothing is believed before enough different keys have signed it. Keys come from the factory's roots, and from
+//     what those vouch for.
+//  3. Versions never fall. A key set that changes forgets the versions its predecessor has signed: a stolen key may
+//     have told any.
+//  4. The order is this device's, answers this question (nonce), and names at most one image.
+//  5. The release keys' role describes the very same image: two of three people, offline.
+//  6. The image is for this hardware and at or above the security floor.
+// Its hash decides in the end, over what stands in flash.
+#pragma once
+#include "json.hpp"
+#include "reasons.hpp"
+
+namespace skylift {
+
+constexpr uint32_t MOST_ORDER = 4096, MOST_ROLE = 16384, MOST_ROOT = 16384;
+constexpr uint32_t MOST_KEYS = 5, MOST_SIGNATURES = 64, MOST_VERSION = 0x7FFFFFFF;
+constexpr uint32_t NAME = 65;  // a name or version of up to 64 characters, and its zero
+constexpr uint32_t NONCE = 32;  // characters of a nonce: 16 bytes, hexadecimal
+
+struct Key {
+  uint8_t id[32], point[64];
+};
+struct KeySet {
+  uint8_t count = 0, threshold = 0;
+  Key key[MOST_KEYS] = {};
+};
+
+// What a device keeps of the files it has verified: written anew when keys change.
+struct Keys {
+  uint32_t image_root = 0, director_root = 0, delegation = 0;  // versions
+  uint32_t delegated = 0;  // whether the image root's keys of today have vouched for the release keys
+  int64_t image_root_until = 0, director_root_until = 0, delegation_until = 0;
+  KeySet image_root_keys, delegation_keys, director_root_keys, order_keys, release_keys;
+};
+// The versions that must not fall.
+struct Seen {
+  uint32_t order = 0, role = 0;
+};
+
+// What is ordered, once everything is verified. Strings are zero-terminated.
+struct Order {
+  bool any = false;       // false: nothing is ordered
+  bool is_image = false;  // not a configuration
+  uint32_t version = 0, role_version = 0, length = 0, attempt = 0, security_version = 0;
+  uint8_t sha256[32] = {0}, described[32] = {0};  // described: the digest of the image's description
+  char path[3 * NAME] = {0}, image_version[NAME] = {0}, deployment[NAME] = {0};
+};
+
+struct Device {
+  const char *device_id, *device_type, *product;
+};
+
+enum class Repo : uint8_t { IMAGE, DIRECTOR };
+
+// Roots. The factory's own is pinned (`pinned`): signed by itself is enough. Any other must be the next version,
+// signed by the old root's keys and by its own. Changes `keys` and `seen` only where it holds.
+bool take_root(Repo repo, Text file, bool pinned, int64_t now, Keys& keys, Seen& seen, Fault& fault);
+// The image repository's targets: who signs `product`.
+bool take_delegation(Text file, const char* product, int64_t now, Keys& keys, Seen& seen, Fault& fault);
+// The order, signed by the server's online key. `nonce` is what the check sent; `now` 0: no clock, no build time; then only
+// the nonce proves that it is new, and must be there.
+bool read_order(Text file, const Device& device, Text nonce, const Keys& keys, const Seen& seen, int64_t now,
+                Order& order, Fault& fault);
+// The product's role: whether it vouches for the very image of this order, for this hardware, at or above the floor.
+// The two files are never in memory at the same time: of the image's description the digest is compared.
+bool read_role(Text file, const Device& device, const Keys& keys, const Seen& seen, uint32_t floor, int64_t now,
+               Order& order, Fault& fault);
+
+// Seconds since 1970 of `2026-11-28T12:00:00Z`; -1 for anything else.
+int64_t seconds_of(Text moment);
+
+}  // namespace skylift
