@@ -30,6 +30,8 @@ SYSTEM = {
         "mosquitto",
     ),
     "chromium": (lambda: bool(shutil.which("chromium")), "chromium"),
+    "g++": (lambda: bool(shutil.which("g++") and shutil.which("gcc")), "g++"),
+    "OpenSSL's headers": (lambda: Path("/usr/include/openssl/ssl.h").exists(), "libssl-dev"),
 }
 
 

@@ -1,0 +1,274 @@
+// Power cuts: the update is run once and its flash operations counted; then the power is cut at each operation, at
+// three places inside it, from every starting chip; then at two. Whatever happens, something that was verified boots,
+// and in the end the chip runs the old image or the new one.
+//
+// usage: powercut FOLDER [pairs] [step]      FOLDER: see Scene; prints one JSON object
+#include <cstdlib>
+#include <set>
+
+#include "cuts.hpp"
+#include "skylift/crypto.hpp"
+
+namespace {
+
+using namespace skylift;
+using desk::Ota;
+
+constexpr uint32_t SLOT = 160 << 10;
+constexpr int MOST_BOOTS = 24, MOST_STEPS = 200000;
+
+// FOLDER/old.bin, new.bin; image.root, director.root; files/NAME ('/' written as '!'); check.json, and
+// check-delta.json; words: device_id device_type product old new now
+struct Scene {
+  desk::Answers answers, by_delta;
+  std::string old_image, new_image, image_root, director_root, id, type, product, old_version, new_version;
+  int64_t now = 0;
+};
+
+std::string digest(const uint8_t* at, uint32_t n) {
+  Sha256 sha;
+  uint8_t out[32];
+  sha.begin();
+  sha.add(at, n);
+  sha.end(out);
+  return {reinterpret_cast<char*>(out), 32};
+}
+
+struct Result {
+  bool unbootable = false, stuck = false;
+  int unverified = 0;
+  std::string version;     // confirmed at the end
+  std::vector<std::string> reports;
+  uint64_t operations = 0, written = 0;
+};
+
+class TrialHooks final : public Hooks {
+ public:
+  Verdict sensors() override { return good ? Verdict::PASS : Verdict::FAIL; }
+  bool good = true;
+};
+
+// The device, boot by boot, until it rests with nothing left to do.
+struct Life {
+  const Scene& scene;
+  const desk::Answers& answers;
+  desk::Flash& flash;
+  desk::BootLoader loader;
+  std::set<std::string> known;
+  bool bad_image = false, crashes = false, verbose = false;
+  desk::MemoryPort* port = nullptr;
+  Client* client = nullptr;
+
+  Life(const Scene& s, const desk::Answers& a, desk::Flash& f) : scene(s), answers(a), flash(f), loader(f) {
+    for (const std::string* image : {&s.old_image, &s.new_image})
+      known.insert(digest(reinterpret_cast<const uint8_t*>(image->data()), static_cast<uint32_t>(image->size())));
+    loader.believes = true;
+  }
+  ~Life() {
+    delete client;
+    delete port;
+  }
+
+  // False: the update has ended, the device rests.
+  bool boot(Result& result, std::vector<std::string>& reports) {
+    const int slot = loader.boot();
+    if (slot < 0) {
+      result.unbootable = true;
+      return false;
+    }
+    const uint8_t* image = flash.at(flash.slot(slot));
+    const uint32_t size = desk::image_size(image, flash.slot_size());
+    if (!known.count(digest(image, size))) {
+      result.unverified++;
+      return false;
+    }
+    const desk::AppDescription app = desk::described(image);
+    const bool is_new = app.version == scene.new_version;
+    if (is_new && crashes) return true;
+    delete client;
+    delete port;
+    port = new desk::MemoryPort(flash, loader, answers);
+    port->when = scene.now;
+    port->verbose = verbose;
+    TrialHooks hooks;
+    hooks.good = !(is_new && bad_image);
+    client = new Client(*port, hooks);
+    Config config;
+    config.device_id = scene.id.c_str();
+    config.device_type = scene.type.c_str();
+    config.product = scene.product.c_str();
+    config.version = app.version.c_str();
+    config.token = "t";
+    config.image_root = {scene.image_root.data(), static_cast<uint32_t>(scene.image_root.size())};
+    config.director_root = {scene.director_root.data(), static_cast<uint32_t>(scene.director_root.size())};
+    config.save_every = 16384;
+    client->begin(config);
+    result.version = app.version;
+    for (int k = 0; k < MOST_STEPS; k++) {
+      client->step();
+      reports.insert(reports.end(), port->reports.begin(), port->reports.end());
+      port->reports.clear();
+      if (port->wants_restart) return true;
+      if (client->state() == State::REST && !loader.pending()) return false;
+    }
+    result.stuck = true;
+    return false;
+  }
+};
+
+// One device's whole life: cuts at the operations of `first`, then (counted from that boot on) of `second`.
+Result live(Life& life, desk::Cut first, desk::Cut second) {
+  static Result result;
+  static std::vector<std::string> reports;
+  static desk::Cut next;
+  static int boots;
+  result = Result();
+  reports.clear();
+  next = second;
+  boots = 0;
+  life.flash.counters = desk::Counters();
+  life.flash.cut = first;
+  if (setjmp(life.flash.off)) {
+    life.flash.cut = next;
+    if (next.at) life.flash.cut.at += life.flash.counters.operations;
+    next = desk::Cut();
+  }
+  while (boots++ < MOST_BOOTS)
+    if (!life.boot(result, reports)) break;
+  if (boots > MOST_BOOTS) result.stuck = true;
+  result.operations = life.flash.counters.operations;
+  result.written = life.flash.counters.written;
+  result.reports = reports;
+  life.flash.cut = desk::Cut();
+  return result;
+}
+
+struct Tally {
+  uint64_t lives = 0, cuts = 0, unbootable = 0, unverified = 0, stuck = 0, neither = 0;
+  std::map<std::string, uint64_t> ends;
+};
+
+void count(Tally& tally, const Scene& scene, const Result& found, uint32_t cuts) {
+  tally.lives++;
+  tally.cuts += cuts;
+  tally.unbootable += found.unbootable;
+  tally.unverified += static_cast<uint64_t>(found.unverified);
+  tally.stuck += found.stuck;
+  tally.neither += found.version != scene.old_version && found.version != scene.new_version;
+  tally.ends[found.version]++;
+}
+
+std::string text_of(const std::map<std::string, uint64_t>& some) {
+  std::string all;
+  for (const auto& [name, n] : some) all += (all.empty() ? "\"" : ", \"") + name + "\": " + std::to_string(n);
+  return all;
+}
+
+}  // namespace
+
+int main(int words, char** word) {
+  if (words < 2) return 2;
+  const std::string folder = word[1];
+  const uint64_t pairs = words > 2 ? std::strtoull(word[2], nullptr, 10) : 0;
+  const uint64_t step = words > 3 ? std::strtoull(word[3], nullptr, 10) : 1;
+  Scene scene;
+  std::ifstream about(folder + "/words");
+  about >> scene.id >> scene.type >> scene.product >> scene.old_version >> scene.new_version >> scene.now;
+  scene.old_image = desk::contents(folder + "/old.bin");
+  scene.new_image = desk::contents(folder + "/new.bin");
+  scene.image_root = desk::contents(folder + "/image.root");
+  scene.director_root = desk::contents(folder + "/director.root");
+  std::ifstream list(folder + "/list");
+  for (std::string path, file; list >> path >> file;) scene.answers.files[path] = desk::contents(folder + "/" + file);
+  scene.answers.check = desk::contents(folder + "/check.json");
+  scene.answers.image_version = scene.new_version;
+  scene.by_delta = scene.answers;
+  scene.by_delta.check = desk::contents(folder + "/check-delta.json");
+
+  desk::Flash flash(SLOT);
+  // Where a life may begin: from the factory; after an update and back; with rubbish in the idle slot; with an empty
+  // and with a torn key-value store.
+  std::map<std::string, std::vector<uint8_t>> starts;
+  {
+    Life life(scene, scene.answers, flash);
+    life.loader.provision(scene.old_image);
+    starts["factory"] = flash.copy();
+    Result done = live(life, {}, {});
+    if (done.version != scene.new_version || done.reports != std::vector<std::string>{"complete"}) {
+      std::fprintf(stderr, "without cuts it does not update: %s, %zu reports\n", done.version.c_str(), done.reports.size());
+      return 1;
+    }
+    flash.restore(starts["factory"]);
+    life.bad_image = true;
+    done = live(life, {}, {});
+    if (done.version != scene.old_version || done.reports != std::vector<std::string>{"rolled_back"}) {
+      std::fprintf(stderr, "a bad image does not fall back: %s\n", done.version.c_str());
+      return 1;
+    }
+    // The journal forgets that this order is over, so that the same one can be begun again on a used chip.
+    for (uint32_t k = 2; k < 4; k++) flash.erase(k * desk::SECTOR);
+    starts["fell back before"] = flash.copy();
+    flash.restore(starts["factory"]);
+    for (uint32_t at = 0; at < SLOT; at += desk::SECTOR) {
+      std::vector<uint8_t> rubbish(desk::SECTOR, static_cast<uint8_t>(at >> 12));
+      flash.write(flash.slot(1) + at, rubbish.data(), desk::SECTOR);
+    }
+    starts["rubbish in the idle slot"] = flash.copy();
+    flash.restore(starts["factory"]);
+    for (uint32_t k = 2; k < 2 + desk::KEYS; k++) {
+      std::vector<uint8_t> torn(100, static_cast<uint8_t>(0x40 + k));
+      flash.write(k * desk::SECTOR, torn.data(), 100);
+    }
+    starts["torn key-value store"] = flash.copy();
+  }
+
+  Tally tally;
+  std::string facts;
+  uint64_t image_written = 0, random = 12345;
+  for (const auto& [name, start] : starts) {
+    for (int kind = 0; kind < 4; kind++) {  // whole image, delta, an image that fails its tests, one that crashes
+      const desk::Answers& answers = kind == 1 ? scene.by_delta : scene.answers;
+      const auto once = [&](desk::Cut first, desk::Cut second) {
+        flash.restore(start);
+        Life life(scene, answers, flash);
+        life.bad_image = kind == 2;
+        life.crashes = kind == 3;
+        return live(life, first, second);
+      };
+      const Result whole = once({}, {});
+      count(tally, scene, whole, 0);
+      const bool ends_new = whole.version == scene.new_version;
+      if (ends_new != (kind < 2) || whole.unbootable || whole.unverified) {
+        std::fprintf(stderr, "%s, kind %d, without a cut: %s\n", name.c_str(), kind, whole.version.c_str());
+        return 1;
+      }
+      if (kind == 0 && name == "factory") image_written = whole.written;
+      for (uint64_t at = 1; at <= whole.operations; at += step)
+        for (int part = 0; part < 4; part++) {
+          const Result found = once({at, part}, {});
+          count(tally, scene, found, 1);
+          if (found.unbootable || found.unverified || found.stuck)
+            std::fprintf(stderr, "%s, kind %d, cut at %llu.%d: %s%s%s\n", name.c_str(), kind, static_cast<unsigned long long>(at), part,
+                         found.unbootable ? "unbootable " : "", found.unverified ? "unverified " : "", found.stuck ? "stuck" : "");
+        }
+      for (uint64_t k = 0; k < pairs; k++) {
+        random = random * 6364136223846793005ull + 1442695040888963407ull;
+        const desk::Cut first = {1 + (random >> 33) % whole.operations, static_cast<int>(random >> 20 & 3)};
+        random = random * 6364136223846793005ull + 1442695040888963407ull;
+        const desk::Cut second = {1 + (random >> 33) % whole.operations, static_cast<int>(random >> 20 & 3)};
+        const Result found = once(first, second);
+        count(tally, scene, found, 2);
+        if (found.unbootable || found.unverified || found.stuck)
+          std::fprintf(stderr, "%s, kind %d, cuts at %llu.%d and %llu.%d\n", name.c_str(), kind,
+                       static_cast<unsigned long long>(first.at), first.part, static_cast<unsigned long long>(second.at), second.part);
+      }
+    }
+  }
+  std::printf("{\"starts\": %zu, \"lives\": %llu, \"cuts\": %llu, \"unbootable\": %llu, \"unverified_boots\": %llu, \"stuck\": %llu, "
+              "\"neither_old_nor_new\": %llu, \"ends\": {%s}, \"image\": %zu, \"written\": %llu}\n",
+              starts.size(), static_cast<unsigned long long>(tally.lives), static_cast<unsigned long long>(tally.cuts),
+              static_cast<unsigned long long>(tally.unbootable), static_cast<unsigned long long>(tally.unverified),
+              static_cast<unsigned long long>(tally.stuck), static_cast<unsigned long long>(tally.neither),
+              text_of(tally.ends).c_str(), scene.new_image.size(), static_cast<unsigned long long>(image_written));
+  return tally.unbootable || tally.unverified || tally.stuck || tally.neither;
+}

@@ -1,0 +1,153 @@
+"""A real server with signed releases of ESP32 images, a proxy that may lie, and virtual ESP32s between
+them."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import missing
+from skylift.testkit import esp32
+from skylift.testkit.hostile import Proxy
+from skylift.testkit.stage import DEVICE_TYPE, PRODUCT, Stage, wait
+from skylift.trust import ceremony
+from skylift.trust.desk import Proposal
+from skylift.trust.keys import PASSPHRASE_ENV
+from skylift.trust.roles import IMAGE
+
+SIZE = 64 << 10
+# What each release's image is; 1.0.0 is the factory's.
+IMAGES: dict[str, dict[str, Any]] = {
+    "1.0.0": {},
+    "1.1.0": {},
+    "1.2.0": {"behaviour": "unhealthy"},
+    "1.3.0": {"behaviour": "crashes"},
+    "1.4.0": {"chip": esp32.CHIP_ESP32},
+    "1.5.0": {"size": 600 << 10},
+}
+
+
+@pytest.fixture(scope="session")
+def program() -> Path:
+    """The virtual ESP32, built once."""
+    if esp32.compiler() is None:
+        missing("a C++ compiler (g++)")
+    return esp32.device_program()
+
+
+def release(stage: Stage, image: Path, version: str) -> str:
+    """Uploaded, and signed by two of its release keys, by the functions behind the commands; its id."""
+    client, keys = (
+        stage.client,
+        ceremony.Desk(stage.home / "desk", stage.environment[PASSPHRASE_ENV].encode()),
+    )
+    made: str = client.post("/api/releases", {"product": PRODUCT, "version": version})["id"]
+    client.upload("/api/artifacts", image, lambda moved: None, release=made, device_type=DEVICE_TYPE)
+    client.post(f"/api/releases/{made}:seal")
+    roles = {
+        role["role"]: role["version"] for role in client.get("/api/trust")["roles"] if role["repo"] == IMAGE
+    }
+    before = client.raw(f"/image/{roles[PRODUCT]}.{PRODUCT}.json") if PRODUCT in roles else None
+    pending, public = client.raw(f"/api/trust/pending/{PRODUCT}"), keys.path / "public"
+    trusted = (public / "image.root.json", public / "image.targets.json")
+    proposal = Proposal.read(PRODUCT, pending, before, *trusted, datetime.now(UTC))
+    for signer in keys.signers(f"release-{PRODUCT}", 3)[:2]:
+        client.post(f"/api/trust/pending/{PRODUCT}/signatures", proposal.sign(signer))
+    return made
+
+
+@dataclass
+class Desk:
+    """The server's stage, and what was released there."""
+
+    stage: Stage
+    releases: dict[str, str]
+    images: dict[str, Path]
+    numbers: "count[int]" = field(default_factory=count)
+
+    def deploy(self, device: esp32.VirtualEsp32, version: str) -> str:
+        """To this device, and to nobody else."""
+        body = {"release": self.releases[version], "target_devices": [device.settings["device_id"]]}
+        made: str = self.stage.client.post("/api/deployments", body)["id"]
+        return made
+
+    def update(self, deployment: str) -> dict[str, Any]:
+        """What the server knows of the one device of this deployment."""
+        found = self.stage.client.get(f"/api/deployments/{deployment}/devices")["items"]
+        return dict(found[0]) if found else {}
+
+    def ended(self, deployment: str, seconds: float = 60) -> dict[str, Any]:
+        """The update, once it is final."""
+        final = ("complete", "failed", "rolled_back")
+        wait(lambda: self.update(deployment).get("state") in final, f"{deployment} is over", seconds)
+        return self.update(deployment)
+
+
+@pytest.fixture(scope="session")
+def desk(program: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+    stage = Stage(tmp_path_factory.mktemp("esp32"))
+    try:
+        stage.serve()
+        stage.ceremony()
+        images = {version: stage.home / f"{version}.bin" for version in IMAGES}
+        for version, path in images.items():
+            path.write_bytes(esp32.image(version, **{"size": SIZE, **IMAGES[version]}))
+        releases = {version: release(stage, path, version) for version, path in images.items()}
+        yield Desk(stage, releases, images)
+    finally:
+        stage.close()
+
+
+@pytest.fixture
+def proxy(desk: Desk) -> Iterator[Proxy]:
+    made = Proxy(desk.stage.facts["url"])
+    yield made
+    made.close()
+
+
+NewDevice = Callable[..., esp32.VirtualEsp32]
+
+
+@pytest.fixture
+def device(desk: Desk, proxy: Proxy) -> Iterator[NewDevice]:
+    """Devices that run 1.0.0 and are known to the server; `settings` are the program's."""
+    made: list[esp32.VirtualEsp32] = []
+
+    def new(**settings: str) -> esp32.VirtualEsp32:
+        name = f"esp-{next(desk.numbers)}"
+        claim = desk.stage.client.post("/api/claims", {"device_type": DEVICE_TYPE, "uses": 1})["claim"]
+        told = {
+            "server": proxy.url,
+            "device_id": name,
+            "device_type": DEVICE_TYPE,
+            "product": PRODUCT,
+            "claim": claim,
+            "roots": str(desk.stage.home / "roots"),
+            "factory": str(desk.images["1.0.0"]),
+            "poll": "1",
+            **settings,
+        }
+        one = esp32.VirtualEsp32(desk.stage.home / name, told)
+        made.append(one)
+        one.start()
+        known = desk.stage.client.get
+        wait(
+            lambda: known("/api/devices", current_version="1.0.0", limit=100)["items"] and _asks(proxy, name),
+            name,
+        )
+        return one
+
+    yield new
+    for one in made:
+        one.kill()
+        shutil.rmtree(one.home, ignore_errors=True)
+
+
+def _asks(proxy: Proxy, name: str) -> bool:
+    """Whether the device has been answered a check."""
+    return any(f"check?device_id={name}&" in asked.path for asked in list(proxy.asked))
