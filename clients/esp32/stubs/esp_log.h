@@ -1,0 +1,2 @@
+#pragma once
+#define ESP_LOGI(tag, format, ...) ((void)(tag), (void)(__VA_ARGS__))

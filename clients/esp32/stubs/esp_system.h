@@ -1,0 +1,2 @@
+#pragma once
+[[noreturn]] void esp_restart(void);
