@@ -177,3 +177,30 @@ def run_table(
                 print(f"        not seen from outside: {', '.join(result.skipped)}")
     if failed:
         raise Leave(Exit.FAILED, f"{failed} of {len(results)} failed")
+
+
+@app.command()
+def run(
+    files: Annotated[
+        list[str], typer.Argument(help="Files and directories that are one configuration, or one URL.")
+    ],
+    listen: Annotated[
+        list[str] | None,
+        typer.Option(help="Where a listener listens here: web=127.0.0.1:8080. May be given several times."),
+    ] = None,
+    admin: Annotated[
+        str, typer.Option(help="Where the admin view and the metrics are; empty: nowhere.")
+    ] = "127.0.0.1:9901",
+    access_log: Annotated[str, typer.Option(help="A file, or /dev/stdout: a line of JSON a request.")] = "",
+    traces: Annotated[str, typer.Option(help="Where spans go: an OTLP URL over HTTP.")] = "",
+    workers: Annotated[int, typer.Option(min=1, help="Envoy's worker threads.")] = 2,
+) -> None:
+    """Run the gateway: Envoy, with these files, which may change while it runs. SIGHUP swaps Envoy itself."""
+    try:
+        from skylift.gateway.envoy.running import Wanted
+        from skylift.gateway.envoy.running import run as run_it
+    except ModuleNotFoundError as e:
+        raise Leave(Exit.ERROR, f"{e.name} is not installed: pip install 'skylift[gateway]'") from e
+
+    with _every_problem(Output(Format.TABLE)):
+        run_it(Wanted(tuple(files), tuple(listen or ()), admin, access_log, traces, workers))

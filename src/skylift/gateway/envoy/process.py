@@ -7,7 +7,6 @@ import signal
 import subprocess
 import tempfile
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,12 +89,6 @@ class Envoy:
         if self._base is None:
             return ["--use-dynamic-base-id", "--base-id-path", str(self._base_file)]
         return ["--base-id", self._base, "--restart-epoch", str(self._epoch)]
-
-    def wait_gone(self, seconds: float) -> None:
-        """A parent ends by itself once it has drained; one that does not is stopped."""
-        with suppress(subprocess.TimeoutExpired):
-            self._process.wait(seconds)
-        self.stop()
 
     def stop(self) -> None:
         if self.running:

@@ -56,7 +56,10 @@ class Supervisor:
         self._log = log or self._place / "envoy.log"
         self._files = Files(self._place / "xds")
         self._envoy: Envoy | None = None
+
+        self._leaving: list[Envoy] = []  # replaced, draining
         self._started = 0.0
+
         self._deaths = 0
         self._refused = ""  # the digest of what Envoy would not have
         self._lock = threading.Lock()  # a swap, a look and a stop may come from three threads
@@ -87,7 +90,9 @@ class Supervisor:
 
     def look(self) -> None:
         """One turn: nothing it meets ends the loop."""
+
         try:
+            self._bury()
             self._revive()
             self._take()
         except SkyliftError as e:
@@ -134,6 +139,13 @@ class Supervisor:
             self._envoy = self._begin()
             self.status = replace(self.status, restarts=self.status.restarts + 1)
 
+    def _bury(self) -> None:
+        """Replaced Envoys end by themselves once they have drained."""
+        with self._lock:
+            for gone in [envoy for envoy in self._leaving if not envoy.running]:
+                gone.stop()
+                self._leaving.remove(gone)
+
     def _begin(self, parent: Envoy | None = None) -> Envoy:
         envoy = Envoy(self._files.root, self._options, self._log, parent)
         try:
@@ -150,12 +162,14 @@ class Supervisor:
         with self._lock:
             old = self.envoy
             self._envoy = self._begin(old)
+
+            self._leaving.append(old)
             self.status = replace(self.status, swaps=self.status.swaps + 1)
-        old.wait_gone(self._options.drain_s + 5)
 
     def stop(self) -> None:
+
         with self._lock:
-            if self._envoy is not None:
-                self._envoy.stop()
-                self._envoy = None
+            for envoy in (*self._leaving, *([self._envoy] if self._envoy else [])):
+                envoy.stop()
+            self._leaving, self._envoy = [], None
         shutil.rmtree(self._place, ignore_errors=True)
