@@ -229,7 +229,9 @@ def _recover(desk: Desk, scene: Scene, folder: Path, found: Found, cuts: int) ->
     ends_right = outcome.final in ("complete" if stays else "rolled_back", "")
     runs = {"image": outcome.ran[-1] if outcome.ran else "", "config": outcome.config}
     healthy = all(desk.known.get(runs[kind], not runs[kind]) for kind in runs) and bool(runs["image"])
-    runs_right = healthy and (runs[update.kind] == update.sha256) is stays
+    # What gave way to the former may be the same image as that one; what wears out may not stay.
+    new = runs[update.kind] == update.sha256
+    runs_right = healthy and (new if stays else not (new and update.wears_out))
     found.wrong += not (ends_right and runs_right)
 
 

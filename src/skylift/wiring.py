@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -358,6 +359,7 @@ def serve(settings: Settings) -> None:
 async def _serve(settings: Settings) -> None:
     port = settings.port or free_port(settings.host)
     _must_be_free(settings.host, port)
+    _must_fit(settings.tls_certificate, settings.tls_key)
     server = build(settings)
     granian = Granian(
         server.app,
@@ -408,6 +410,20 @@ def _must_be_free(host: str, port: int) -> None:
             probe.bind(address)
     except OSError as e:
         raise OSError(e.errno, f"cannot listen: {e.strerror}", f"{host}:{port}") from e
+
+
+def _must_fit(certificate: Path | None, key: Path | None) -> None:
+    """granian would answer without TLS where one of the two is missing, and end without a word where they are
+    not each other's."""
+    if certificate is None or key is None:
+        for name, value in (("tls_certificate", certificate), ("tls_key", key)):
+            if value is None and (certificate or key) is not None:
+                raise invalid(name, "", "is needed: certificate and key go together")
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password=lambda: "")
+    except (OSError, ValueError) as e:
+        raise invalid("tls_certificate", str(certificate), f"must be PEM with tls_key as its key: {e}") from e
 
 
 async def _listening(host: str, port: int, serving: "asyncio.Task[None]") -> None:

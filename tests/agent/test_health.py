@@ -147,6 +147,16 @@ def test_passes_count_only_in_a_row(device: Device, monkeypatch: pytest.MonkeyPa
     assert len(calls) > 3
 
 
+def test_a_device_that_slept_through_its_deadline_is_judged_by_a_check_and_not_by_the_clock(
+    device: Device,
+) -> None:
+    asleep = replace(device.config, health_passes=1, health_deadline_seconds=1e-9)
+    assert health.judge(replace(asleep, health=(custom("says_yes"),)), 0, lambda: True) == ""
+    assert "says no" in health.judge(replace(asleep, health=(custom("says_no"),)), 0, lambda: True)
+    twice = replace(asleep, health=(custom("says_yes"),), health_passes=2)
+    assert "not healthy often enough" in health.judge(twice, 0, lambda: True)
+
+
 def test_an_image_that_has_ended_is_judged_at_once(device: Device) -> None:
     began = time.monotonic()
     assert "ended" in health.judge(device.config, 1, lambda: False)
