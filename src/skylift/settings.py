@@ -32,6 +32,23 @@ class Settings(BaseSettings):
     ca_passphrase: str = Field(
         default="", description="Of the devices' certificate authority's keys; empty: they lie in clear."
     )
+    trusted_proxies: str = Field(
+        default="",
+        description="Networks, separated by commas, of proxies that verify clients' certificates and say whose"
+        " it was (`x-forwarded-client-cert`). From everybody else that header is taken off.",
+    )
+    proxy_secret: str = Field(
+        default="",
+        description="What such a proxy must send in `x-skylift-proxy-secret`; needed beyond this machine.",
+    )
+    require_client_certificates: bool = Field(
+        default=False, description="A device without a client certificate can only enroll and get one."
+    )
+    tls_client_ca: Path | None = Field(
+        default=None,
+        description="With tls_certificate: only clients with a certificate of these authorities (PEM) get a "
+        "connection. Who they are is still said by their tokens; through a proxy, by the certificate.",
+    )
     require_signed_reports: bool = Field(
         default=False,
         description="Also of devices that have no key: what they report as final is refused. A device that "

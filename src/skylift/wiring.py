@@ -26,6 +26,7 @@ from skylift.api.app import build as build_app
 from skylift.api.auth import device_by_token
 from skylift.api.context import Context
 from skylift.api.front import Front
+from skylift.api.hop import Hop, TrustedHop
 from skylift.api.metrics import Metrics
 from skylift.core.deadlines import Deadlines
 from skylift.core.errors import SkyliftError, Unavailable, invalid
@@ -211,6 +212,9 @@ def build(settings: Settings, clock: Clock = utc_now) -> SkyliftServer:
 
 def _assemble(settings: Settings, database: Database, clock: Clock) -> SkyliftServer:
     data = settings.data_dir
+    hop = Hop.read(settings.trusted_proxies, settings.proxy_secret)
+    if settings.require_client_certificates and not hop.proxies:
+        raise invalid("require_client_certificates", True, "needs trusted_proxies, which say whose it was")
     blobs = _blobs(settings)
     blobs.sweep(starting=True)
     folder = settings.keys_dir or data / "keys"
@@ -259,11 +263,12 @@ def _assemble(settings: Settings, database: Database, clock: Clock) -> SkyliftSe
         max_body=settings.max_body_bytes,
         max_image=settings.max_image_bytes,
         uploads=Uploads(data / "uploads", settings.max_image_bytes),
+        certificates_required=settings.require_client_certificates,
         metrics_public=settings.metrics_public,
         poll_in_loop=database.dialect == "sqlite",
     )
     eyes = glances(settings.database)
-    app = Front(build_app(context), context, eyes)
+    app = TrustedHop(Front(build_app(context), context, eyes), hop)
     listener = Listener(settings.database, lives.invalidate) if database.dialect == "postgresql" else None
     return SkyliftServer(settings, database, app, loop, courier, seen, broker, bell, eyes, load, listener)
 
@@ -370,6 +375,8 @@ async def _serve(settings: Settings) -> None:
         backlog=1024,
         ssl_cert=settings.tls_certificate,
         ssl_key=settings.tls_key,
+        ssl_ca=settings.tls_client_ca,
+        ssl_client_verify=settings.tls_client_ca is not None,
     )
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

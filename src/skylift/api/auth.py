@@ -12,8 +12,10 @@ from fastapi import Depends
 from starlette.requests import Request
 
 from skylift.api.context import Context, context_of
+from skylift.api.hop import CERTIFICATE
 from skylift.core.errors import Kind, Rejected
 from skylift.engine.access import Role, operator, reaches, role_named, token_hash, unknown_token
+from skylift.engine.identity import by_certificate
 from skylift.store import devices
 from skylift.store.access import OperatorToken
 from skylift.store.db import Connection
@@ -42,19 +44,54 @@ def device_by_token(conn: Connection, token: str) -> Device | None:
     return found if found is not None and found.status == devices.ACTIVE else None
 
 
-def device_named(conn: Connection, request: Request, device_id: str) -> Device:
-    """The device that asks, which must be the one it names."""
-    found = device_by_token(conn, bearer(request))
+def _by_certificate(conn: Connection, request: Request, needed: bool) -> Device | None:
+    """The device whose certificate was shown in TLS. Beside it a token is not needed; where there is one, it
+    must be the same device's. None where none was shown, and none is `needed`."""
+    context = context_of(request)
+    fingerprint = request.scope.get(CERTIFICATE)
+    if fingerprint is None:
+        if needed and context.certificates_required:
+            raise Rejected(
+                "certificate_needed",
+                "a client certificate is needed: this server takes no device without one",
+                kind=Kind.UNAUTHENTICATED,
+            )
+        return None
+    found = by_certificate(conn, fingerprint, context.clock())
+    if found is None:
+        raise Rejected(
+            "unknown_certificate",
+            "the client certificate is not known, or not good any more",
+            kind=Kind.UNAUTHENTICATED,
+        )
+    if "authorization" in request.headers:
+        by_token = device_by_token(conn, bearer(request))
+        if by_token is None:
+            raise unknown_token()
+        if by_token.pk != found.pk:
+            raise Rejected(
+                "foreign_certificate",
+                "the client certificate and the token belong to two devices",
+                kind=Kind.FORBIDDEN,
+            )
+    return found
+
+
+def device_named(conn: Connection, request: Request, device_id: str, needed: bool = True) -> Device:
+    """The device that asks, which must be the one it names. `needed` False: without a certificate also where
+    the server demands one (it is about to get its first)."""
+    found = _by_certificate(conn, request, needed) or device_by_token(conn, bearer(request))
     if found is None:
         raise unknown_token()
     if found.device_id != device_id:
+        what = "certificate" if CERTIFICATE in request.scope else "token"
         raise Rejected(
-            "foreign_token",
-            f"device_id is {device_id!r}: the token belongs to another device",
+            f"foreign_{what}",
+            f"device_id is {device_id!r}: the {what} belongs to another device",
             kind=Kind.FORBIDDEN,
             field="device_id",
             value=device_id,
-            rule="the device whose token this is",
+            rule=f"the device whose {what} this is",
         )
     return found
 
@@ -107,10 +144,13 @@ Admin = Annotated[Operator, Depends(needs(Role.ADMIN))]
 
 def anybody(request: Request, context: Context) -> Device | Operator:
     """A device or an operator; for downloads."""
-    token = bearer(request)
     with context.database.read() as conn:
+        if CERTIFICATE in request.scope and (shown := _by_certificate(conn, request, True)) is not None:
+            return shown
+        token = bearer(request)
         device = device_by_token(conn, token)
         if device is not None:
+            _by_certificate(conn, request, True)  # none was shown: refused where one is demanded
             return device
         found = operator(conn, token, context.clock())
     if found is None:

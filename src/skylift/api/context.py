@@ -43,6 +43,7 @@ class Context:
     max_body: int
     max_image: int
     uploads: Uploads
+    certificates_required: bool = False
     metrics_public: bool = False
     poll_in_loop: bool = field(default=True)  # an indexed SQLite read is cheaper than a thread
 

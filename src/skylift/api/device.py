@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from skylift.api.auth import bearer, device_named
+from skylift.api.auth import device_named
 from skylift.api.context import Context, context_of
 from skylift.api.problems import rejected
 from skylift.api.views import instant
@@ -26,11 +26,11 @@ from skylift.core.ids import check_name, check_nonce, check_version
 from skylift.core.lifecycle import FINAL, Reason, UpdateState
 from skylift.engine import enroll as enrolling
 from skylift.engine import identity
-from skylift.engine.access import token_hash
 from skylift.engine.checkin import Answer, Ask, Needs
 from skylift.engine.proofs import SEQUENCES, Proof, Said, tell
 from skylift.engine.reports import Recorded, Report
 from skylift.store.db import Connection
+from skylift.store.devices import Device
 from skylift.store.identity import Certificate
 
 router = APIRouter(tags=["devices' side"])
@@ -152,9 +152,9 @@ async def status(request: Request, body: Status) -> Response:
     """Durable when answered. A repeat or a late report is answered 200 with `recorded` false."""
     context = context_of(request)
     # Strangers are turned away by a read: they never stand in the writer's queue.
-    pk = await _known(request, context, body.device_id)
+    device = await _known(request, context, body.device_id)
     signature = request.headers.get(SIGNATURE, "")
-    answer = await take_down(context, pk, token_hash(bearer(request)), body, await request.body(), signature)
+    answer = await take_down(context, device.pk, device.token_hash, body, await request.body(), signature)
     return Response(answer, media_type="application/json")
 
 
@@ -190,16 +190,16 @@ async def take_down(
     return b'{"recorded":%s,"state":"%s","retry_after":%d}' % (recorded, found.state.encode(), again)
 
 
-async def _known(request: Request, context: Context, device_id: str) -> int:
-    """The device's key, if it is the one that asks."""
+async def _known(request: Request, context: Context, device_id: str) -> Device:
+    """The device, if it is the one that asks."""
     if context.poll_in_loop:
-        return _read_pk(request, context, device_id)
-    return await asyncio.to_thread(_read_pk, request, context, device_id)
+        return _read(request, context, device_id)
+    return await asyncio.to_thread(_read, request, context, device_id)
 
 
-def _read_pk(request: Request, context: Context, device_id: str) -> int:
+def _read(request: Request, context: Context, device_id: str) -> Device:
     with context.database.read() as conn:
-        return device_named(conn, request, device_id).pk
+        return device_named(conn, request, device_id)
 
 
 class Health(BaseModel):

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from skylift.api.context import Context
 from skylift.api.device import SIGNATURE as SIGNED
 from skylift.api.device import Status, take_down
+from skylift.api.hop import CERTIFICATE
 from skylift.api.problems import bug, rejected, unavailable
 from skylift.core.errors import Rejected, SkyliftError, Unavailable
 from skylift.core.ids import is_nonce
@@ -44,6 +45,9 @@ class Front:
         self._times = {status: context.metrics.requests.labels(PATH, str(status)) for status in (200, 304)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if CERTIFICATE in scope or self._context.certificates_required:
+            await self._app(scope, receive, send)  # who asks is no question of the token alone
+            return
         if scope["type"] == "http" and scope["path"] == PATH and scope["method"] == "GET":
             started = perf_counter()
             seconds = await self._glance(scope)
