@@ -34,8 +34,8 @@ class Settings(BaseSettings):
     )
     trusted_proxies: str = Field(
         default="",
-        description="Networks, separated by commas, of proxies that verify clients' certificates and say whose"
-        " it was (`x-forwarded-client-cert`). From everybody else that header is taken off.",
+        description="Networks, separated by commas, of proxies that verify clients' certificates and say "
+        "whose it was (`x-forwarded-client-cert`). From everybody else that header is taken off.",
     )
     proxy_secret: str = Field(
         default="",

@@ -8,7 +8,6 @@ import json
 import threading
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from hashlib import sha256
 from itertools import count
 
 import pytest
@@ -27,7 +26,6 @@ from skylift.testkit.victims import (
 )
 from skylift.trust import files, keys, verify
 from skylift.trust.ceremony import product_keys
-from skylift.trust.log import file_entry
 from skylift.trust.roles import DIRECTOR, IMAGE
 
 from .conftest import MakeVictim
@@ -103,8 +101,7 @@ def test_a_revoked_key(scene: Scene, victim: Victim) -> None:
     victim.proxy.files(victim.name, after)
     honest = online.released("1.1.0")
     ordered(victim, online, honest, version=1001)
-    said = file_entry(IMAGE, PRODUCT, renewed[0], len(renewed[1]), sha256(renewed[1]).hexdigest())
-    online.log(online.order_entry(victim, honest), said).shown_by(victim.proxy)
+    online.logged(victim, honest, after)
     victim.until(lambda: victim.version == "1.1.0", "what the fresh keys vouch for")
 
 
@@ -117,9 +114,12 @@ def director_as_image(scene: Scene, victim: Victim) -> None:
     targets = files.sign(files.delegations(1000, named, datetime.now(UTC)), [loot.director])
     ordered(victim, loot, image)
     renewed = loot.root(DIRECTOR, scene.desk.signers("root", 3)[:2])[DIRECTOR, "2.root.json"]
-    victim.proxy.files(victim.name, {(IMAGE, "2.root.json"): renewed})
+    root = {(IMAGE, "2.root.json"): renewed}
     evil = {"targets": (1000, targets), PRODUCT: loot.role(image, signers=own[:2])}
-    victim.proxy.files(victim.name, loot.repository(evil, signer=loot.director))
+    repository = loot.repository(evil, signer=loot.director)
+    for forged in (root, repository):
+        victim.proxy.files(victim.name, forged)
+    loot.logged(victim, image, root, repository)
     victim.proxy.lie(BLOB, hostile.instead(body))
 
 
@@ -289,8 +289,10 @@ def test_fast_forward_and_recovery_from_it(scene: Scene, victim: Victim) -> None
     fresh = keys.generate()
     holders = scene.desk.signers("root", 3)
     roles = dict.fromkeys(("targets", "snapshot", "timestamp"), fresh)
-    victim.proxy.files(victim.name, loot.root(DIRECTOR, holders[:2], **roles))
-    victim.proxy.files(victim.name, loot.order(victim, loot.released("1.1.0"), version=1, signer=fresh))
+    root, image = loot.root(DIRECTOR, holders[:2], **roles), loot.released("1.1.0")
+    victim.proxy.files(victim.name, root)
+    victim.proxy.files(victim.name, loot.order(victim, image, version=1, signer=fresh))
+    loot.logged(victim, image, root, signer=fresh)
     victim.until(lambda: victim.version == "1.1.0", "the update after the new root")
 
 

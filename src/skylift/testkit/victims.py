@@ -16,7 +16,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
@@ -39,7 +39,7 @@ from skylift.trust.ceremony import Desk, export_linux, hold
 from skylift.trust.desk import Proposal
 from skylift.trust.files import Root, TargetFile, Targets
 from skylift.trust.keys import KeySigner
-from skylift.trust.log import order_entry
+from skylift.trust.log import file_entry, order_entry
 from skylift.trust.roles import DIRECTOR, IMAGE, target_path
 
 PRODUCT, HARDWARE = "sensor", "sensor-v2"
@@ -374,6 +374,18 @@ class Loot:
         if without is not None:
             known[without] = b'{"entry":"nothing"}'
         return OtherLog(self.director, [*known, *more], int(self.now().timestamp()))
+
+    def logged(
+        self, victim: Victim, image: TargetFile, *published: Files, signer: KeySigner | None = None
+    ) -> None:
+        """This device is shown a log that has this order and these files, for all to see: what it takes to
+        order anything. `signer`: of its checkpoint, where the director's key is another by now."""
+        said = [self.order_entry(victim, image)]
+        for (repo, name), body in (pair for each in published for pair in each.items()):
+            number, _, role = name.removesuffix(".json").partition(".")
+            if number.isdecimal():
+                said.append(file_entry(repo, role, int(number), len(body), hashlib.sha256(body).hexdigest()))
+        replace(self, director=signer or self.director).log(*said).shown_by(victim.proxy)
 
     def order_entry(self, victim: Victim, image: TargetFile) -> bytes:
         """What the log must have of `order`."""
