@@ -12,7 +12,8 @@ from skylift.api.metrics import Metrics
 from skylift.api.problems import problem
 
 UPLOADS = ("/api/artifacts",)  # have their own, larger limit, kept where the bytes are written
-FORMS = ("/ui/releases/", "/images")  # the same as a browser's form: how the path begins and ends
+# The same as a browser's form, and bills of materials: how the path begins and ends.
+FORMS = (("/ui/releases/", "/images"), ("/api/releases/", "/sbom"))
 
 
 class TooLarge(Exception):
@@ -81,7 +82,7 @@ class Limits:
 
 
 def _takes_images(path: str) -> bool:
-    return path in UPLOADS or (path.startswith(FORMS[0]) and path.endswith(FORMS[1]))
+    return path in UPLOADS or any(path.startswith(begin) and path.endswith(end) for begin, end in FORMS)
 
 
 def _announced(scope: Scope) -> int:

@@ -29,6 +29,8 @@ ReleaseId = Annotated[str, Path(pattern="^rel_[0-9a-z]{1,40}$")]
 Role = Annotated[str, Path(pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 BLOB = re.compile("[0-9a-f]{64}", re.ASCII)
 MAX_CEREMONY = 256 << 10
+CYCLONEDX = "application/vnd.cyclonedx+json"
+_BILL = {"requestBody": {"required": True, "content": {CYCLONEDX: {"schema": {"type": "object"}}}}}
 
 
 class ReleaseBody(BaseModel):
@@ -193,6 +195,56 @@ async def blob(request: Request) -> Response:
         return Response(status_code=307, headers=told)
     path = context.blobs.path(sha256)
     return FileResponse(path, media_type="application/octet-stream", headers=headers)
+
+
+# --- bills of materials ----------------------------------------------------------------------------
+
+
+@router.post("/api/releases/{release_id}/sbom", status_code=201, openapi_extra=_BILL)
+async def attach_sbom(request: Request, release_id: ReleaseId, who: Acting) -> Response:
+    """A CycloneDX document in JSON, of a draft release; the last one counts. It is signed with the images."""
+    context = context_of(request)
+    await asyncio.to_thread(_check_draft, context, release_id)
+    intake = context.blobs.intake(publish.MAX_SBOM)
+    try:
+        async for chunk in request.stream():
+            await asyncio.to_thread(intake.write, chunk)
+        bill = await asyncio.to_thread(publish.check_bill, intake)
+        stored = await asyncio.to_thread(intake.keep)
+    except ClientDisconnect:
+        return Response(status_code=400)
+    finally:
+        intake.drop()
+
+    def deed(conn: Connection) -> Any:
+        publish.attach_sbom(conn, release_id, stored.sha256, stored.size, bill, who.name, context.clock())
+        return _view(conn, release_id)
+
+    return JSONResponse(await context.write_async(deed), status_code=201)
+
+
+def _check_draft(context: Context, release_id: str) -> None:
+    with context.database.read() as conn:
+        publish.check_draft(conn, release_id)
+
+
+@router.get("/api/releases/{release_id}/sbom", response_class=Response)
+def sbom(request: Request, release_id: ReleaseId, who: Viewer) -> Response:
+    """The release's bill of materials, byte for byte as it was attached; its digest is what was signed."""
+    context = context_of(request)
+    with context.database.read() as conn:
+        found = _view(conn, release_id)["sbom"]
+    if found is None:
+        raise Rejected(
+            "no_sbom",
+            f"release is {release_id!r}: it has no bill of materials",
+            kind=Kind.NOT_FOUND,
+            field="release",
+            value=release_id,
+            rule="a release with a bill of materials",
+        )
+    with context.blobs.local(found["sha256"]) as path:
+        return Response(path.read_bytes(), media_type=CYCLONEDX, headers={"ETag": f'"{found["sha256"]}"'})
 
 
 # --- trust -----------------------------------------------------------------------------------------

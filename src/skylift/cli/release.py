@@ -1,5 +1,6 @@
 """`skylift release`: create, sign, verify, upload, list, show."""
 
+import hashlib
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -42,6 +43,10 @@ def create(
     kind: Annotated[str, typer.Option(help="image or config")] = "image",
     notes: Annotated[str, typer.Option(help="For people.")] = "",
     security_version: Annotated[int, typer.Option(help="Raised when a hole is closed.")] = 0,
+    sbom: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="What it is made of: CycloneDX JSON; signed with it."),
+    ] = None,
     draft: Annotated[bool, typer.Option("--draft", help="More artifacts will follow (upload).")] = False,
     server: ServerOption = None,
     token: TokenOption = None,
@@ -62,6 +67,9 @@ def create(
     }
     made = this.client.post("/api/releases", body)
     _upload(this, made["id"], device_type, image)
+    if sbom is not None:
+        with this.output.progress(f"uploading {sbom.name}", sbom.stat().st_size) as moved:
+            this.client.upload(f"/api/releases/{made['id']}/sbom", sbom, moved)
     if not draft:
         this.client.post(f"/api/releases/{made['id']}:seal")
     _show(this, made["id"])
@@ -153,6 +161,26 @@ def verify(
     this.output.one({"release": release, "file": image.name, "sha256": digest, "signed_as": path})
 
 
+@app.command()
+def sbom(
+    release: Release,
+    file: Annotated[Path, typer.Argument(dir_okay=False, help="Where to write it.")],
+    server: ServerOption = None,
+    token: TokenOption = None,
+    output: FormatOption = Format.TABLE,
+    as_json: JsonOption = False,
+) -> None:
+    """Download a release's bill of materials."""
+    this = session(server, token, output, as_json)
+    release = release_id(this, release)
+    known = this.client.get(f"/api/releases/{release}")["sbom"]
+    body = this.client.raw(f"/api/releases/{release}/sbom")
+    if known and hashlib.sha256(body).hexdigest() != known["sha256"]:
+        raise Leave(Exit.FAILED, f"what the server sent is not the bill of {release}")
+    file.write_bytes(body)
+    this.output.one({"release": release, "file": str(file), **known})
+
+
 @app.command("list")
 def list_(
     product: Annotated[str | None, typer.Option(help="Only this product's.")] = None,
@@ -195,6 +223,9 @@ def _lines(found: dict[str, Any]) -> Any:
             yield name, found[name]
     if signing := found.get("signing"):
         yield "signatures", f"{signing['signatures']} of {signing['threshold']}"
+    if sbom := found.get("sbom"):
+        about = f"CycloneDX {sbom['spec_version']}, sha256 {sbom['sha256'][:16]}..."
+        yield "sbom", f"{sbom['components']} components, {about}"
     for artifact in found["artifacts"]:
         base = f" from {artifact['base_version']}" if artifact["base_version"] else ""
         yield artifact["kind"], f"{artifact['device_type']}{base}, {artifact['size']} bytes"

@@ -14,6 +14,8 @@ from skylift.core.ids import check_name, check_version, mint
 from skylift.engine import signing
 from skylift.engine.blobs import Intake
 from skylift.firmware.image import check_config, inspect
+from skylift.firmware.sbom import MAX_BYTES as MAX_SBOM_BYTES
+from skylift.firmware.sbom import Bill, check_sbom
 from skylift.store import events, releases, trustfiles
 from skylift.store.db import Connection
 from skylift.trust.roles import TOP_LEVEL, target_path
@@ -21,6 +23,7 @@ from skylift.trust.roles import TOP_LEVEL, target_path
 KINDS = ("image", "config")
 MAX_CONFIG = 64 << 10
 MAX_NOTES = 10_000
+MAX_SBOM = MAX_SBOM_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +76,8 @@ def create(conn: Connection, new: NewRelease, actor: str, now: datetime) -> str:
     return release_id
 
 
-def check_open(conn: Connection, release_id: str, device_type: str) -> Any:
-    """The draft release, if it may still get an artifact for this device type."""
-    check_name("device_type", device_type)
+def check_draft(conn: Connection, release_id: str) -> Any:
+    """The release, if it is not sealed yet."""
     release = releases.find(conn, release_id)
     if release is None:
         raise signing.unknown_release(release_id)
@@ -88,6 +90,13 @@ def check_open(conn: Connection, release_id: str, device_type: str) -> Any:
             value=release_id,
             rule="a draft release",
         )
+    return release
+
+
+def check_open(conn: Connection, release_id: str, device_type: str) -> Any:
+    """The draft release, if it may still get an artifact for this device type."""
+    check_name("device_type", device_type)
+    release = check_draft(conn, release_id)
     if releases.full_artifact(conn, release_id, device_type) is not None:
         raise Rejected(
             "duplicate_artifact",
@@ -98,6 +107,22 @@ def check_open(conn: Connection, release_id: str, device_type: str) -> Any:
             rule="a device type the release does not have yet",
         )
     return release
+
+
+def check_bill(intake: Intake) -> Bill:
+    """Judge a bill of materials before it is kept."""
+    intake.digest()
+    return check_sbom(intake.path().read_bytes())
+
+
+def attach_sbom(
+    conn: Connection, release_id: str, sha256: str, size: int, bill: Bill, actor: str, now: datetime
+) -> None:
+    """The bill of a draft release; another one replaces it. Its digest is signed with every image."""
+    check_draft(conn, release_id)
+    releases.set_sbom(conn, release_id, {"sha256": sha256, "size": size, **bill.shown()})
+    said = {"sha256": sha256, "components": bill.components}
+    events.record(conn, actor, "sbom.attach", release_id, said, now)
 
 
 def check_bytes(kind: str, intake: Intake, announced: str | None, length: int | None) -> dict[str, Any]:
@@ -186,6 +211,7 @@ def view(conn: Connection, release: Any) -> dict[str, Any]:
         "created_at": release.created_at.isoformat(),
         "created_by": release.created_by,
         "published_at": release.published_at.isoformat() if release.published_at else None,
+        "sbom": release.sbom,
         "artifacts": [artifact_view(a) for a in releases.artifacts_of(conn, release.id)],
     }
     if release.status == releases.SIGNING:

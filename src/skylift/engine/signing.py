@@ -210,12 +210,13 @@ def _rebuild(conn: Connection, product: str, release_ids: list[str], now: dateti
 
 def describe(release: Any, artifact: Any) -> dict[str, Any]:
     """What the release keys say about an image, beside its length and digest."""
-    return {
+    described = {
         "version": release.version,
         "hardware": [artifact.device_type],
         "security_version": release.security_version,
         "kind": release.kind,
     }
+    return described | ({"sbom": release.sbom["sha256"]} if release.sbom else {})
 
 
 def sign(

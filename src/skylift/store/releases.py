@@ -59,6 +59,10 @@ def set_status(conn: Connection, release_id: str, status: str, published_at: dat
     conn.execute(sa.update(releases).where(releases.c.id == release_id).values(**values))
 
 
+def set_sbom(conn: Connection, release_id: str, sbom: dict[str, Any]) -> None:
+    conn.execute(sa.update(releases).where(releases.c.id == release_id).values(sbom=sbom))
+
+
 # --- artifacts -------------------------------------------------------------------------------------
 
 

@@ -185,6 +185,7 @@ releases = Table(
     Column("created_at", Instant, nullable=False),
     Column("created_by", String(64), nullable=False),
     Column("published_at", Instant),
+    Column("sbom", Document),  # the digest of its bill of materials, and what people see of it
     UniqueConstraint("product", "version"),
 )
 

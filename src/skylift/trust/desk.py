@@ -4,6 +4,7 @@ The signer trusts its own copies of the root and the delegations, not the server
 next version of the role, keep everything that is published, and add images only below the role's own paths.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -20,6 +21,7 @@ from skylift.trust.ceremony import product_keys
 from skylift.trust.keys import KeySigner
 from skylift.trust.roles import PRODUCT, target_path
 
+_DIGEST = re.compile("[0-9a-f]{64}", re.ASCII)
 CLOCKS_DIFFER = timedelta(days=1)  # the server's and the desk's
 
 
@@ -78,6 +80,8 @@ class Proposal:
                 f"{custom.get('security_version')}, {image.length} bytes"
             )
             yield f"       sha256 {image.hashes.get('sha256')}"
+            if "sbom" in custom:
+                yield f"       bill of materials, sha256 {custom['sbom']}"
 
     def has(self, sha256: str) -> bool:
         """Whether it adds exactly these bytes."""
@@ -106,11 +110,18 @@ def _delegations(root: Path, targets: Path) -> Targets:
 def _check_image(role: str, path: str, image: TargetFile) -> None:
     """Path and description say the same, in our alphabet: what is shown is what is signed."""
     custom = image.unrecognized_fields.get("custom")
-    if not isinstance(custom, dict) or custom.keys() != {"version", "hardware", "security_version", "kind"}:
+    if not isinstance(custom, dict) or custom.keys() - {"sbom"} != {
+        "version",
+        "hardware",
+        "security_version",
+        "kind",
+    }:
         raise _no(f"{path!r} is not described as an image should be")
     hardware, security = custom["hardware"], custom["security_version"]
     if not isinstance(hardware, list) or len(hardware) != 1 or type(security) is not int or security < 0:
         raise _no(f"{path!r} is not described as an image should be")
+    if "sbom" in custom and not _DIGEST.fullmatch(str(custom["sbom"])):
+        raise _no(f"{path!r} names a bill of materials by no digest")
     try:
         version = check_version("version", str(custom["version"]))
         told = target_path(role, version, check_name("hardware", str(hardware[0])))

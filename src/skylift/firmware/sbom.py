@@ -1,0 +1,122 @@
+"""What a release is made of: a CycloneDX bill of materials in JSON, looked at before it is kept.
+
+The whole CycloneDX schema is for those who make bills; what is checked here is what we rely on and what would
+mislead: that it is CycloneDX of a version we know, that its components have a name, a type and references of
+their own, and that it is bounded. The bytes are kept as they came; the release keys sign their digest.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from skylift.core.errors import Rejected, invalid
+
+MAX_BYTES = 16 << 20
+MAX_COMPONENTS = 100_000
+DEPTH = 64
+VERSIONS = ("1.2", "1.3", "1.4", "1.5", "1.6", "1.7")
+TYPES = frozenset(
+    {"application", "framework", "library", "container", "platform", "operating-system", "device"}
+    | {"device-driver", "firmware", "file", "machine-learning-model", "data", "cryptographic-asset"}
+)
+_SERIAL = re.compile("urn:uuid:[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.ASCII)
+_OPENING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[{]|[\]}]', re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Bill:
+    """What people see of one."""
+
+    spec_version: str
+    components: int
+    subject: str  # of its metadata: name and version; empty where it says nothing
+
+    def shown(self) -> dict[str, Any]:
+        return {"spec_version": self.spec_version, "components": self.components, "subject": self.subject}
+
+
+def check_sbom(body: bytes) -> Bill:
+    """The bill in these bytes. Raises `Rejected` with the field that is wrong."""
+    if len(body) > MAX_BYTES:
+        raise _wrong("body", f"{len(body)} bytes", f"at most {MAX_BYTES}")
+    _check_depth(body)
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError) as e:
+        raise _wrong("body", body[:20], "is not JSON") from e
+    if not isinstance(found, dict) or found.get("bomFormat") != "CycloneDX":
+        shown = found.get("bomFormat") if isinstance(found, dict) else type(found).__name__
+        raise _wrong("bomFormat", shown, "must be CycloneDX")
+    version = found.get("specVersion")
+    if version not in VERSIONS:
+        raise _wrong("specVersion", version, f"one of {', '.join(VERSIONS)}")
+    number = found.get("version", 1)
+    if type(number) is not int or number < 1:
+        raise _wrong("version", number, "a whole number from 1 on")
+    serial = found.get("serialNumber")
+    if serial is not None and not (isinstance(serial, str) and _SERIAL.fullmatch(serial)):
+        raise _wrong("serialNumber", serial, "urn:uuid: and a UUID")
+    seen: set[str] = set()
+    count = 0
+    for field, component in _components("components", found.get("components", [])):
+        _check(field, component, seen)
+        count += 1
+        if count > MAX_COMPONENTS:
+            raise _wrong("components", count, f"at most {MAX_COMPONENTS}")
+    return Bill(version, count, _subject(found, seen))
+
+
+def _check_depth(body: bytes) -> None:
+    depth = 0
+    for found in _OPENING.finditer(body):
+        sign = found.group()[:1]
+        depth += (sign in b"[{") - (sign in b"]}")
+        if depth > DEPTH:
+            raise _wrong("body", f"{depth} levels", f"nested at most {DEPTH} deep")
+
+
+def _components(field: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Each of them, and those inside them, with where it stands."""
+    if not isinstance(value, list):
+        raise _wrong(field, type(value).__name__, "a list")
+    for number, component in enumerate(value):
+        where = f"{field}[{number}]"
+        yield where, component
+        if isinstance(component, dict) and "components" in component:
+            yield from _components(f"{where}.components", component["components"])
+
+
+def _check(field: str, component: Any, seen: set[str]) -> None:
+    if not isinstance(component, dict):
+        raise _wrong(field, type(component).__name__, "an object")
+    if component.get("type") not in TYPES:
+        raise _wrong(f"{field}.type", component.get("type"), f"one of {', '.join(sorted(TYPES))}")
+    if not isinstance(component.get("name"), str) or not component["name"]:
+        raise _wrong(f"{field}.name", component.get("name"), "is needed, as text")
+    for name in ("version", "purl", "bom-ref"):
+        if name in component and not isinstance(component[name], str):
+            raise _wrong(f"{field}.{name}", component[name], "is not text")
+    if component.get("purl", "pkg:").startswith("pkg:") is False:
+        raise _wrong(f"{field}.purl", component["purl"], "begins with pkg:")
+    reference = component.get("bom-ref")
+    if reference is not None:
+        if reference in seen:
+            raise _wrong(f"{field}.bom-ref", reference, "stands twice")
+        seen.add(reference)
+
+
+def _subject(found: dict[str, Any], seen: set[str]) -> str:
+    about = found.get("metadata", {})
+    if not isinstance(about, dict):
+        raise _wrong("metadata", type(about).__name__, "an object")
+    subject = about.get("component")
+    if subject is None:
+        return ""
+    _check("metadata.component", subject, seen)
+    return f"{subject['name']} {subject.get('version', '')}".strip()[:200]
+
+
+def _wrong(field: str, value: object, rule: str) -> Rejected:
+    return invalid(field, value, rule, code="bad_sbom")

@@ -1,0 +1,13 @@
+"""A release may have a bill of materials."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0011_sbom"
+down_revision = "0010_people"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.add_column("releases", sa.Column("sbom", sa.Text(), nullable=True))
