@@ -204,3 +204,37 @@ def run(
 
     with _every_problem(Output(Format.TABLE)):
         run_it(Wanted(tuple(files), tuple(listen or ()), admin, access_log, traces, workers))
+
+
+@app.command()
+def diff(
+    old: Annotated[Path, typer.Argument(exists=True, help="A file or directory.")],
+    new: Annotated[Path, typer.Argument(exists=True, help="A file or directory.")],
+    with_files: Annotated[
+        list[Path] | None, typer.Option("--with", exists=True, help="A file that belongs to both.")
+    ] = None,
+    at: Annotated[datetime | None, typer.Option(help="When, in UTC; now if not given.")] = None,
+    output: FormatOption = Format.TABLE,
+    as_json: JsonOption = False,
+) -> None:
+    """Say which requests change their fate, tried by representatives of every route. Exit 3 if any does."""
+    from skylift.gateway.compare import compare
+
+    shown = Output(Format.JSON if as_json else output)
+    both = with_files or []
+    found = compare(_read([old, *both], shown), _read([new, *both], shown), _world(at))
+    if shown.form is Format.JSON:
+        changes = [
+            {"what": change.what, "requests": change.count, "examples": change.examples}
+            for change in found.changes
+        ]
+        shown.one({"same": not changes, "tried": found.tried, "changes": changes})
+    else:
+        for change in found.changes:
+            more = f" and {change.count - len(change.examples)} more" * (change.count > len(change.examples))
+            print(f"{'; '.join(change.examples)}{more}:")
+            for sentence in change.what:
+                print(f"  {sentence}")
+        shown.say(f"{found.tried} representative requests: {sum(c.count for c in found.changes)} change")
+    if found.changes:
+        raise Leave(Exit.FAILED)

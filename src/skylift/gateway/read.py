@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from skylift.gateway import kong, traefik
+from skylift.gateway import kong, native, traefik
 from skylift.gateway.errors import Problem, nearest
+from skylift.gateway.inventory import INVENTORY, read_inventory
 from skylift.gateway.loading import Document, load
 from skylift.gateway.model import Dialect, Gateway
 from skylift.gateway.reading import Fields, Problems
 
-INVENTORY = "inventory"
 Reader = Callable[[Iterable[Document]], Gateway]
 
 
@@ -69,36 +69,24 @@ def _inventory(document: Document, problems: Problems) -> dict[str, tuple[str, .
     return read_inventory(at)
 
 
-def read_inventory(at: Fields) -> dict[str, tuple[str, ...]]:
-    """A name (`host`, `host:port`, `name.namespace`) -> its addresses (`host:port`, or `host`)."""
-    inner = at.table(INVENTORY)
-    if inner is None:
-        return {}
-    found = {}
-    for name in inner.value:
-        addresses = inner.texts(name, single=True)
-        if not addresses:
-            inner.wrong(name, None, "it must have at least one address")
-        for number, address in enumerate(addresses):
-            port = address.rpartition(":")[2] if ":" in address and not address.endswith("]") else "1"
-            if not port.isdecimal() or not 0 < int(port) < 65536:
-                inner.wrong(f"{name}[{number}]", address, "it must be a host or host:port")
-        found[name] = addresses
-    return found
-
-
 _SIGNS: Mapping[Dialect, frozenset[str]] = {
     Dialect.KONG: frozenset({"_format_version", "_transform", *kong.TOP_LEVEL}),
     Dialect.TRAEFIK: frozenset(traefik.TOP_LEVEL),
+    Dialect.NATIVE: frozenset(native.TOP_LEVEL),
 }
-READERS: Mapping[Dialect, Reader] = {Dialect.KONG: kong.read, Dialect.TRAEFIK: traefik.read}
+READERS: Mapping[Dialect, Reader] = {
+    Dialect.KONG: kong.read,
+    Dialect.TRAEFIK: traefik.read,
+    Dialect.NATIVE: native.read,
+}
 
 
 def dialect_of(document: Document) -> Dialect | None:
     """What a document is written in, by the fields that only one dialect has."""
     if not isinstance(document.value, dict):
         return None
-    return next((dialect for dialect, signs in _SIGNS.items() if signs & set(document.value)), None)
+    found = [dialect for dialect, signs in _SIGNS.items() if signs & set(document.value)]
+    return found[-1] if found else None  # `gateway:` says it, also beside a field that others have too
 
 
 def _unknown(document: Document) -> Problem:
