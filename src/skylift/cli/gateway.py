@@ -238,3 +238,34 @@ def diff(
         shown.say(f"{found.tried} representative requests: {sum(c.count for c in found.changes)} change")
     if found.changes:
         raise Leave(Exit.FAILED)
+
+
+@app.command()
+def convert(
+    files: Files,
+    to: Annotated[str, typer.Option(help="kong or traefik.")],
+    output: FormatOption = Format.TABLE,
+    as_json: JsonOption = False,
+) -> None:
+    """Write the files in another dialect; what is lost is named on stderr. Exit 3 if anything is."""
+    from skylift.core.errors import invalid
+    from skylift.gateway.convert import convert as converted
+    from skylift.gateway.model import Dialect
+
+    shown = Output(Format.JSON if as_json else output)
+    if to not in (Dialect.KONG, Dialect.TRAEFIK):
+        raise invalid("to", to, "it must be kong or traefik")
+    gateway = _read(files, shown)
+    with _every_problem(shown):
+        found = converted(gateway, Dialect(to), _world(None))
+    if shown.form is Format.JSON:
+        differs = [{"what": change.what, "examples": change.examples} for change in found.differs]
+        shown.one({"to": to, "text": found.text, "lost": found.lost, "differs": differs})
+    else:
+        print(found.text, end="")
+        for sentence in found.lost:
+            shown.say(f"lost: {sentence}")
+        for change in found.differs:
+            shown.say(f"differs: {'; '.join(change.examples)}: {'; '.join(change.what)}")
+    if found.lost or found.differs:
+        raise Leave(Exit.FAILED)

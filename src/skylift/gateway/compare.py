@@ -37,15 +37,17 @@ class Comparison:
     tried: int
 
 
-def compare(old: Gateway, new: Gateway, world: World) -> Comparison:
-    """Every change that a representative request shows."""
+def compare(old: Gateway, new: Gateway, world: World, *, deep: bool = True) -> Comparison:
+    """Every change that a representative request shows. Not `deep`: only where requests go and what path they
+    have there, not by which policies (which another dialect names otherwise)."""
     tried = list(dict.fromkeys((*requests(old), *requests(new))))
     open_old, open_new = _open(old), _open(new)
     found: dict[tuple[str, ...], list[str]] = {}
     for request in tried:
         outside = _fate(decide(old, request, world)), _fate(decide(new, request, world))
         before, after = decide(open_old, request, world), decide(open_new, request, world)
-        what = tuple(dict.fromkeys((*_outside(*outside), *_inside(before, after))))
+        inside = _inside(before, after) if deep else _routing(before, after, old, new)
+        what = tuple(dict.fromkeys((*_outside(*outside, deep=deep), *inside)))
         if what:
             found.setdefault(what, []).append(written(request))
     changes = (Change(what, tuple(who[:EXAMPLES]), len(who)) for what, who in found.items())
@@ -83,8 +85,8 @@ def _fate(decision: Decision) -> str:
     return "the backend"
 
 
-def _outside(before: str, after: str) -> Iterator[str]:
-    if before != after:
+def _outside(before: str, after: str, *, deep: bool) -> Iterator[str]:
+    if before != after and (deep or before[:4] != after[:4]):  # the status, without the reason
         yield f"without credentials it got {before}, now {after}"
 
 
@@ -107,6 +109,26 @@ def _inside(before: Decision, after: Decision) -> Iterator[str]:
         yield f"the backend saw Host {one.host}, now {other.host}"
     yield from _headers(dict(one.headers), dict(other.headers), "the backend's header")
     yield from _steps(before, after)
+
+
+def _routing(before: Decision, after: Decision, old: Gateway, new: Gateway) -> Iterator[str]:
+    """Where it goes, by addresses, and as which request."""
+    one, other = _place(before, old), _place(after, new)
+    if one != other:
+        yield f"it went to {one}, now to {other}"
+    if before.sent is None or after.sent is None:
+        return
+    for what in ("method", "path", "host"):
+        have, now = getattr(before.sent, what), getattr(after.sent, what)
+        if have != now:
+            yield f"the backend saw {what} {have}, now {now}"
+
+
+def _place(decision: Decision, gateway: Gateway) -> str:
+    if decision.sent is None:
+        return f"the gateway's own {decision.reply.status if decision.reply else 0}"
+    targets = gateway.upstreams[decision.sent.upstream].targets
+    return ", ".join(f"{target.host}:{target.port}" for target in targets)
 
 
 def _goal(decision: Decision) -> str:
