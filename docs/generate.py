@@ -315,6 +315,66 @@ def threats() -> Iterator[str]:
 
 # --- pages --------------------------------------------------------------------------------------------
 
+
+# --- gateway ------------------------------------------------------------------------------------------
+
+
+def _conformance(dialect: str) -> Iterator[str]:
+    """The rows that tests run, with how many requests show each."""
+    from skylift.gateway.loading import load
+
+    file = DOCS.parent / "conformance" / "gateway" / f"{dialect}.yaml"
+    yield "| | what it does | requests |"
+    yield "|---|---|---|"
+    for row in load([file])[0].value["rows"]:
+        feature = row["feature"].replace("|", r"\|")
+        yield f"| {feature} | {row['means'].replace('|', chr(92) + '|')} | {len(row['tests'])} |"
+
+
+def _table(rows: Mapping[str, str]) -> Iterator[str]:
+    yield "| | |"
+    yield "|---|---|"
+    yield from (f"| `{name}` | {sentence} |" for name, sentence in rows.items())
+
+
+def _becomes(made: Mapping[str, Callable[..., Any]]) -> dict[str, str]:
+    """What a reader's function says of itself, else nothing."""
+    return {name: (function.__doc__ or "").partition("\n")[0] for name, function in made.items()}
+
+
+def gateway_kong_plugins() -> Iterator[str]:
+    from skylift.gateway.kong.plugins import BUILT_IN, PLUGINS
+
+    ordered = sorted(PLUGINS, key=lambda name: -PLUGINS[name].priority)
+    yield ", ".join(f"`{name}`" for name in ordered) + "."
+    yield ""
+    yield from (f"`{name}`: {sentence}." for name, sentence in BUILT_IN.items())
+
+
+def gateway_kong_absent() -> Iterator[str]:
+    from skylift.gateway.kong.plugins import ABSENT
+
+    yield from _table(ABSENT)
+
+
+def gateway_traefik_middlewares() -> Iterator[str]:
+    from skylift.gateway.traefik.middlewares import TYPES
+
+    yield ", ".join(f"`{name}`" for name in sorted([*TYPES, "chain"])) + "."
+
+
+def gateway_traefik_absent() -> Iterator[str]:
+    from skylift.gateway.traefik.middlewares import ABSENT
+
+    yield from _table(ABSENT)
+
+
+def gateway_native_policies() -> Iterator[str]:
+    from skylift.gateway.native.policies import TYPES
+
+    yield from _table({**_becomes(TYPES), "plan": "Every consumer its own plan's limit."})
+
+
 PARTS: dict[str, Callable[[], Iterator[str]]] = {
     "update-diagram": update_diagram,
     "update-moves": update_moves,
@@ -330,6 +390,13 @@ PARTS: dict[str, Callable[[], Iterator[str]]] = {
     "deployment-fields": deployment_fields,
     "threat-matrix": threat_matrix,
     "threats": threats,
+    "gateway-kong": lambda: _conformance("kong"),
+    "gateway-kong-plugins": gateway_kong_plugins,
+    "gateway-kong-absent": gateway_kong_absent,
+    "gateway-traefik": lambda: _conformance("traefik"),
+    "gateway-traefik-middlewares": gateway_traefik_middlewares,
+    "gateway-traefik-absent": gateway_traefik_absent,
+    "gateway-native-policies": gateway_native_policies,
 }
 
 

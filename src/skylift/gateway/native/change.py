@@ -58,12 +58,14 @@ def _edits(at: Fields, places: tuple[str, ...]) -> tuple[Edit, ...]:
 
 
 def request(at: Fields, name: str) -> Policy:
+    """Headers, query, body and method of the request: remove, rename, replace, add, append, set."""
     edits = _edits(at, ("headers", "query", "body"))
     method = at.text("method").upper() or None
     return RequestTransform(edits, method)
 
 
 def response(at: Fields, name: str) -> Policy:
+    """Headers and JSON body of the answer."""
     return ResponseTransform(_edits(at, ("headers", "body")))
 
 

@@ -120,6 +120,7 @@ def _redis(at: Fields) -> Redis:
 
 
 def in_flight(at: Fields, name: str) -> Policy:
+    """At most `amount` requests of one key at a time."""
     return InFlight(at.whole("amount", 1, low=1), _key(at, KeyKind.CLIENT), answers.problem(429))
 
 
@@ -228,6 +229,7 @@ def require(at: Fields, name: str) -> Policy:
 
 
 def groups(at: Fields, name: str) -> Policy:
+    """By the consumer's groups."""
     allow, deny = at.texts("allow"), at.texts("deny")
     if not allow and not deny:
         at.wrong("allow", None, "at least one of allow and deny must be given")
@@ -237,6 +239,8 @@ def groups(at: Fields, name: str) -> Policy:
 
 
 def addresses(at: Fields, name: str) -> Policy:
+    """By the client's address: deny first, then allow."""
+
     def network(text: str) -> str | None:
         return None if is_network(text) else "it must be an address or a network such as 10.0.0.0/8"
 
@@ -244,6 +248,7 @@ def addresses(at: Fields, name: str) -> Policy:
 
 
 def forward_auth(at: Fields, name: str) -> Policy:
+    """A service is asked; 2xx lets pass, anything else is the answer."""
     return ForwardAuth(
         at.text("url", required=True),
         Trust.NONE,
@@ -259,6 +264,7 @@ def forward_auth(at: Fields, name: str) -> Policy:
 
 
 def retry(at: Fields, name: str) -> Policy:
+    """`tries` more after the first, of what may be sent twice."""
     statuses = at.wholes("statuses", (), low=100, high=599)
     return Retry(
         at.whole("tries", 2, low=1, high=20),
@@ -271,6 +277,7 @@ def retry(at: Fields, name: str) -> Policy:
 
 
 def timeout(at: Fields, name: str) -> Policy:
+    """Of a whole exchange."""
     return Timeout(duration(at, "after", 15.0, over=True))
 
 
@@ -297,6 +304,7 @@ def stale(at: Fields, name: str) -> Policy:
 
 
 def cache(at: Fields, name: str) -> Policy:
+    """Answers are kept `for` so long."""
     return Cache(
         ttl=int(duration(at, "for", 300.0, over=True)),
         vary_headers=at.texts("vary"),
@@ -305,6 +313,7 @@ def cache(at: Fields, name: str) -> Policy:
 
 
 def cors(at: Fields, name: str) -> Policy:
+    """Which pages of other origins may ask."""
     return Cors(
         at.texts("origins", ("*",)),
         (),
@@ -318,6 +327,7 @@ def cors(at: Fields, name: str) -> Policy:
 
 
 def redirect(at: Fields, name: str) -> Policy:
+    """To another scheme, or to one address."""
     status = at.whole("status", 308, low=301, high=308)
     if at.has("scheme"):
         return Redirect(status, scheme=at.word("scheme", ("http", "https"), "https"), port=at.text("port"))
@@ -334,14 +344,17 @@ def respond(at: Fields, name: str) -> Policy:
 
 
 def compress(at: Fields, name: str) -> Policy:
+    """Answers, by gzip, brotli or zstd."""
     return Compress(at.whole("minimum", 1024), at.texts("encodings", ("gzip", "br", "zstd")))
 
 
 def max_body(at: Fields, name: str) -> Policy:
+    """413 for more `bytes`."""
     return SizeLimit(at.whole("bytes", 1 << 20, low=0), answers.problem(413))
 
 
 def correlation_id(at: Fields, name: str) -> Policy:
+    """The client's id is kept, else one is made."""
     return CorrelationId(at.header_name("header", "X-Request-ID"), echo=at.flag("echo", True))
 
 
