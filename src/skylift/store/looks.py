@@ -84,17 +84,19 @@ class Narrow:
 def window(conn: Connection, narrow: Narrow, *, after: str, limit: int) -> list[Device]:
     """The next devices behind this name, in the order of the names: never more rows than `limit` are read
     where an index narrows them."""
-    question = sa.select(*devices.c).where(devices.c.device_id > after)
+    # One lower bound: of two SQLite takes either, and may read everything in front of the other.
+    by_bytes = conn.dialect.name == "sqlite"  # elsewhere a collation may order names otherwise
+    inside = by_bytes and after < narrow.prefix
+    lower = devices.c.device_id >= narrow.prefix if inside else devices.c.device_id > after
+    question = sa.select(*devices.c).where(lower)
     if narrow.current_version is not None:
         question = question.where(devices.c.current_version == narrow.current_version)
     elif narrow.device_type is not None:
         question = question.where(devices.c.device_type == narrow.device_type)
-    if narrow.prefix:
-        if conn.dialect.name == "postgresql":  # its collation may not order names as their bytes
-            question = question.where(devices.c.device_id.startswith(narrow.prefix, autoescape=True))
-        else:
-            last = narrow.prefix[:-1] + chr(ord(narrow.prefix[-1]) + 1)
-            question = question.where(devices.c.device_id >= narrow.prefix, devices.c.device_id < last)
+    if narrow.prefix and by_bytes:
+        question = question.where(devices.c.device_id < narrow.prefix[:-1] + chr(ord(narrow.prefix[-1]) + 1))
+    elif narrow.prefix:
+        question = question.where(devices.c.device_id.startswith(narrow.prefix, autoescape=True))
     return [Device(*row) for row in conn.execute(question.order_by(devices.c.device_id).limit(limit))]
 
 

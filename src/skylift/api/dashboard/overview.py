@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from skylift.api.context import Context
 from skylift.api.dashboard.visit import Visit
-from skylift.engine import sample, signing
+from skylift.engine import log, sample, signing, witness
 from skylift.store import deployments, looks, releases
 from skylift.store.db import Connection
 from skylift.store.looks import Heard
@@ -22,6 +22,7 @@ from skylift.store.looks import Heard
 RUNNING = ("running", "scheduled", "paused")
 COST = 50  # the fleet is counted in at most one of so many parts of the time
 FRESH_S = 3.0
+WITNESSES = 20  # checkpoints as devices saw them; those of another log come first
 VERSIONS = 8  # bars on the overview; the rest in one
 
 
@@ -147,7 +148,10 @@ def sample_fleet(visit: Visit) -> Response:
 
 
 def trust(visit: Visit) -> Response:
-    """Roles with their versions and expiries, what is half signed, the server's own keys."""
+    """Roles with their versions and expiries, what is half signed, the log, the server's own keys."""
+    online = visit.context.online
     with visit.context.database.read() as conn:
         status = signing.status(conn, visit.now)
-    return visit.page("trust.html", trust=status, online=visit.context.online.public())
+        told = log.checkpoint(conn, online, 0, visit.now) if status["ready"] else None
+        seen = witness.view(conn, WITNESSES)
+    return visit.page("trust.html", trust=status, online=online.public(), log=told, witnessed=seen)
