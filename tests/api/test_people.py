@@ -18,8 +18,25 @@ def cookies(api: Api, name: str = "ada", role: str = "admin") -> dict[str, str]:
     answer = api.call("POST", "/ui/sign-in", token="", data=form)
     assert answer.status_code == 303, answer.text
     set_ = answer.headers["set-cookie"]
+    assert "Secure" not in set_
     assert {"HttpOnly", "SameSite=lax", "Path=/ui"} <= {part.strip() for part in set_.split(";")}
     return {"Cookie": set_.partition(";")[0]}
+
+
+def test_behind_tls_the_cookie_never_travels_without(api: Api) -> None:
+    cookies(api)
+    form = {"name": "ada", "password": PASSWORD, "code": ""}
+    headers = {"X-Forwarded-Proto": "https"}
+    answer = api.call("POST", "/ui/sign-in", token="", data=form, headers=headers)
+    assert "Secure" in answer.headers["set-cookie"]
+
+
+def test_whoever_types_the_servers_name_comes_to_the_dashboard(api: Api) -> None:
+    for path in ("/", "/ui"):
+        answer = api.call("GET", path, token="")
+        assert (answer.status_code, answer.headers["location"]) == (303, "/ui/")
+    welcome = api.call("GET", "/ui/", token="")
+    assert welcome.headers["location"].startswith("/ui/sign-in")
 
 
 def test_a_user_comes_changes_and_goes(api: Api) -> None:

@@ -50,6 +50,7 @@ async def home(request: Request) -> Response:
 
 PLAIN = [
     Route("/", home),
+    Route("/ui", home),
     Route("/api/updates/check", device.check),
     Route("/api/artifacts", releases.upload, methods=["POST"]),
     Route("/api/blobs/{sha256}", releases.blob, methods=["GET", "HEAD"]),

@@ -7,7 +7,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from skylift.api import sheet, views
 from skylift.api.dashboard import overview, search
-from skylift.api.dashboard.visit import Visit
+from skylift.api.dashboard.visit import Visit, server_of
 from skylift.api.problems import STATUS
 from skylift.core.errors import Rejected, invalid
 from skylift.core.query import MAX_LENGTH, parse
@@ -173,7 +173,7 @@ def enroll_page(visit: Visit, wrong: str = "", status: int = 200, claim: str = "
         uses=given.get("uses", "1"),
         hours=given.get("hours", "24"),
         kinds=kinds,
-        server=str(visit.request.base_url).rstrip("/").removesuffix("/ui"),
+        server=server_of(visit.request),
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from starlette.responses import Response
 
 from skylift.api.context import Context
-from skylift.api.dashboard.visit import Visit
+from skylift.api.dashboard.visit import Visit, server_of
 from skylift.engine import log, sample, signing, witness
 from skylift.store import deployments, looks, releases
 from skylift.store.db import Connection
@@ -109,7 +109,7 @@ def page(visit: Visit) -> Response:
         kind=fits[0] if fits else "sensor-v2",
         ready=ready,
         newest=newest,
-        server=str(visit.request.base_url).rstrip("/").removesuffix("/ui"),
+        server=server_of(visit.request),
     )
 
 

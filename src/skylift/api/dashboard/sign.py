@@ -6,7 +6,7 @@ from starlette.responses import RedirectResponse, Response
 
 from skylift.api.context import context_of
 from skylift.api.dashboard import render
-from skylift.api.dashboard.visit import SESSION, THEME, Visit, frame, go, is_ours, visit_of
+from skylift.api.dashboard.visit import SESSION, THEME, Visit, frame, go, is_ours, is_tls, visit_of
 from skylift.api.problems import STATUS
 from skylift.core.errors import Rejected, invalid
 from skylift.engine import people as deeds
@@ -68,8 +68,7 @@ def sign_in(request: Request, form: FormData) -> Response:
 
 def _set(request: Request, answer: Response, token: str) -> None:
     """No script reads it, no other site's form brings it; over TLS it never travels without."""
-    secure = request.url.scheme == "https" or request.headers.get("x-forwarded-proto") == "https"
-    age = int(deeds.WEEK.total_seconds())
+    age, secure = int(deeds.WEEK.total_seconds()), is_tls(request)
     answer.set_cookie(
         SESSION, token, max_age=age, path=render.PREFIX, secure=secure, httponly=True, samesite="lax"
     )

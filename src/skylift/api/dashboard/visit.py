@@ -223,6 +223,17 @@ def is_ours(path: str) -> bool:
     return len(path) <= MAX_NEXT and _OURS.fullmatch(path) is not None
 
 
+def is_tls(request: Request) -> bool:
+    """Whether the browser speaks TLS, to us or to the proxy in front. Whoever lies about it lies to themselves:
+    a cookie that does not travel, an address that does not answer."""
+    return "https" in (request.url.scheme, request.headers.get("x-forwarded-proto"))
+
+
+def server_of(request: Request) -> str:
+    """The server's address as this browser reaches it; for lines to copy."""
+    return f"{'https' if is_tls(request) else 'http'}://{request.url.netloc}"
+
+
 # --- when it fails -----------------------------------------------------------------------------------
 
 
