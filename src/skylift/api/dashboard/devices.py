@@ -13,7 +13,7 @@ from skylift.core.errors import Rejected, invalid
 from skylift.core.query import MAX_LENGTH, parse
 from skylift.engine import enroll as deeds
 from skylift.store import devices as stored
-from skylift.store import events, looks, updates
+from skylift.store import events, looks, releases, updates
 
 PAGE = 50
 EVENTS = 100
@@ -164,11 +164,14 @@ def change(visit: Visit) -> Response:
 def enroll_page(visit: Visit, wrong: str = "", status: int = 200, claim: str = "") -> Response:
     given = visit.form or visit.query
     kinds = sorted({kind for kind, *_ in overview.fleet(visit.context).versions})
+    with visit.context.database.read() as conn:
+        newest = releases.page(conn, limit=1)
     return visit.page(
         "enroll.html",
         status,
         wrong=wrong,
         claim=claim,
+        product=newest[0].product if newest else "sensor",
         kind=given.get("device_type", "").strip()[:64],
         uses=given.get("uses", "1"),
         hours=given.get("hours", "24"),

@@ -224,7 +224,7 @@ def is_ours(path: str) -> bool:
 
 
 def is_tls(request: Request) -> bool:
-    """Whether the browser speaks TLS, to us or to the proxy in front. Whoever lies about it lies to themselves:
+    """Whether the browser speaks TLS, to us or to the proxy in front. Whoever lies about it hurts nobody:
     a cookie that does not travel, an address that does not answer."""
     return "https" in (request.url.scheme, request.headers.get("x-forwarded-proto"))
 
