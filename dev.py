@@ -32,6 +32,7 @@ SYSTEM = {
     "chromium": (lambda: bool(shutil.which("chromium")), "chromium"),
     "g++": (lambda: bool(shutil.which("g++") and shutil.which("gcc")), "g++"),
     "OpenSSL's headers": (lambda: Path("/usr/include/openssl/ssl.h").exists(), "libssl-dev"),
+    "squashfs": (lambda: bool(shutil.which("mksquashfs")), "squashfs-tools"),
 }
 
 

@@ -78,6 +78,14 @@ typedef struct {
 int sd_make(const uint8_t *base, uint64_t base_size, const uint8_t *target, uint64_t target_size,
             const sd_wish *wish, sd_made *made);
 void sd_free(sd_made *made);
+/* Runs of at least `shortest` bytes of the target that stand in the base, in the target's order, none overlapping;
+ * images below 4 GiB. `wish` for its progress alone. */
+typedef struct {
+    uint64_t at, from, len; /* target, base, bytes */
+} sd_copy;
+int sd_copies(const uint8_t *base, uint64_t base_size, const uint8_t *target, uint64_t target_size, uint32_t shortest,
+              const sd_wish *wish, sd_copy **out, uint32_t *count);
+void sd_free_copies(sd_copy *copies);
 /* Applies with memory of its own (at most `most_memory`), handing the image on in pieces of up to 1 MiB. */
 int sd_door_apply(const uint8_t *base, uint64_t base_size, const uint8_t *patch, uint64_t length, uint64_t max_target,
                   uint64_t most_memory, int base_checked, int (*write)(void *, const uint8_t *, size_t), void *user);

@@ -17,6 +17,7 @@ from skylift.agent.journal import Journal, JournalFile, Order, Stage
 from skylift.agent.transport import NotResumed, Refused, Transport
 from skylift.core.errors import TrustError, Unavailable
 from skylift.core.lifecycle import Reason
+from skylift.firmware import codecs
 from skylift.firmware.delta import DeltaError, read_header, rebuild
 
 DURABLE_EVERY = 1 << 20
@@ -71,7 +72,13 @@ class Fetcher:
             return journal
         if _memory(delta) > self._config.delta_memory_bytes:
             return self._note(journal, f"delta not used: it takes {delta['memory']} bytes of memory")
+        if lacking := _lacking(delta):
+            return self._note(journal, f"delta not used: it needs {lacking}, which is not here")
         self._room(order.length)
+        try:
+            self._room(order.length + _scratch(delta))
+        except TrustError:
+            return self._note(journal, f"delta not used: it takes {_scratch(delta)} bytes of disk besides")
         try:
             patch, journal = self._patch(journal, order, delta)
             header = read_header(patch)
@@ -105,6 +112,7 @@ class Fetcher:
                 lambda piece: self._disk.write(handle, path, piece),
                 order.length,
                 self._config.delta_memory_bytes,
+                self._config.state_dir,
             )
             self._disk.sync(handle, path)
         except OSError as e:
@@ -166,6 +174,19 @@ def _memory(delta: dict[str, Any]) -> int:
     """What applying it takes, as far as the server says; the patch's own header decides."""
     told = delta.get("memory")
     return told if isinstance(told, int) else 0
+
+
+def _scratch(delta: dict[str, Any]) -> int:
+    """Disk that it takes besides the image, as far as the server says."""
+    told = delta.get("scratch")
+    return told if isinstance(told, int) and told > 0 else 0
+
+
+def _lacking(delta: dict[str, Any]) -> str:
+    """The codecs it needs and this device lacks, as far as the server says."""
+    told = delta.get("needs")
+    names = [name for name in told if isinstance(name, str)] if isinstance(told, list) else []
+    return ", ".join(name for name in names if not codecs.available(name))
 
 
 def _no_space(error: OSError) -> TrustError:

@@ -34,6 +34,12 @@ _DELTA = {
         "size": {"type": "integer"},
         "base_sha256": _DIGEST,
         "memory": {"type": "integer", "description": "bytes that applying it takes at most"},
+        "scratch": {"type": "integer", "description": "bytes of disk that it takes besides"},
+        "needs": {
+            "type": "array",
+            "items": {"type": "string"},
+            "description": "codecs that the device must have, by name, parameters and version",
+        },
     },
 }
 _CHECK = {

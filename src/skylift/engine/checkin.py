@@ -299,8 +299,10 @@ class Checkin:
                 "size": offered.delta.size,
                 "base_sha256": offered.delta.base_sha256,
             }
-            if memory := offered.delta.facts.get("memory"):
-                answer["delta"]["memory"] = memory
+            facts = offered.delta.facts
+            answer["delta"] |= {
+                name: facts[name] for name in ("memory", "scratch", "needs") if facts.get(name)
+            }
         return answer
 
 

@@ -19,13 +19,16 @@ from skylift.core.ids import mint
 from skylift.engine.blobs import Blobs, put_file
 from skylift.firmware import apart, native
 from skylift.firmware.delta import DeltaError
+from skylift.firmware.layered import MOST_IMAGE
 from skylift.store import devices, events, releases
 from skylift.store.db import Connection, Database
 
 RECENT = 5  # releases to make deltas from: who is further behind takes the full image
-# The core takes about six times a small image and 0.6 GB for one of 1 GB; HDiffPatch, which is used where the
-# core was not built, about 12 times the old image: 64 MB keeps a server below 1 GB.
-MAX_IMAGE = 1 << 30
+# The core takes about six times a small image and at most 0.8 GB for a large one, in a process of its own
+# (docs/decisions/delta-layers.md); HDiffPatch, which is used where the core was not built, about 12 times
+# the old
+# image: 64 MB keeps a server below 1 GB.
+MAX_IMAGE = MOST_IMAGE
 MAX_IMAGE_HDIFF = 64 << 20
 _PIECE = 1 << 20
 
@@ -92,7 +95,7 @@ class DeltaMaker:
             base_version=old_version,
             sha256=sha256,
             size=made["patch_size"],
-            facts={"savings_percent": made["savings_percent"], "memory": made["memory"]},
+            facts={name: made[name] for name in ("savings_percent", "memory", "scratch", "needs")},
             created_at=now,
         )
 

@@ -20,8 +20,10 @@ _NICENESS = 10  # polls and reports go first
 
 
 def create(old: Path, new: Path, patch: Path) -> dict[str, Any] | None:
-    """What `create_delta` returns, whatever the ratio, and `memory` (bytes that applying it takes; None where
-    the format does not say). Raises `DeltaError`, also when the process was killed."""
+    """What `create_delta` returns, whatever the ratio, and of its header `memory`, `scratch` (bytes that
+    applying it
+    takes; None where the format does not say) and `needs` (codecs). Raises `DeltaError`, also when the
+    process was killed."""
     child = subprocess.Popen(
         [sys.executable, "-m", "skylift.firmware.apart", str(old), str(new), str(patch)],
         stdin=subprocess.PIPE,
@@ -55,7 +57,8 @@ def main(old: str, new: str, patch: str) -> int:
         print(wrong, file=sys.stderr)
         return _REFUSED
     if made is not None:
-        made["memory"] = read_header(Path(patch).read_bytes()).memory
+        header = read_header(Path(patch).read_bytes())
+        made |= {"memory": header.memory, "scratch": header.scratch, "needs": list(header.needs)}
     print(json.dumps(made))
     return 0
 

@@ -1,7 +1,9 @@
 """Binary patches between two images: `create_delta`, `apply_delta`, `rebuild`.
 
-The patch is our own (docs/reference/delta-format.md), made by the C core; where that was not built, it is
-HDiffPatch's in a header that names both images. A delta is trusted for nothing: it is applied only to the
+The patch is our own (docs/reference/delta-format.md), made by the C core: one piece for small images,
+layers for large
+ones and for those that hold their content packed. Where the core was not built, it is HDiffPatch's in a
+header that names both images. A delta is trusted for nothing: it is applied only to the
 exact base it was made from, never makes more bytes or takes more memory than the caller allows, and the
 rebuilt image's digest decides.
 """
@@ -15,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from skylift.firmware import hdiff, native, purepython
+from skylift.firmware import assemble, codecs, hdiff, layered, layers, native, purepython
 from skylift.firmware.native import ARCHES, PROFILES
 from skylift.firmware.native import DeltaError as DeltaError
 
@@ -23,6 +25,7 @@ WORTH_IT = 0.7  # of the full image: above it the full image is sent
 SMALL = ("thumb", "xtensa", "riscv", "arm+thumb")  # machines of devices with little memory
 _MCU_IMAGE = 16 << 20
 _ESPRESSIF = b"\xe9"  # how an application image of theirs begins
+MOST_MEMORY = 512 << 20  # bytes that `rebuild` takes unless told otherwise
 MEMORY = {"mcu-16k": 16 << 10, "mcu-64k": 64 << 10, "linux-16m": 16 << 20}
 
 Image = bytes | bytearray | memoryview | str | os.PathLike[str]
@@ -41,6 +44,8 @@ class Header:
     arch: str | None = None
     memory: int | None = None  # bytes a decoder takes at most
     length: int | None = None  # of the whole patch
+    scratch: int = 0  # bytes put together besides, on disk where a folder is given
+    needs: tuple[str, ...] = ()  # codecs, by name and version
 
 
 def create_delta(
@@ -60,7 +65,7 @@ def create_delta(
     """
     with _opened(old_firmware) as old, _opened(new_firmware) as new:
         progress("comparing")
-        patch = make(old, new, profile)
+        patch = make(old, new, profile, Path(output_path).parent)
         old_hash, new_hash, full = native.digest(old).hex(), native.digest(new).hex(), len(new)
     if not full or len(patch) >= max_ratio * full:
         return None
@@ -77,10 +82,16 @@ def create_delta(
     }
 
 
-def make(old: bytes | mmap.mmap, new: bytes | mmap.mmap, profile: str | None = None) -> bytes:
-    """The patch's bytes, in our own format where the core was built, else HDiffPatch's."""
-    if not native.available() or max(len(old), len(new)) > 0x7FFFFFFF:
+def make(
+    old: bytes | mmap.mmap, new: bytes | mmap.mmap, profile: str | None = None, scratch: Path | None = None
+) -> bytes:
+    """The patch's bytes, in our own format where the core was built, else HDiffPatch's. `scratch`: a folder
+    for what
+    packed images hold; else the system's."""
+    if not native.available():
         return hdiff.make(bytes(old), bytes(new))
+    if profile is None and layered.worth_layers(old, new):
+        return layered.make(old, new, scratch=scratch).patch
     return native.make(old, new, profile or profile_for(new)).patch
 
 
@@ -108,18 +119,23 @@ def rebuild(
     patch: bytes,
     write: Callable[[bytes], None],
     max_size: int | None = None,
-    max_memory: int = MEMORY["linux-16m"],
+    max_memory: int = MOST_MEMORY,
+    scratch: Path | None = None,
 ) -> None:
     """Hand the new image to `write`, a piece at a time and in order.
 
     Header, base, size and memory are checked before the first piece; the digest at the end: what was written
-    counts only when this returns. Raises `DeltaError`, or what `write` raised.
+    counts only when this returns. `scratch`: a folder for what layers are put together from, else that is
+    memory too. Raises `DeltaError`, or what `write` raised.
     """
     header = read_header(patch)
+    if lacking := [name for name in header.needs if not codecs.available(name)]:
+        raise DeltaError(f"the patch needs {', '.join(lacking)}, which is not here")
     if max_size is not None and header.target_size > max_size:
         raise DeltaError(f"the patch makes {header.target_size} bytes, at most {max_size} are allowed")
-    if header.memory is not None and header.memory > max_memory:
-        raise DeltaError(f"the patch takes {header.memory} bytes of memory, at most {max_memory} are allowed")
+    memory = (header.memory or 0) + (0 if scratch else header.scratch)
+    if memory > max_memory:
+        raise DeltaError(f"the patch takes {memory} bytes of memory, at most {max_memory} are allowed")
     with _opened(old_firmware) as old:
         if len(old) != header.base_size or not native.digest(old).hex().startswith(header.base_sha256):
             raise DeltaError("the patch was made from another image than the one here")
@@ -133,6 +149,8 @@ def rebuild(
             hand_on(hdiff.apply(bytes(old), patch))
         elif len(patch) != header.length:
             raise DeltaError(f"the patch has {len(patch)} bytes, its header says {header.length}")
+        elif header.format == "skylift-layers":
+            assemble.apply(old, patch, layers.read_head(patch), hand_on, max_memory, scratch)
         elif native.available():
             native.apply(old, patch, hand_on, header.target_size, max_memory, base_checked=True)
         else:
@@ -146,6 +164,8 @@ def read_header(patch: bytes) -> Header:
     if patch.startswith(hdiff.MAGIC):
         base, target, base_size, target_size = hdiff.read_header(patch)
         return Header("hdiffpatch", base, target, base_size, target_size)
+    if patch.startswith(layers.MAGIC):
+        return _of_layers(layers.read_head(patch))
     facts = purepython.read_header(patch)
     profile = next(name for name, number in PROFILES.items() if number == facts.profile)
     return Header(
@@ -158,6 +178,20 @@ def read_header(patch: bytes) -> Header:
         ARCHES[facts.arch],
         MEMORY[profile],
         purepython.HEADER.size + facts.body,
+    )
+
+
+def _of_layers(head: layers.Head) -> Header:
+    return Header(
+        "skylift-layers",
+        head.base_sha256.hex(),
+        head.target_sha256.hex(),
+        head.base_size,
+        head.target_size,
+        memory=head.memory,
+        length=head.length + head.plan_packed + head.body,
+        scratch=head.scratch,
+        needs=head.needs,
     )
 
 

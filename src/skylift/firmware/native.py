@@ -19,6 +19,7 @@ from skylift.core.errors import SkyliftError
 PROFILES = {"mcu-16k": 1, "mcu-64k": 2, "linux-16m": 3}
 ARCHES = ("plain", "thumb", "arm", "aarch64", "x86-64", "xtensa", "riscv", "arm+thumb")
 _SUFFIX = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
+PART_MEMORY = 16 << 20  # of the largest profile
 _DROP_EVERY = 8 << 20  # bytes of image after which mapped pages of the base are given back
 
 ERRORS = {
@@ -30,7 +31,7 @@ ERRORS = {
     6: "the rebuilt image is not the one the delta promises",
     7: "the image could not be written",
     8: "stopped",
-    9: "images of 2 GiB and more are not made into deltas",
+    9: "images of 2 GiB and more are not made into one patch",
     10: "this decoder was built without that profile or machine",
 }
 
@@ -87,6 +88,10 @@ class _Made(ctypes.Structure):
     )
 
 
+class _Copy(ctypes.Structure):
+    _fields_ = (("at", c_uint64), ("start", c_uint64), ("length", c_uint64))
+
+
 @functools.cache
 def _library() -> ctypes.CDLL | None:
     path = Path(__file__).with_name(f"_skydelta{_SUFFIX}")
@@ -104,6 +109,18 @@ def _library() -> ctypes.CDLL | None:
         POINTER(_Wish),
         POINTER(_Made),
     )
+    library.sd_copies.argtypes = (
+        c_void_p,
+        c_uint64,
+        c_void_p,
+        c_uint64,
+        c_uint32,
+        POINTER(_Wish),
+        POINTER(POINTER(_Copy)),
+        POINTER(c_uint32),
+    )
+    library.sd_free_copies.argtypes = (POINTER(_Copy),)
+    library.sd_free_copies.restype = None
     library.sd_free.argtypes = (POINTER(_Made),)
     library.sd_free.restype = None
     library.sd_detect.argtypes = (c_void_p, c_uint32)
@@ -174,6 +191,42 @@ def make(
         library.sd_free(ctypes.byref(made))
     told = {name: getattr(made, name) for name in Made.__slots__ if hasattr(_Made, name) and name != "patch"}
     return Made(patch=patch, arch=ARCHES[patch[4] & 15], **told)
+
+
+def copies(
+    old: Image, new: Image, shortest: int, progress: Callable[[int, int], bool] | None = None
+) -> list[tuple[int, int, int]]:
+    """(place in new, place in old, bytes) of long runs that stand in both, in the new image's order.
+
+    Images below 4 GiB; takes 64 MB at most, and mapped pages are given back on the way. Raises `DeltaError`.
+    """
+    library = _library()
+    assert library is not None
+    wish, found, count = _Wish(), POINTER(_Copy)(), c_uint32()
+
+    def say(_user: object, done: int, everything: int) -> int:
+        drop(old)
+        drop(new)
+        return int(bool(progress and progress(done, everything)))
+
+    wish.progress = _PROGRESS(say)
+    with _Pinned(old) as a, _Pinned(new) as b:
+        failed = library.sd_copies(
+            a.address,
+            a.size,
+            b.address,
+            b.size,
+            shortest,
+            ctypes.byref(wish),
+            ctypes.byref(found),
+            ctypes.byref(count),
+        )
+    if failed:
+        raise DeltaError(ERRORS.get(failed, "the images could not be compared"))
+    try:
+        return [(found[k].at, found[k].start, found[k].length) for k in range(count.value)]
+    finally:
+        library.sd_free_copies(found)
 
 
 def apply(
@@ -251,7 +304,7 @@ class _Pinned:
 
     def __enter__(self) -> "_Pinned":
         image = self._image
-        if isinstance(image, mmap.mmap | bytearray):
+        if isinstance(image, mmap.mmap | bytearray) or (isinstance(image, memoryview) and not image.readonly):
             held = (c_uint8 * self.size).from_buffer(image)
             self._held, self.address = held, ctypes.addressof(held)
         else:

@@ -1,0 +1,334 @@
+"""Compressors that images are packed with, by name: opened, and packed again bit for bit.
+
+A name says everything the result depends on: `zlib 9 15 8` (level, window, memory), `xz 6 131072` (preset,
+dictionary), `zstd 15 1.5.4` (level, version: its output changes between releases), `lz4 1.9.4`. What opens
+has no parameters: `zlib`, `deflate` (without zlib's header), `xz`, `lzma`, `zstd`, `lz4`. zlib and LZMA are
+Python's own; zstd
+and LZ4 the system's libraries, where they are: `available` says so, and who lacks one takes the full image.
+Whether a name reproduces a block is found by trying (`candidates`); nothing here is believed, the image's
+digest decides.
+"""
+
+import ctypes
+import ctypes.util
+import functools
+import lzma
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+from skylift.firmware.native import DeltaError
+
+MOST_AT_ONCE = 32 << 20  # bytes of a block that is opened or packed in one piece (zstd, LZ4)
+_PIECE = 1 << 20
+_XZ_CRC32 = b"\x00\x01"  # stream flags: check by CRC-32
+
+
+class Packer(Protocol):
+    """Takes a block's content in pieces, gives what it packs to in pieces."""
+
+    def compress(self, data: bytes, /) -> bytes: ...
+    def flush(self) -> bytes: ...
+
+
+class _Whole:
+    """A packer that needs the whole block."""
+
+    def __init__(self, pack: Callable[[bytes], bytes]) -> None:
+        self._pack = pack
+        self._held = bytearray()
+
+    def compress(self, data: bytes, /) -> bytes:
+        if len(self._held) + len(data) > MOST_AT_ONCE:
+            raise DeltaError(f"a block of more than {MOST_AT_ONCE} bytes cannot be packed at once")
+        self._held += data
+        return b""
+
+    def flush(self) -> bytes:
+        return self._pack(bytes(self._held))
+
+
+# --- the system's libraries ------------------------------------------------------------------------------
+
+
+@functools.cache
+def _zstd() -> Any:
+    """libzstd, or None."""
+    library = _library("zstd", ("ZSTD_compress", "ZSTD_decompress", "ZSTD_versionString"))
+    if library is None:
+        return None
+    size, text = ctypes.c_size_t, ctypes.c_char_p
+    library.ZSTD_compress.argtypes = (text, size, text, size, ctypes.c_int)
+    library.ZSTD_compress.restype = library.ZSTD_decompress.restype = library.ZSTD_compressBound.restype = (
+        size
+    )
+    library.ZSTD_decompress.argtypes = (text, size, text, size)
+    library.ZSTD_compressBound.argtypes = (size,)
+    library.ZSTD_isError.argtypes = (size,)
+    library.ZSTD_versionString.restype = text
+    return library
+
+
+@functools.cache
+def _lz4() -> Any:
+    """liblz4, or None."""
+    library = _library("lz4", ("LZ4_compress_default", "LZ4_decompress_safe", "LZ4_versionString"))
+    if library is None:
+        return None
+    library.LZ4_versionString.restype = ctypes.c_char_p
+    return library
+
+
+def _library(name: str, wanted: tuple[str, ...]) -> Any:
+    path = ctypes.util.find_library(name)
+    if path is None:
+        return None
+    try:
+        library = ctypes.CDLL(path)
+    except OSError:
+        return None
+    return library if all(hasattr(library, function) for function in wanted) else None
+
+
+def _zstd_pack(data: bytes, level: int) -> bytes:
+    room = _zstd().ZSTD_compressBound(len(data))
+    out = ctypes.create_string_buffer(room)
+    done = _zstd_right(_zstd().ZSTD_compress(out, room, data, len(data), level))
+    return out.raw[:done]
+
+
+def _zstd_open(packed: bytes, size: int) -> bytes:
+    out = ctypes.create_string_buffer(size + 1)
+    done = _zstd_right(_zstd().ZSTD_decompress(out, size, packed, len(packed)))
+    return out.raw[:done]
+
+
+def _zstd_right(result: int) -> int:
+    if _zstd().ZSTD_isError(result):
+        raise DeltaError("a zstd block is damaged")
+    return result
+
+
+def _lz4_pack(data: bytes, level: int) -> bytes:
+    room = len(data) + len(data) // 255 + 16
+    out = ctypes.create_string_buffer(room)
+    if level:
+        done = _lz4().LZ4_compress_HC(data, out, len(data), room, level)
+    else:
+        done = _lz4().LZ4_compress_default(data, out, len(data), room)
+    return out.raw[: max(done, 0)]
+
+
+def _lz4_open(packed: bytes, size: int) -> bytes:
+    out = ctypes.create_string_buffer(size + 1)
+    done = _lz4().LZ4_decompress_safe(packed, out, len(packed), size)
+    if done < 0:
+        raise DeltaError("an LZ4 block is damaged")
+    return out.raw[:done]
+
+
+# --- opening ---------------------------------------------------------------------------------------------
+
+_STREAMS: dict[str, Callable[[], Any]] = {
+    "zlib": zlib.decompressobj,
+    "deflate": lambda: zlib.decompressobj(-15),
+    "xz": lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=256 << 20),
+    "lzma": lambda: lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=256 << 20),
+}
+_AT_ONCE: dict[str, Callable[[bytes, int], bytes]] = {"zstd": _zstd_open, "lz4": _lz4_open}
+
+
+def opened(name: str, packed: bytes, size: int) -> Iterator[bytes]:
+    """The `size` bytes a block holds, in pieces. Raises `DeltaError` when it holds others, or more or
+    fewer."""
+    done = 0
+    try:
+        for piece in _opened(name, packed, size):
+            done += len(piece)
+            yield piece
+    except (zlib.error, lzma.LZMAError, EOFError, MemoryError) as e:
+        raise DeltaError(f"a {name} block is damaged: {e}") from e
+    if done != size:
+        raise DeltaError(f"a {name} block holds {done} bytes, not {size}")
+
+
+def _opened(name: str, packed: bytes, size: int) -> Iterator[bytes]:
+    if name in _AT_ONCE:
+        if size > MOST_AT_ONCE:
+            raise DeltaError(f"a {name} block of {size} bytes: at most {MOST_AT_ONCE} are opened at once")
+        yield _AT_ONCE[name](packed, size)
+        return
+    stream, rest, left = _STREAMS[name](), packed, size
+    while left and not stream.eof:
+        piece = stream.decompress(rest, min(left, _PIECE))
+        rest = stream.unconsumed_tail if hasattr(stream, "unconsumed_tail") else b""
+        if not piece and (stream.eof or not rest):
+            break
+        left -= len(piece)
+        yield piece
+
+
+def opened_at_most(name: str, packed: bytes, most: int) -> bytes:
+    """What a block holds, when that is at most `most` bytes. Raises `DeltaError`."""
+    if name in _AT_ONCE:
+        return _AT_ONCE[name](packed, most)
+    try:
+        held: bytes = _STREAMS[name]().decompress(packed, most + 1)
+    except (zlib.error, lzma.LZMAError, EOFError) as e:
+        raise DeltaError(f"a {name} block is damaged: {e}") from e
+    if len(held) > most:
+        raise DeltaError(f"a {name} block holds more than {most} bytes")
+    return held
+
+
+def stream_end(name: str, image: memoryview, most: int) -> tuple[int, int] | None:
+    """(bytes taken, bytes held) of the stream that begins here; None when none does, or it holds more than
+    `most`."""
+    stream, at, held = _STREAMS[name](), 0, 0
+    try:
+        rest = b""
+        while not stream.eof:
+            if not rest:
+                if at >= len(image):
+                    return None
+                rest = bytes(image[at : at + _PIECE])
+                at += len(rest)
+            held += len(stream.decompress(rest, _PIECE))
+            rest = stream.unconsumed_tail if hasattr(stream, "unconsumed_tail") else b""
+            if hasattr(stream, "needs_input") and not stream.needs_input:
+                while not stream.eof and not stream.needs_input:
+                    held += len(stream.decompress(b"", _PIECE))
+                    if held > most:
+                        return None
+            if held > most:
+                return None
+    except (zlib.error, lzma.LZMAError, EOFError):
+        return None
+    return at - len(stream.unused_data), held
+
+
+# --- packing ---------------------------------------------------------------------------------------------
+
+
+def _xz_block(data: bytes, preset: int, dictionary: int, *before: int) -> bytes:
+    """One .xz stream as liblzma's one-call encoder writes it: sizes in the block's header, check by
+    CRC-32."""
+    chain = [{"id": each} for each in before] + [
+        {"id": lzma.FILTER_LZMA2, "preset": preset, "dict_size": dictionary}
+    ]
+    body = lzma.compress(data, lzma.FORMAT_RAW, filters=chain)
+    flags = b"".join(bytes([each, 0]) for each in before) + bytes([0x21, 1, _dict_code(dictionary)])
+    head = bytes([0xC0 | len(before)]) + _vli(len(body)) + _vli(len(data)) + flags
+    head += bytes(-(len(head) + 1) % 4)
+    head = bytes([(len(head) + 1) // 4]) + head
+    head += struct.pack("<I", zlib.crc32(head))
+    block = head + body
+    unpadded = len(block) + 4
+    block += bytes(-len(block) % 4) + struct.pack("<I", zlib.crc32(data))
+    index = b"\0\x01" + _vli(unpadded) + _vli(len(data))
+    index += bytes(-len(index) % 4)
+    index += struct.pack("<I", zlib.crc32(index))
+    tail = struct.pack("<I", len(index) // 4 - 1) + _XZ_CRC32
+    start = b"\xfd7zXZ\0" + _XZ_CRC32 + struct.pack("<I", zlib.crc32(_XZ_CRC32))
+    return start + block + index + struct.pack("<I", zlib.crc32(tail)) + tail + b"YZ"
+
+
+def _dict_code(size: int) -> int:
+    for code in range(40):
+        if ((2 | code & 1) << (code // 2 + 11)) >= size:
+            return code
+    return 40
+
+
+def _vli(value: int) -> bytes:
+    out = bytearray()
+    while value >= 0x80:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*out, value])
+
+
+def _xz_stream(preset: int, dictionary: int, *before: int) -> Packer:
+    """As `xz --check=crc32` writes it: the kernel's own."""
+    chain = [{"id": each} for each in before] + [
+        {"id": lzma.FILTER_LZMA2, "preset": preset, "dict_size": dictionary}
+    ]
+    return lzma.LZMACompressor(lzma.FORMAT_XZ, check=lzma.CHECK_CRC32, filters=chain)
+
+
+def _alone(preset: int) -> Packer:
+    return lzma.LZMACompressor(lzma.FORMAT_ALONE, preset=preset)
+
+
+_PACKERS: dict[str, Callable[..., Packer]] = {
+    "zlib": lambda level, window, memory: zlib.compressobj(level, zlib.DEFLATED, window, memory),
+    "deflate": lambda level, window, memory: zlib.compressobj(level, zlib.DEFLATED, -window, memory),
+    "xz": lambda *how: _Whole(lambda data: _xz_block(data, *how)),
+    "xzs": _xz_stream,
+    "lzma": _alone,
+    "zstd": lambda level: _Whole(lambda data: _zstd_pack(data, level)),
+    "lz4": lambda: _Whole(lambda data: _lz4_pack(data, 0)),
+    "lz4hc": lambda level: _Whole(lambda data: _lz4_pack(data, level)),
+}
+_LIMITS = {"zlib": 3, "deflate": 3, "xz": 4, "xzs": 4, "lzma": 1, "zstd": 1, "lz4": 0, "lz4hc": 1}
+
+
+def packer(name: str) -> Packer:
+    """Raises `DeltaError` for a name that nobody knows here."""
+    if not available(name):
+        raise DeltaError(f"the delta packs with {name!r}, which is not here")
+    kind, *how = _parts(name)
+    try:
+        return _PACKERS[kind](*map(int, how))
+    except (ValueError, TypeError, lzma.LZMAError, zlib.error) as e:
+        raise DeltaError(f"{name!r} is no way to pack: {e}") from e
+
+
+def available(name: str) -> bool:
+    """Whether a name can be opened or packed here, to the bit as far as versions tell."""
+    kind, *how = name.split(" ")
+    if kind in _STREAMS and not how:
+        return True
+    if kind == "zstd":
+        return _zstd() is not None and (not how or how[-1] == _zstd().ZSTD_versionString().decode())
+    if kind in ("lz4", "lz4hc"):
+        return _lz4() is not None and (not how or how[-1] == _lz4().LZ4_versionString().decode())
+    return kind in _PACKERS and len(how) <= _LIMITS[kind] and all(part.isdecimal() for part in how)
+
+
+def _parts(name: str) -> list[str]:
+    """Without the version, which only `available` looks at."""
+    parts = name.split(" ")
+    return parts[:-1] if parts[0] in ("zstd", "lz4", "lz4hc") else parts
+
+
+def memory(name: str) -> int:
+    """About what packing by this name takes, in bytes: reckoned from its parameters."""
+    kind, *how = name.split(" ")
+    if kind in ("xz", "xzs") and len(how) > 1:
+        return int(how[1]) * 11 + (8 << 20)
+    return {"lzma": 96 << 20, "zstd": 48 << 20}.get(kind, 2 << 20)
+
+
+def candidates(kind: str, size: int, block: int) -> list[str]:
+    """The names that may have made a block of this kind which holds `size` bytes; the likeliest first."""
+    if kind in ("zlib", "deflate"):
+        return [
+            f"{kind} {level} 15 {memory}"
+            for level, memory in ((9, 8), (6, 8), (9, 9), (6, 9), (1, 8), (5, 8))
+        ]
+    if kind == "xz":
+        near = [f"xz 6 {dictionary}" for dictionary in dict.fromkeys((block, 8192))]
+        arch = [f"xzs 6 {dictionary} {each}" for dictionary in _DICTIONARIES for each in (4, 7)]
+        plain = [f"xzs 6 {dictionary}" for dictionary in _DICTIONARIES]
+        return [*arch, *plain] if size > 1 << 20 else near
+    if kind == "zstd" and _zstd() is not None:
+        return [f"zstd {level} {_zstd().ZSTD_versionString().decode()}" for level in (15, 19, 22, 3)]
+    if kind == "lz4" and _lz4() is not None:
+        version = _lz4().LZ4_versionString().decode()
+        return [f"lz4 {version}", f"lz4hc 12 {version}"]
+    return ["lzma 9", "lzma 6"] if kind == "lzma" else []
+
+
+_DICTIONARIES = (32 << 20, 8 << 20, 128 << 20)
