@@ -46,7 +46,10 @@ class _Whole:
         return b""
 
     def flush(self) -> bytes:
-        return self._pack(bytes(self._held))
+        try:
+            return self._pack(bytes(self._held))
+        except (lzma.LZMAError, ValueError, MemoryError) as e:
+            raise DeltaError(f"a block cannot be packed: {e}") from e
 
 
 # --- the system's libraries ------------------------------------------------------------------------------

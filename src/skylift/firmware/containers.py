@@ -29,7 +29,7 @@ def units(image: memoryview) -> list[Unit]:
         return []
     try:
         found = sorted(_found(image), key=lambda unit: unit.at)
-    except DeltaError:
+    except (DeltaError, struct.error, IndexError, OverflowError):
         return []  # damaged, or of a dialect nobody here speaks: it is compared as it is
     kept: list[Unit] = []
     for unit in found:  # files that are the same share their blocks

@@ -64,7 +64,7 @@ def units(image: memoryview) -> list[Unit]:
         return []
     try:
         return sorted(_units(image, found), key=lambda unit: unit.at)
-    except (struct.error, IndexError, KeyError) as e:
+    except (struct.error, IndexError, KeyError, OverflowError, MemoryError) as e:
         raise DeltaError(f"the squashfs is damaged: {e!r}") from e
 
 
