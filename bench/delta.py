@@ -6,7 +6,7 @@ that are not installed are left out, by name. Instructions per byte are callgrin
 -Os; code size is GCC's for a Cortex-M4 at -Os; both only where those programs are.
 Tables to stderr, JSON to stdout.
 
-    python3 dev.py bench delta [--json] [--corpus DIR] [--linux DIR] [--pair NAME] [--fuzz N]
+    python3 dev.py bench delta [--json] [--corpus DIR] [--linux DIR] [--pair NAME] [--fuzz N | --full]
 """
 
 import argparse
@@ -37,6 +37,7 @@ PROFILES = ("mcu-16k", "mcu-64k", "linux-16m")
 DECODER = [NATIVE / name for name in ("predict.c", "model.c", "patch.c")]
 CLOCK = 240e6  # Hz, of the microcontroller that the time is reckoned for
 FUZZ_AT_ONCE = 5000
+FUZZ_FULL = 10_000_000
 
 Peer = Callable[[Path, Path, Path], None]  # old, new, where the patch goes
 
@@ -305,7 +306,9 @@ def main() -> int:
     parser.add_argument("--linux", type=Path, help="folders of old.bin and new.bin, large images")
     parser.add_argument("--pair", help="this pair only")
     parser.add_argument("--fuzz", type=int, default=20_000, metavar="N")
+    parser.add_argument("--full", action="store_true", help=f"{FUZZ_FULL:,} mutated patches: hours")
     asked = parser.parse_args()
+    asked.fuzz = FUZZ_FULL if asked.full else asked.fuzz
     if not native.available():
         say("the C core was not built (no compiler?): nothing to measure")
         return 1

@@ -6,7 +6,7 @@ only openssl was updated (the hotfix); arm64 and armhf; as ext4 and as squashfs 
 Kernels: the
 release's against the security archive's, for arm64, armhf and amd64; armhf's and amd64's as shipped
 (compressed) and
-opened. All times in the images are fixed. Packages are extracted, not configured: no foreign code runs.
+opened. All times in the images are fixed; documentation is left out, as it is on devices. Packages are extracted, not configured: no foreign code runs.
 
 Needs root, mmdebstrap, apt, mksquashfs and mke2fs (Debian: `apt-get install mmdebstrap squashfs-tools
 e2fsprogs`), and the network. Makes FOLDER/NAME/{old.bin,new.bin}; what is there is left alone.
@@ -32,10 +32,17 @@ PACKAGES = (
     "openssl libssl3 ca-certificates curl wget openssh-server systemd udev dbus "
     "wpasupplicant iproute2 nftables python3-minimal sqlite3 mosquitto nginx-light bluez gnutls-bin vim-tiny"
 )
+LEFT_OUT = tuple(
+    f"usr/share/{name}" for name in ("doc", "man", "info", "locale", "lintian", "bug", "zoneinfo")
+)
 HOTFIX = ("openssl", "libssl3")
 SQUASHFS = ("none", "gzip", "xz", "zstd", "lz4")
 KERNELS = {"arm64": "arm64", "armhf": "armmp", "amd64": "amd64"}
 ROOTS = ("arm64", "armhf")
+
+
+class Failed(Exception):
+    """A step did not work; the other architectures may."""
 
 
 def say(*words: object) -> None:
@@ -47,7 +54,7 @@ def run(*words: object, quiet: bool = True) -> None:
     done = subprocess.run([str(word) for word in words], check=False, capture_output=quiet, env=environment())
     if done.returncode:
         say((done.stdout or b"").decode()[-1500:], (done.stderr or b"").decode()[-1500:])
-        sys.exit(f"{' '.join(map(str, words[:3]))} failed with exit code {done.returncode}")
+        raise Failed(f"{' '.join(map(str, words[:3]))} failed with exit code {done.returncode}")
 
 
 def environment() -> dict[str, str]:
@@ -80,7 +87,15 @@ def extract(where: Path, arch: str, mirror: str, security: tuple[str, ...] | Non
         pins += f"Package: *\\nPin: release n={RELEASE}-security\\nPin-Priority: 100\\n"
         words.append(f"--setup-hook=printf '{pins}' > \"$1\"/etc/apt/preferences")
     run(*words, RELEASE, where, *sources(mirror, security is not None))
-    for gone in ("var/lib/apt", "var/cache/apt", "etc/apt", "dev", "var/log", "var/lib/dpkg/available"):
+    for gone in (
+        "var/lib/apt",
+        "var/cache/apt",
+        "etc/apt",
+        "dev",
+        "var/log",
+        "var/lib/dpkg/available",
+        *LEFT_OUT,
+    ):
         path = where / gone
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     run("find", where, "-exec", "touch", "-h", "-d", f"@{EPOCH}", "{}", "+")
@@ -205,12 +220,17 @@ def main() -> int:
         say(f"not here: {', '.join(lacking)}")
         return 1
     asked.folder.mkdir(parents=True, exist_ok=True)
+    failed = 0
     for arch in asked.arch or KERNELS:
-        if not (asked.folder / f"kernel-{arch}").exists():
-            kernels(asked.folder, arch, asked.mirror)
-        if arch in ROOTS and not (asked.folder / f"{arch}-ext4-security").exists():
-            roots(asked.folder, arch, asked.mirror)
-    return 0
+        try:
+            if not (asked.folder / f"kernel-{arch}").exists():
+                kernels(asked.folder, arch, asked.mirror)
+            if arch in ROOTS and not (asked.folder / f"{arch}-ext4-security").exists():
+                roots(asked.folder, arch, asked.mirror)
+        except Failed as e:
+            say(f"{arch}: {e}")
+            failed = 1
+    return failed
 
 
 if __name__ == "__main__":

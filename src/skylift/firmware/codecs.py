@@ -307,11 +307,12 @@ def _parts(name: str) -> list[str]:
 
 
 def memory(name: str) -> int:
-    """About what packing by this name takes, in bytes: reckoned from its parameters."""
+    """About what packing by this name takes, in bytes: reckoned from its parameters. zstd's blocks are a squashfs's,
+    of 1 MiB at most, which bounds its tables."""
     kind, *how = name.split(" ")
     if kind in ("xz", "xzs") and len(how) > 1:
         return int(how[1]) * 11 + (8 << 20)
-    return {"lzma": 96 << 20, "zstd": 48 << 20}.get(kind, 2 << 20)
+    return {"lzma": 96 << 20, "zstd": 12 << 20}.get(kind, 2 << 20)
 
 
 def candidates(kind: str, size: int, block: int) -> list[str]:
