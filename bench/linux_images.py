@@ -6,7 +6,8 @@ only openssl was updated (the hotfix); arm64 and armhf; as ext4 and as squashfs 
 Kernels: the
 release's against the security archive's, for arm64, armhf and amd64; armhf's and amd64's as shipped
 (compressed) and
-opened. All times in the images are fixed; documentation is left out, as it is on devices. Packages are extracted, not configured: no foreign code runs.
+opened. All times in the images are fixed; documentation is left out, as it is on devices. Packages are
+extracted, not configured: no foreign code runs.
 
 Needs root, mmdebstrap, apt, mksquashfs and mke2fs (Debian: `apt-get install mmdebstrap squashfs-tools
 e2fsprogs`), and the network. Makes FOLDER/NAME/{old.bin,new.bin}; what is there is left alone.

@@ -307,7 +307,8 @@ def _parts(name: str) -> list[str]:
 
 
 def memory(name: str) -> int:
-    """About what packing by this name takes, in bytes: reckoned from its parameters. zstd's blocks are a squashfs's,
+    """About what packing by this name takes, in bytes: reckoned from its parameters. zstd's blocks are a
+    squashfs's,
     of 1 MiB at most, which bounds its tables."""
     kind, *how = name.split(" ")
     if kind in ("xz", "xzs") and len(how) > 1:
