@@ -24,7 +24,6 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-MIRROR = "http://deb.debian.org"
 RELEASE = "bookworm"
 EPOCH = "1735689600"  # 2025-01-01: every time in an image
 UUID = "5f7c1f7e-0000-4000-8000-000000000005"
@@ -203,6 +202,15 @@ def kept(where: Path, old: Path, new: Path) -> None:
     say(f"{where.name}: {old.stat().st_size:,} -> {new.stat().st_size:,}")
 
 
+def own_mirror() -> str:
+    """The mirror that this machine's apt uses for Debian."""
+    said = subprocess.check_output(["apt-get", "indextargets", "--format", "$(REPO_URI)"], text=True)
+    found = next((uri for uri in said.split() if uri.rstrip("/").endswith("/debian")), None)
+    if found is None:
+        sys.exit("apt knows no mirror of Debian here: --mirror URL")
+    return found.rstrip("/").removesuffix("/debian")
+
+
 def missing() -> Iterator[str]:
     for program in ("mmdebstrap", "apt-get", "mksquashfs", "mke2fs"):
         if not shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin"):
@@ -215,11 +223,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--arch", action="append", choices=sorted(KERNELS))
-    parser.add_argument("--mirror", default=MIRROR)
+    parser.add_argument(
+        "--mirror", help="what holds debian and debian-security; else where apt has its own from"
+    )
     asked = parser.parse_args()
     if lacking := list(missing()):
         say(f"not here: {', '.join(lacking)}")
         return 1
+    asked.mirror = asked.mirror or own_mirror()
     asked.folder.mkdir(parents=True, exist_ok=True)
     failed = 0
     for arch in asked.arch or KERNELS:
