@@ -22,8 +22,10 @@ from cryptography.x509.oid import NameOID
 
 from skylift.gateway.envoy.binary import envoy
 from skylift.testkit.image import build
+from skylift.testkit.server import Server
 from skylift.testkit.stage import DEVICE_TYPE, Device, Stage, wait
 from skylift.trust import identity
+from skylift.trust.authority import Authorities
 
 pytestmark = pytest.mark.slow
 PROXY_SECRET = secrets.token_hex(16)
@@ -223,7 +225,13 @@ def test_the_agent_updates_by_client_certificate_signs_its_report_and_pins_the_l
     front: Front, devices: list[Device]
 ) -> None:
     stage = front.stage
-    stage.release(build(stage.home / "1.1.0.pyz", "1.1.0"), "1.1.0")
+    part = {"type": "library", "name": "zlib", "version": "1.3"}
+    bill = {"bomFormat": "CycloneDX", "specVersion": "1.6", "version": 1, "components": [part]}
+    (stage.home / "bom.json").write_text(json.dumps(bill))
+    stage.release(build(stage.home / "1.1.0.pyz", "1.1.0"), "1.1.0", "--sbom", "bom.json")
+    assert "1 components, CycloneDX 1.6" in stage.run("release", "show", "sensor/1.1.0").stdout
+    stage.skylift("release", "sbom", "sensor/1.1.0", "got.json")
+    assert (stage.home / "got.json").read_bytes() == (stage.home / "bom.json").read_bytes()
     made = stage.skylift("deploy", "create", "1.1.0", "--all", "--interval", "0")["id"]
     assert stage.ended(made)["totals"]["complete"] == 2
     assert [device.version() for device in devices] == ["1.1.0"] * 2
@@ -242,6 +250,7 @@ def test_the_agent_updates_by_client_certificate_signs_its_report_and_pins_the_l
     (stage.home / "forged.json").write_text(json.dumps(copy))
     forged = stage.run("trust", "log", "verify", "--file", "forged.json", "--keys", "desk")
     assert (forged.returncode, "not what the checkpoint signs" in forged.stderr) == (3, True)
+    assert stage.skylift("trust", "log", "show", "--last", "1")["checkpoint"]["size"] >= found["entries"]
     pin = json.loads((devices[0].state / "trust" / "log.json").read_text())
     seen = stage.client.get("/api/log/witnessed")["items"]
     assert (pin["size"], pin["root"], True) in [(one["size"], one["root"], one["agrees"]) for one in seen]
@@ -310,3 +319,27 @@ def test_a_revoked_device_is_refused_at_once_although_the_proxy_lets_it_through(
     body = {"csr": identity.request(key_of(two).read_bytes(), "dev-2")}
     answer = front.ask("/api/devices/dev-2/certificate", method="POST", json=body, headers=token_of(two))
     assert answer.status_code == 401
+
+
+def test_the_server_alone_keeps_strangers_from_connecting(tmp_path: Path) -> None:
+    """granian verifies the certificate; whose it is the token still says."""
+    certificate, key = server_certificate(tmp_path)
+    settings = {
+        "SKYLIFT_TLS_CERTIFICATE": str(certificate),
+        "SKYLIFT_TLS_KEY": str(key),
+        "SKYLIFT_TLS_CLIENT_CA": str(tmp_path / "data" / "keys" / "device-ca-1.crt"),
+    }
+    server = Server(tmp_path / "data", settings, ("--mqtt", "off"))
+    server.start()
+    try:
+        with pytest.raises(httpx2.HTTPError):
+            httpx2.get(f"{server.url}/healthz", verify=ssl.create_default_context(cafile=str(certificate)))
+        own = identity.new_key()
+        authorities = Authorities.open(tmp_path / "data" / "keys", "", datetime.now(UTC))
+        issued = authorities.issue("dev-1", identity.public_of(own), datetime.now(UTC))
+        (tmp_path / "dev.pem").write_bytes(own + issued.pem.encode())
+        context = ssl.create_default_context(cafile=str(certificate))
+        context.load_cert_chain(str(tmp_path / "dev.pem"))
+        assert httpx2.get(f"{server.url}/healthz", verify=context).status_code == 200
+    finally:
+        server.stop()
