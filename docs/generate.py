@@ -320,15 +320,15 @@ def threats() -> Iterator[str]:
 
 
 def _conformance(dialect: str) -> Iterator[str]:
-    """The rows that tests run, with how many requests show each."""
+    """The rows that tests run, on paper and on Envoy, with how many requests show each."""
     from skylift.gateway.loading import load
 
     file = DOCS.parent / "conformance" / "gateway" / f"{dialect}.yaml"
-    yield "| | what it does | requests |"
-    yield "|---|---|---|"
+    yield "| | what it does | requests | on Envoy |"
+    yield "|---|---|---|---|"
     for row in load([file])[0].value["rows"]:
-        feature = row["feature"].replace("|", r"\|")
-        yield f"| {feature} | {row['means'].replace('|', chr(92) + '|')} | {len(row['tests'])} |"
+        feature, means = (row[name].replace("|", r"\|") for name in ("feature", "means"))
+        yield f"| {feature} | {means} | {len(row['tests'])} | {row.get('on_envoy', 'the same')} |"
 
 
 def _table(rows: Mapping[str, str]) -> Iterator[str]:

@@ -137,7 +137,7 @@ def _to(where: Where) -> Json:
     said: Json = {
         "timeout": steps.seconds(service.timeouts.answer),  # 0: a download may take as long as it moves
         "idle_timeout": steps.seconds(service.timeouts.idle),
-        **_host(service, gateway),
+        **_host(route, service, gateway),
     }
     retry = service.retry or Retry(0)
     if retry.tries:
@@ -166,11 +166,11 @@ def _to(where: Where) -> Json:
 DEFAULT_PORTS = {"http": 80, "grpc": 80, "h2c": 80, "https": 443, "grpcs": 443}
 
 
-def _host(service: Service, gateway: Gateway) -> Json:
+def _host(route: Route, service: Service, gateway: Gateway) -> Json:
+    if (route.host or service.host) is HostSent.CLIENTS:
+        return {}
     if service.host_header:
         return {"host_rewrite_literal": service.host_header}
-    if service.host is HostSent.CLIENTS:
-        return {}
     names = {(target.host, target.port) for target in gateway.upstreams[service.upstream].targets}
     if len(names) != 1:
         return {"auto_host_rewrite": True}
@@ -266,6 +266,7 @@ def _edge(how: Forwarding, book: Book) -> Json:
         "merge_slashes": True,
         "path_with_escaped_slashes_action": "KEEP_UNCHANGED",
         "generate_request_id": True,
+        "preserve_external_request_id": True,  # a client's own id is kept, as in both dialects
         "request_id_extension": {
             "typed_config": {
                 "@type": TYPE + "envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig",

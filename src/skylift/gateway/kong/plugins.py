@@ -278,10 +278,11 @@ def cors(at: Fields) -> Policy:
 
 def redirect(at: Fields) -> Policy:
     where = at.text("location", required=True)
-    keep = at.flag("keep_incoming_path", False)
-    regex = r"^[a-z]+://[^/]+(/.*)?$" if keep else "^.*$"
     status = at.whole("status_code", 301, low=300, high=308)
-    return Redirect(status, regex=regex, replacement=where.replace("$", "$$") + ("$1" * keep))
+    if not at.flag("keep_incoming_path", False):
+        return Respond(Answer(status, headers=(("Location", plain(where)),)))
+    regex = r"^[a-z]+://[^/]+(/.*)?$"
+    return Redirect(status, regex=regex, replacement=where.replace("$", "$$") + "$1")
 
 
 @dataclass(frozen=True, slots=True)

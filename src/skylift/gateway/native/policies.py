@@ -332,7 +332,7 @@ def redirect(at: Fields, name: str) -> Policy:
     if at.has("scheme"):
         return Redirect(status, scheme=at.word("scheme", ("http", "https"), "https"), port=at.text("port"))
     to = at.text("to", required=True)
-    return Redirect(status, regex="^.*$", replacement=to.replace("$", "$$"))
+    return Respond(Answer(status, headers=(("Location", plain(to)),)))
 
 
 def respond(at: Fields, name: str) -> Policy:
