@@ -72,6 +72,8 @@ SLOW = (
         "firmware/test_image",
         "gateway/test_against_envoy",
         "gateway/test_limits_filter",
+        "gateway/test_pages",
+        "gateway/test_rows_on_envoy",
         "gateway/test_running",
         "gateway/test_seed_on_envoy",
         "gateway/test_supervisor",

@@ -9,7 +9,7 @@ from skylift.gateway.policies import Algorithm, Limit
 
 NOON = 1_795_867_200.0  # 2026-11-28 12:00:00 UTC
 
-steps = st.lists(st.integers(0, 4000), min_size=1, max_size=60)  # milliseconds between requests
+steps = st.lists(st.integers(0, 4000), min_size=1, max_size=40)  # milliseconds between requests
 counts = st.integers(1, 7)
 
 

@@ -130,6 +130,21 @@ def test_a_route_of_two_equal_paths_is_not_its_own_rival() -> None:
     assert "equal_routes" not in codes(routes("- {name: a, paths: [/a, /a]}"))
 
 
+def test_of_very_many_routes_the_shadowed_one_is_still_found_and_what_is_alike_is_said_once() -> None:
+    names = "\n".join(f"- {{name: r{n}, paths: [/r{n:04}]}}" for n in range(400))
+    many = routes(f"{names}\n- {{name: low, paths: ['~/r0007$'], regex_priority: 0}}\n")
+    many += "plugins: [{name: key-auth}, {name: rate-limiting, config: {minute: 5, limit_by: service}}]\n"
+    made = read_documents(loads(f"{many}{USERS}", "kong.yaml"))
+    found = [finding for finding in lint(made) if finding.code == "shared_limit"]
+    assert ["(and 400 more like it)" in finding.sentence for finding in found] == [True]
+    assert not [finding for finding in lint(made) if finding.code == "shadowed_route"]
+    twice = many.replace("/r0399]", "/r0007]")
+    again = lint(read_documents(loads(f"{twice}{USERS}", "kong.yaml")))
+    assert [f.sentence for f in again if f.code == "equal_routes"] == [
+        "route r399 is equal to r7 (kong.yaml: services[0].routes[7])"
+    ]
+
+
 def test_the_users_files_and_what_is_said_of_them() -> None:
     kong = lint(read(sorted(SEED.glob("kong-*.yaml"))))
     assert {finding.code for finding in kong} == {"locks_everyone_out", "local_limit", "uuid_is_ours"}
