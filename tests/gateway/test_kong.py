@@ -355,6 +355,25 @@ def test_api_keys(config: str, request_line: str, status: int | None, message: s
     assert message in (found.reply.body if found.reply else "")
 
 
+def test_ways_in_that_allow_an_anonymous_are_alternatives() -> None:
+    made = kong("""
+        services: [{name: s, url: 'http://s', routes: [{name: r, paths: [/]}]}]
+        consumers:
+          - {username: nobody}
+          - username: ada
+            keyauth_credentials: [{key: k1}]
+            jwt_secrets: [{key: issuer, secret: a secret of more than thirty-two bytes}]
+        plugins:
+          - {name: jwt, config: {anonymous: nobody}}
+          - {name: key-auth, config: {anonymous: nobody}}
+    """)
+    token = tokens.make({"iss": "issuer"}, b"a secret of more than thirty-two bytes")
+    who = [
+        seen(made, f"GET /{query}").consumer for query in (f"?jwt={token}", "?apikey=k1", "", "?apikey=k2")
+    ]
+    assert who == ["ada", "ada", "nobody", "nobody"]
+
+
 def test_a_hidden_key_goes_no_further() -> None:
     sent = seen(one("key-auth", "{hide_credentials: true}"), "GET /?apikey=k1&x=1 -H 'apikey: k1'").sent
     assert sent is not None

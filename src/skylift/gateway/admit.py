@@ -85,6 +85,14 @@ def _refuse(flow: Flow, refusals: Refusals, fault: Fault, why: str, anonymous: s
     return why, refusals.answer(fault)
 
 
+def _known_already(flow: Flow, anonymous: str | None) -> str | None:
+    """Ways in that may each be passed over (`anonymous`) are alternatives: the first that knows who it is
+    decides."""
+    if anonymous is None or flow.consumer is None or flow.credential is None:
+        return None
+    return f"{flow.consumer.name} is known already"
+
+
 def _preflight(flow: Flow, on_preflight: bool) -> bool:
     return flow.method == "OPTIONS" and not on_preflight
 
@@ -92,6 +100,8 @@ def _preflight(flow: Flow, on_preflight: bool) -> bool:
 def jwt(flow: Flow, policy: Jwt) -> Said:
     if _preflight(flow, policy.on_preflight):
         return "a preflight is let through"
+    if known := _known_already(flow, policy.anonymous):
+        return known
     for _, header in policy.claim_headers:
         flow.drop(header)  # what a client claims about itself is not believed
     verdict = judge(policy, tuple(credentials(flow, policy.places)), flow.world.now, flow.world.verify)
@@ -123,6 +133,8 @@ def hide(flow: Flow, places: Sequence[CredentialPlace]) -> None:
 def api_key(flow: Flow, policy: ApiKey) -> Said:
     if _preflight(flow, policy.on_preflight):
         return "a preflight is let through"
+    if known := _known_already(flow, policy.anonymous):
+        return known
     places = policy.places
     for place in places:
         if len(credentials(flow, (place,))) > 1:
@@ -149,6 +161,8 @@ def _find(keys: Sequence[Secret], value: str, now: float) -> Secret | None:
 
 def basic_auth(flow: Flow, policy: BasicAuth) -> Said:
     """Passwords are hashes here: the reference says who would be asked, not whether the password is right."""
+    if known := _known_already(flow, policy.anonymous):
+        return known
     given = credentials(flow, (CredentialPlace(From.HEADER, "authorization", "Basic"),))
     if not given:
         return _refuse(flow, policy.refusals, Fault.MISSING, "no user name and password", policy.anonymous)
