@@ -166,6 +166,8 @@ def linked(where: Path, name: str, more: tuple[str, ...]) -> tuple[int, int, dic
         objects.append(str(out))
         if source != program:
             table[source.name] = int(_must([f"{prefix}-size", str(out)]).splitlines()[1].split()[0])
+    if re.search(r"\bU (malloc|calloc|realloc|_Zn[wa])", _must([f"{prefix}-nm", *objects])):
+        raise RuntimeError("the core allocates")
     elf = where / "program.elf"
     _must(
         [
@@ -336,7 +338,7 @@ def coverage(folder: Path) -> dict[str, Any]:
         )
         shared.append(str(out))
     scene = str(esp32scene.scene(size=24 << 10).write(folder / "covered"))
-    plain = [flag for flag in flags if flag not in ("--coverage", "-fno-exceptions", "-fno-rtti")]
+    plain = [flag for flag in flags if flag not in ("--coverage", "-fno-exceptions")]
     for name, words, lines in (
         ("units", [scene], ""),
         ("powercut", [scene, "2", "9"], ""),

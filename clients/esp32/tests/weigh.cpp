@@ -9,14 +9,14 @@ static bool counting;
 static unsigned long allocations;
 
 // Everything that C++ allocates; the core knows no other way (no malloc in it: its objects refer to none).
-void* operator new(std::size_t n) {
+__attribute__((noinline)) void* operator new(std::size_t n) {
   allocations += counting;
   void* found = std::malloc(n);
   if (!found) std::abort();
   return found;
 }
-void operator delete(void* p) noexcept { std::free(p); }
-void operator delete(void* p, std::size_t) noexcept { std::free(p); }
+__attribute__((noinline)) void operator delete(void* p) noexcept { std::free(p); }
+__attribute__((noinline)) void operator delete(void* p, std::size_t) noexcept { std::free(p); }
 
 using namespace skylift;
 
