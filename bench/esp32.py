@@ -411,6 +411,13 @@ def _p256_lines() -> str:
             f"{point} {digest} 3006020181020101",
             f"{point} {digest} {good.hex()}00",
             f"{point} {digest} 3006020101020100",
+            f"{point} {digest} 3106020101020101",
+            f"{point} {digest} 3006020002020101",
+            f"{point} {digest} 3006020901020101",
+            f"{point} {digest} 3006030101020101",
+            f"{point} {digest} 3007020101020101",
+            f"{point} {digest} 30{'00' * 80}",
+            f"{point} {digest} ",
             f"{point} {digest} {'30'}{'26'}{'0221' + '01' * 33}{'020101'}",
         ]
     assert key

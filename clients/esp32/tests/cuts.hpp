@@ -32,6 +32,10 @@ class MemoryPort final : public DeskPort {
   int http_head(skylift::Head& head) override;
   int http_read(uint8_t* to, uint32_t most) override;
   void http_close() override {}
+  bool mark_valid() override { return !mark_fails && DeskPort::mark_valid(); }
+  bool set_boot(uint8_t slot) override { return !boot_fails && DeskPort::set_boot(slot); }
+  const uint8_t* map(uint8_t slot, uint32_t n) override { return map_fails ? nullptr : DeskPort::map(slot, n); }
+  bool read(uint8_t slot, uint32_t at, uint8_t* to, uint32_t n) override { return !reads_fail && DeskPort::read(slot, at, to, n); }
   uint32_t millis() override { return clock_ += 7; }
   int64_t now() override { return when; }
   void random(uint8_t* to, uint32_t n) override { std::memset(to, 0x5C, n); }  // the nonce the files answer
@@ -42,10 +46,12 @@ class MemoryPort final : public DeskPort {
   int64_t when = 0;
   std::vector<std::string> reports;  // final ones: states
   bool verbose = false;
+  uint32_t piece = 1u << 30, read_ms = 0;  // at most so many bytes at a time, and what each piece takes
   bool* counts = nullptr;  // whether allocations are counted: not those of this server
   // What goes wrong: set from outside at any time.
   std::map<std::string, int> status_for;  // path -> status
   uint32_t retry_after = 0;
+  bool mark_fails = false, boot_fails = false, map_fails = false, reads_fail = false;
   bool no_ranges = false, unreachable = false, breaks_head = false, silent = false, silent_body = false, ends_updates = false;
 
  private:
@@ -109,6 +115,8 @@ inline int MemoryPort::http_read(uint8_t* to, uint32_t most) {
   if (silent_body) return skylift::WAIT;
   if (!n) return skylift::END;
   if (n > most) n = most;
+  if (n > piece) n = piece;
+  clock_ += read_ms;
   if (answers_.breaks_every && at_ >= static_cast<uint32_t>(answers_.breaks_every)) return skylift::BROKEN;
   std::memcpy(to, body_.data() + at_, n);
   at_ += n;

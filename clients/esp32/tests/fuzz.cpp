@@ -69,6 +69,7 @@ class NoPort final : public desk::DeskPort {
     return static_cast<int>(n);
   }
   void http_close() override {}
+  uint8_t running() override { return 0; }
   uint32_t millis() override { return clock_ += 3; }
   int64_t now() override { return 0; }
   void random(uint8_t* to, uint32_t n) override { std::memset(to, 1, n); }
@@ -175,7 +176,6 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       static NoPort port(flash, loader);
       static NoHooks hooks;
       static Client client(port, hooks);
-      loader.set_boot(0);
       port.body = input;
       Config config;
       config.device_id = "dev-1";

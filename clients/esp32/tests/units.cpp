@@ -368,6 +368,7 @@ struct Story {
   int boots = 0;
   bool has_fiber = true;
   uint32_t polls = 3;
+  Hooks* own_hooks = nullptr;
   std::function<void(desk::MemoryPort&, Client&)> each;  // at every step
   std::string words;      // of the last fault
   Reason reason = Reason::NONE;
@@ -393,7 +394,7 @@ struct Story {
       version = app.version;
       config.version = version.c_str();
       desk::MemoryPort* port = new desk::MemoryPort(flash, loader, answers);
-      Client* client = new Client(*port, hooks);
+      Client* client = new Client(*port, own_hooks ? *own_hooks : hooks);
       port->when = now;
       port->has_fiber = has_fiber;
       client->begin(config);
@@ -460,6 +461,158 @@ static void an_update_arrives() {
   early.now = 1000;
   early.config.built = world.now;
   CHECK(early.updated());
+}
+
+class PlainHooks final : public Hooks {};
+
+static void downloads_go_on_where_they_broke() {
+  Story plain;
+  PlainHooks hooks;
+  plain.own_hooks = &hooks;
+  CHECK(plain.updated());
+  Story pieces;  // of a delta too, with reports between its pieces
+  pieces.answers.check = desk::contents(world.folder + "/check-delta.json");
+  pieces.each = [](desk::MemoryPort& p, Client&) { p.piece = 7; };
+  CHECK(pieces.updated());
+  Story cut = Story();
+  cut.answers.check = pieces.answers.check;
+  for (auto& [path, body] : cut.answers.files) {
+    if (body.compare(0, 4, "SKD2") != 0) continue;
+    cut.edit(cut.answers.check, "\"size\": " + std::to_string(body.size()), "\"size\": 90");
+    body.resize(90);
+  }
+  CHECK(cut.updated());
+  Story slow;
+  slow.config.download_seconds = 400;
+  slow.each = [](desk::MemoryPort& p, Client& c) { p.piece = 1, p.read_ms = c.state() == State::FETCH ? 500 : 0; };
+  slow.polls = 60;
+  CHECK(slow.failed(Reason::DOWNLOAD_ERROR, "deadline"));
+  Story steady;  // slow, but above the least
+  steady.config.least_bytes_a_second = 1;
+  steady.each = [](desk::MemoryPort& p, Client& c) { p.piece = 64, p.read_ms = c.state() == State::FETCH ? 500 : 0; };
+  CHECK(steady.updated());
+  for (bool damaged : {false, true}) {  // a restart in the middle; and what stood there already was damaged
+    Story twice;
+    twice.config.save_every = 4096;
+    bool restarted = false;
+    twice.each = [&](desk::MemoryPort& p, Client& c) {
+      const uint8_t zero[64] = {0};
+      if (restarted || c.state() != State::FETCH || twice.flash.at(twice.flash.slot(1))[14000] == 0xFF) return;
+      if (damaged) twice.flash.write(twice.flash.slot(1) + 2000, zero, sizeof zero);
+      restarted = p.wants_restart = true;
+    };
+    CHECK(twice.updated() && twice.boots == 3);
+  }
+}
+
+static void a_rollback_is_told() {
+  Story story;
+  CHECK(story.updated());
+  for (uint32_t sector : {6u, 7u}) story.flash.erase(sector * desk::SECTOR);  // the floor it had confirmed
+  bool asked = false;
+  story.answers.check = "";
+  story.reports.clear();
+  story.boots = 0;
+  story.each = [&](desk::MemoryPort&, Client& c) {
+    if (!asked && c.state() == State::REST) asked = true, c.rollback();
+  };
+  CHECK(story.run() && story.version == world.old_version && story.reports == std::vector<std::string>{"rolled_back"});
+}
+
+static void roots_rotate() {
+  Story story;
+  story.edit(story.answers.check, "\"director_root_version\": 1", "\"director_root_version\": 2");
+  story.edit(story.answers.check, "\"root_version\": 1", "\"root_version\": 2");
+  CHECK(story.updated());
+  Story far;  // a version that nobody can follow is not looked for
+  far.edit(far.answers.check, "\"root_version\": 1", "\"root_version\": 999999");
+  CHECK(far.updated());
+  for (State when : {State::DIRECTOR_ROOT, State::IMAGE_ROOT, State::DELEGATION}) {
+    Story worn;
+    worn.answers.check = story.answers.check;
+    worn.each = [&worn, when](desk::MemoryPort&, Client& c) { worn.flash.worn |= c.state() == when; };
+    CHECK(worn.failed(Reason::INSTALL_ERROR, "key-value store"));
+  }
+}
+
+static void boot_control_that_fails_is_named() {
+  Story deaf;
+  deaf.each = [](desk::MemoryPort& p, Client&) { p.boot_fails = true; };
+  CHECK(deaf.failed(Reason::INSTALL_ERROR, "does not take"));
+  Story unmarked;
+  unmarked.each = [](desk::MemoryPort& p, Client&) { p.mark_fails = true; };
+  CHECK(unmarked.run() && unmarked.version == world.old_version && unmarked.reports == std::vector<std::string>{"rolled_back"});
+  Story unread;  // what cannot be read back is not what was signed
+  unread.each = [](desk::MemoryPort& p, Client& c) { p.reads_fail = c.state() == State::READ_BACK; };
+  CHECK(unread.failed(Reason::HASH_MISMATCH, "not what was signed"));
+  Story unmapped;
+  unmapped.answers.check = desk::contents(world.folder + "/check-delta.json");
+  unmapped.each = [](desk::MemoryPort& p, Client&) { p.map_fails = true; };
+  CHECK(unmapped.updated());
+  Story later;  // it can be mapped when it is chosen, and not when it is needed
+  later.answers.check = unmapped.answers.check;
+  later.each = [](desk::MemoryPort& p, Client& c) { p.map_fails = c.state() == State::FETCH; };
+  CHECK(later.updated());
+}
+
+static void an_image_of_any_form_may_run() {
+  // The factory's image is not an Espressif one, or a broken one: no digest is told, no delta taken.
+  for (int kind = 0; kind < 4; kind++) {
+    Story story;
+    story.loader.believes = true;
+    const uint8_t zero[4] = {0};
+    const uint32_t at = story.flash.slot(0);
+    if (kind == 0) story.flash.write(at, zero, 1);
+    if (kind == 1) story.flash.write(at + 1, zero, 1);
+    if (kind == 2) story.flash.write(at + 23, zero, 1);  // no digest behind it
+    if (kind == 3) {
+      std::vector<uint8_t> sector(story.flash.at(at), story.flash.at(at) + desk::SECTOR);
+      std::memset(&sector[28], 0x7F, 4);
+      story.flash.erase(at);
+      story.flash.write(at, sector.data(), desk::SECTOR);
+    }
+    story.answers.check = desk::contents(world.folder + "/check-delta.json");
+    CHECK(story.updated());
+  }
+}
+
+class NoFiber final : public Fiber {
+ public:
+  bool start(void (*)(void*), void*) override { return false; }
+  void resume() override {}
+  void yield() override {}
+  void stop() override {}
+};
+
+static void a_decoder_without_a_stack_says_so() {
+  NoFiber none;
+  DeltaRun delta;
+  static uint64_t memory[DELTA_MEMORY / 8];
+  const uint8_t base[4] = {0}, digest[32] = {0};
+  delta.begin(none, base, 4, digest, memory, 100);
+  CHECK(delta.step() == DeltaRun::Want::FAILED && std::string(delta.why()).find("memory") != std::string::npos);
+  delta.end();
+}
+
+static void orders_and_roles_are_bounded() {
+  Keys keys;
+  Seen seen;
+  Fault fault;
+  Order order;
+  const Device device = {"dev-1", "sensor-v2", "sensor"};
+  CHECK(take_root(Repo::IMAGE, Story::as_text(world.image_root), true, 0, keys, seen, fault));
+  CHECK(!take_root(Repo::DIRECTOR, Story::as_text(world.image_root), true, 0, keys, seen, fault));
+  CHECK(take_root(Repo::DIRECTOR, Story::as_text(world.director_root), true, 0, keys, seen, fault));
+  CHECK(!take_root(Repo::IMAGE, Story::as_text(world.image_root), false, 0, keys, seen, fault) && fault.reason == Reason::METADATA_ROLLBACK);
+  const std::string huge(20000, ' ');
+  CHECK(!read_order(Story::as_text(huge), device, Text(), keys, seen, 1, order, fault) && std::strstr(fault.words, "larger"));
+  CHECK(!read_role(Story::as_text(huge), device, keys, seen, 0, 1, order, fault) && std::strstr(fault.words, "vouch"));
+  const std::string path = "/director/dev-1/order.json", own = world.answers.files.at(path);
+  CHECK(!read_order(Story::as_text(own), device, Text(), keys, seen, 0, order, fault) && fault.reason == Reason::METADATA_EXPIRED);
+  CHECK(read_order(Story::as_text(own), device, Text(), keys, seen, world.now, order, fault) && order.any);
+  CHECK(!read_order(Story::as_text(own), device, text("00"), keys, seen, world.now, order, fault) && fault.reason == Reason::METADATA_ROLLBACK);
+  seen.order = 9;
+  CHECK(!read_order(Story::as_text(own), device, Text(), keys, seen, world.now, order, fault) && fault.reason == Reason::METADATA_ROLLBACK);
 }
 
 static void a_server_without_resume_is_read_past() {
@@ -539,8 +692,8 @@ static void what_may_pass_only_waits() {
       [](Story& s) { s.answers.files.erase("/image/2.sensor.json"); },
       [](Story& s) { s.file("2.sensor.json") = std::string(20000, ' '); },
       [](Story& s) { s.file("order.json") = std::string(5000, ' '); },
-      [](Story& s) { s.edit(s.answers.check, "\"root_version\": 1", "\"root_version\": 2"); },
-      [](Story& s) { s.edit(s.answers.check, "\"director_root_version\": 1", "\"director_root_version\": 2"); },
+      [](Story& s) { s.edit(s.answers.check, "\"root_version\": 1", "\"root_version\": 3"); },
+      [](Story& s) { s.edit(s.answers.check, "\"director_root_version\": 1", "\"director_root_version\": 3"); },
       [](Story& s) { s.hooks.battery = false; },
       [](Story& s) { s.each = [](desk::MemoryPort& p, Client&) { p.status_for["/api/updates/check"] = 503; p.retry_after = 7; }; },
       [](Story& s) { s.each = [](desk::MemoryPort& p, Client&) { p.status_for["/api/updates/check"] = 204; }; },
@@ -729,6 +882,13 @@ int main(int words, char** word) {
   the_doorbell_rings_and_comes_back();
   a_torn_record_costs_its_news_only();
   an_update_arrives();
+  downloads_go_on_where_they_broke();
+  a_rollback_is_told();
+  roots_rotate();
+  boot_control_that_fails_is_named();
+  an_image_of_any_form_may_run();
+  a_decoder_without_a_stack_says_so();
+  orders_and_roles_are_bounded();
   a_server_without_resume_is_read_past();
   deltas_that_do_not_work_out_cost_time_only();
   what_is_not_right_is_named();

@@ -70,6 +70,8 @@ def scene(size: int = 48 << 10, security_version: int = 1) -> Scene:
     short = f"/api/blobs/{sha256(patch).hexdigest()}"
     served = {
         "/image/1.targets.json": forge.delegations(),
+        "/image/2.root.json": forge.root("image", 2),
+        f"/director/{forge.DEVICE}/2.root.json": forge.root("director", 2),
         f"/image/2.{forge.PRODUCT}.json": forge.role(images=(target(old, OLD), wanted)),
         f"/director/{forge.DEVICE}/order.json": forge.order(1, forge.ordered(wanted), nonce=NONCE),
         whole: new,
