@@ -30,6 +30,7 @@ import httpx2
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from skylift.api.dashboard.live import LINGER_S
 from skylift.store import devices
 from skylift.store.db import Database, migrate
 from skylift.testkit.behaviours import Behaviour
@@ -182,7 +183,8 @@ async def watch(
             writer.close()
 
     watching = [asyncio.create_task(viewer()) for _ in range(count)]
-    await asyncio.sleep(1.5)  # they are connected, and have their first frame
+    # They are connected, and have their first frame; or what was drawn for those before is drawn no more.
+    await asyncio.sleep(1.5 if count else LINGER_S + 1.5)
     frames, before = 0, cpu_s(pid)
     await asyncio.sleep(seconds)
     used, told = cpu_s(pid) - before, frames

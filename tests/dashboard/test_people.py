@@ -5,7 +5,7 @@ import pytest
 import sqlalchemy as sa
 
 from conftest import TestClock
-from skylift.core.errors import Rejected
+from skylift.core.errors import Rejected, Unavailable
 from skylift.engine import access
 from skylift.engine import people as deeds
 from skylift.store import events, people, tables
@@ -158,6 +158,13 @@ def test_the_first_admin_needs_the_token_and_is_the_first(database: Database, cl
 def test_a_password_has_a_length(password: str) -> None:
     with pytest.raises(Rejected, match="12 to 200 characters"):
         deeds.hash_password(password)
+
+
+def test_guessing_strangers_take_one_core_at_most(monkeypatch: pytest.MonkeyPatch, hashed: str) -> None:
+    monkeypatch.setattr(deeds, "TURN_S", 0.05)
+    with deeds._HASHING, pytest.raises(Unavailable, match="too many sign-ins"):
+        deeds.hash_password(PASSWORD)
+    assert deeds.hash_password(PASSWORD) != hashed
 
 
 def test_every_change_of_a_person_is_in_the_audit_trail_with_what_stood_before(

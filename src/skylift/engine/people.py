@@ -12,14 +12,17 @@ The rules:
 """
 
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from secrets import token_bytes
+from threading import Semaphore
 
 import pyotp
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
-from skylift.core.errors import Kind, Rejected, invalid
+from skylift.core.errors import Kind, Rejected, Unavailable, invalid
 from skylift.core.ids import check_name, mint
 from skylift.engine.access import operator, role_named, token_hash
 from skylift.store import events, people
@@ -34,10 +37,12 @@ FREE_TRIES = 5
 FIRST_WAIT, LONGEST_WAIT = timedelta(seconds=15), timedelta(minutes=15)
 STEP_S = 30  # of a one-time code; one step early or late is taken, clocks differ
 ISSUER = "Skylift"
+TURN_S = 5.0  # a sign-in waits for the others so long
 
 # OWASP's parameters: 19 MiB, 40 ms of one core. The library's own (64 MiB, four lanes) would take 200 ms from
 # the devices for every guess of somebody outside.
 _HASHER = PasswordHasher(time_cost=2, memory_cost=19_456, parallelism=1)
+_HASHING = Semaphore()
 _NOBODY = _HASHER.hash(secrets.token_hex(16))  # what a name that is not there is checked against
 
 
@@ -90,7 +95,8 @@ def _wrong() -> Rejected:
 
 def _is_password(stored: str | None, given: str) -> bool:
     try:
-        return _HASHER.verify(stored or _NOBODY, given[:MAX_PASSWORD]) and stored is not None
+        with _turn():
+            return _HASHER.verify(stored or _NOBODY, given[:MAX_PASSWORD]) and stored is not None
     except (VerificationError, InvalidHashError):
         return False
 
@@ -195,7 +201,19 @@ def hash_password(password: str) -> str:
         raise invalid(
             "password", f"{len(password)} characters", f"{MIN_PASSWORD} to {MAX_PASSWORD} characters"
         )
-    return _HASHER.hash(password)
+    with _turn():
+        return _HASHER.hash(password)
+
+
+@contextmanager
+def _turn() -> Iterator[None]:
+    """One hash at a time: strangers who guess take one core at most from the devices, whatever they send."""
+    if not _HASHING.acquire(timeout=TURN_S):
+        raise Unavailable("too many sign-ins at this moment", TURN_S)
+    try:
+        yield
+    finally:
+        _HASHING.release()
 
 
 def add(conn: Connection, name: str, role: str, hashed: str, actor: str, now: datetime) -> str:
