@@ -28,11 +28,13 @@ typedef struct {
 bool ENVOY(http_get_header)(void *envoy, int where, text name, text *value, size_t index, size_t *count);
 bool ENVOY(http_set_header)(void *envoy, int where, text name, text value);
 void ENVOY(http_send_response)(void *envoy, uint32_t status, header *h, size_t n, text body, text details);
+bool ENVOY(http_filter_get_attribute_string)(void *envoy, int attribute, text *value);
 const void *ENVOY(get_most_specific_route_config)(void *envoy);
 void *ENVOY(http_filter_scheduler_new)(void *envoy);
 void ENVOY(http_filter_continue_decoding)(void *envoy);
 
 enum { REQUEST = 0, RESPONSE = 2 };
+enum { SOURCE_ADDRESS = 24 }; /* source.address, in the order of Envoy's attributes */
 enum { GO_ON = 0, STOP = 1, STOP_AND_HOLD_BODY = 4 };
 enum { MAX_LIMITS = 32, MAX_LABEL = 12, MAX_BODY = 512, MAX_HEADER = 64, MAX_KEYS_OF_ONE = 3 };
 
@@ -45,7 +47,7 @@ typedef struct {
     style tells;
     uint32_t status;
     char label[MAX_PERIODS][MAX_LABEL];         /* Kong's: Minute, Hour ... */
-    char keys[MAX_KEYS_OF_ONE][MAX_HEADER];     /* request headers: the first that is there names the client */
+    char keys[MAX_KEYS_OF_ONE][MAX_HEADER];     /* request headers, or @client, its address: the first that is there counts */
     char when[2][MAX_HEADER];                   /* a request header and its value: the limit is for these only */
     int choice;                                 /* not 0: of the limits with one number, only the first that is meant */
     char body[MAX_BODY];                        /* @ID@ stands for the request's id */
@@ -244,11 +246,26 @@ static text get(void *envoy, const char *name)
     return value;
 }
 
+/* The client's address as the listener sees it, without a port. */
+static text client_of(void *envoy)
+{
+    text value = {"", 0};
+    if (!ENVOY(http_filter_get_attribute_string)(envoy, SOURCE_ADDRESS, &value))
+        return (text){"", 0};
+    const char *colon = memchr(value.at, ':', value.length);
+    if (colon && value.at[0] == '[')
+        for (colon = value.at + value.length; *--colon != ':';)
+            ;
+    else if (colon && memchr(colon + 1, ':', (size_t)(value.at + value.length - colon - 1)))
+        colon = NULL; /* an IPv6 address alone */
+    return (text){value.at, colon ? (size_t)(colon - value.at) : value.length};
+}
+
 /* Which header named the client is part of the key: an API key that looks like an address is no address. */
 static size_t key_of(void *envoy, const limit *l, char *key, size_t room)
 {
     for (int i = 0; i < MAX_KEYS_OF_ONE && l->keys[i][0]; i++) {
-        const text value = get(envoy, l->keys[i]);
+        const text value = l->keys[i][0] == '@' ? client_of(envoy) : get(envoy, l->keys[i]);
         if (!value.length)
             continue;
         const size_t n = value.length < room - 1 ? value.length : room - 1;

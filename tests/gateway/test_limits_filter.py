@@ -145,3 +145,15 @@ def test_a_limit_that_makes_no_sense_is_refused_by_envoy(supervised: Start, port
     gateway.look()
     assert gateway.status.error
     assert ask(port).status == 200
+
+
+def test_clients_are_told_apart_by_address_whatever_port_they_come_from(supervised: Start, port: int) -> None:
+    supervised(lambda: limited(port, "limit a\nhow sliding\nperiod 60000 2\nkey @client\n"))
+
+    def from_address(address: str) -> int:
+        line = http.client.HTTPConnection("127.0.0.1", port, source_address=(address, 0))
+        line.request("GET", "/")
+        return line.getresponse().status
+
+    assert [from_address("127.0.0.1") for _ in range(3)] == [200, 200, 429]
+    assert [from_address("127.0.0.9") for _ in range(3)] == [200, 200, 429]

@@ -16,7 +16,6 @@ from skylift.gateway.template import Source, Template, Var
 FILTER = TYPE + "envoy.extensions.filters.http.dynamic_modules.v3.DynamicModuleFilter"
 MODULE = {"name": binary.MODULE, "do_not_close": True}
 MAX_NAME, MAX_BODY = 95, 511  # limits.h, module.c
-CLIENT = "x-sl-client"
 HOW = {
     Algorithm.FIXED_WINDOW: "calendar",
     Algorithm.SLIDING_WINDOW: "sliding",
@@ -132,7 +131,7 @@ def _keys(key: Key, book: Book) -> Iterator[str]:
     if key.kind is not KeyKind.CLIENT:
         yield f"key {_header(key, book)}\n"
     if key.kind is KeyKind.CLIENT or key.else_client:
-        yield f"key {book.stamp(CLIENT, '%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%')}\n"
+        yield "key @client\n"
 
 
 def _header(key: Key, book: Book) -> str:
