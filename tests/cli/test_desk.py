@@ -29,7 +29,7 @@ def create(cli: Cli, image: Path, version: str, *words: str) -> str:
 def test_a_half_signed_release_shows_it_and_cannot_be_deployed(cli: Cli, stage: Stage) -> None:
     made = create(cli, build(stage.home / "a.pyz", "6.0.0"), "6.0.0")
     key = stage.home / "desk" / "keys" / "release-sensor-1.pem"
-    signed = cli("release", "sign", made, "--keys", "desk", "--key", key)
+    signed = cli("release", "sign", made, "--keys", "desk", "--key", key, "--yes")
     assert signed.code == 0, signed.err
     assert "1 of 2" in signed.err
     assert "adds sensor/6.0.0/sensor-v2" in signed.err  # shown before it was signed
@@ -44,14 +44,21 @@ def test_the_same_key_twice_is_still_one_signature(cli: Cli, stage: Stage) -> No
     made = create(cli, build(stage.home / "b.pyz", "6.1.0"), "6.1.0")
     key = stage.home / "desk" / "keys" / "release-sensor-2.pem"
     for _ in range(2):
-        said = cli("release", "sign", made, "--keys", "desk", "--key", key, "--json")
+        said = cli("release", "sign", made, "--keys", "desk", "--key", key, "--yes", "--json")
         assert json.loads(said.out)["signatures"] == 1
 
 
 def test_a_key_that_is_not_the_products_signs_nothing(cli: Cli, stage: Stage) -> None:
     made = create(cli, build(stage.home / "c.pyz", "6.2.0"), "6.2.0")
     said = cli(
-        "release", "sign", made, "--keys", "desk", "--key", stage.home / "desk" / "keys" / "root-1.pem"
+        "release",
+        "sign",
+        made,
+        "--keys",
+        "desk",
+        "--key",
+        stage.home / "desk" / "keys" / "root-1.pem",
+        "--yes",
     )
     assert said.code != 0
     assert "Traceback" not in said.err
@@ -62,7 +69,7 @@ def test_a_wrong_passphrase_is_one_line(cli: Cli, stage: Stage, monkeypatch: pyt
     made = create(cli, build(stage.home / "d.pyz", "6.3.0"), "6.3.0")
     monkeypatch.setenv("SKYLIFT_KEY_PASSPHRASE", "not this")
     key = stage.home / "desk" / "keys" / "release-sensor-1.pem"
-    said = cli("release", "sign", made, "--keys", "desk", "--key", key)
+    said = cli("release", "sign", made, "--keys", "desk", "--key", key, "--yes")
     assert said.code != 0
     assert "Traceback" not in said.err
     assert said.err.strip().splitlines()[-1].startswith("skylift: ")
@@ -96,7 +103,7 @@ def test_a_release_for_two_device_types_is_filled_and_then_sealed(cli: Cli, stag
     image = build(stage.home / "e.pyz", "6.5.0")
     made = create(cli, image, "6.5.0", "--draft")
     key = stage.home / "desk" / "keys" / "release-sensor-1.pem"
-    assert cli("release", "sign", made, "--keys", "desk", "--key", key).code == 1  # a draft
+    assert cli("release", "sign", made, "--keys", "desk", "--key", key, "--yes").code == 1  # a draft
     said = cli("release", "upload", made, image, "--device-type", "sensor-v3", "--seal", "--json")
     found = json.loads(said.out)
     assert found["status"] == "signing"

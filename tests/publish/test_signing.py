@@ -3,7 +3,7 @@
 import pytest
 
 from skylift.core.errors import Rejected
-from skylift.engine import publish, signing
+from skylift.engine import gathering, publish, signing
 from skylift.store import outbox, releases, trustfiles
 from skylift.testkit.trustlab import ACTOR, HARDWARE, PRODUCT, Lab, stranger
 from skylift.trust import files
@@ -103,7 +103,7 @@ def test_signatures_that_are_none_are_refused_and_change_nothing(lab: Lab) -> No
     def hand_in(signature: Signature, version: int = 1, role: str = PRODUCT) -> str:
         with pytest.raises(Rejected) as caught:
             lab.database.write(
-                lambda conn: signing.sign(conn, lab.online, role, version, signature, ACTOR, lab.clock())
+                lambda conn: gathering.sign(conn, lab.online, role, version, signature, ACTOR, lab.clock())
             )
         return caught.value.code
 
@@ -132,7 +132,9 @@ def test_a_second_release_voids_the_signatures_of_the_file_it_joins(lab: Lab) ->
     assert shown["releases"] == [first, second]  # type: ignore[index] # as above
     stale = lab.release_keys()[1].sign(files.read(PRODUCT, old.body, Targets).signed_bytes)
     with pytest.raises(Rejected, match="is no signature of sensor version 1"):
-        lab.database.write(lambda conn: signing.sign(conn, lab.online, PRODUCT, 1, stale, ACTOR, lab.clock()))
+        lab.database.write(
+            lambda conn: gathering.sign(conn, lab.online, PRODUCT, 1, stale, ACTOR, lab.clock())
+        )
     lab.sign(0, 1)
     assert images(lab) == {"sensor/1.0.0/sensor-v2", "sensor/1.1.0/sensor-v2"}
     assert {lab.status_of(first), lab.status_of(second)} == {"published"}

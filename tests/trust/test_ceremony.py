@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from skylift.core.errors import Rejected
-from skylift.engine import publish, signing
+from skylift.engine import gathering, publish
 from skylift.engine.online import OnlineKeys
 from skylift.engine.publish import NewRelease
 from skylift.store import trustfiles
@@ -151,7 +151,7 @@ def test_without_a_ceremony_nothing_is_released_or_deployed(bare: Lab) -> None:
     assert caught.value.code == "no_ceremony"
     with bare.database.read() as conn:
         assert publish.offerable(conn, "rel_1", HARDWARE, None) is None
-        assert signing.status(conn, bare.clock()) == {"ready": False, "roles": [], "pending": []}
+        assert gathering.status(conn, bare.clock()) == {"ready": False, "roles": [], "pending": []}
 
 
 def test_without_release_keys_for_a_product_it_has_no_release(lab: Lab) -> None:
@@ -300,7 +300,7 @@ def test_half_signed_begins_again_when_its_keys_change(lab: Lab) -> None:
     new = stranger()
     first, second, third = lab.release_keys()
     lab.give({**given, "targets": delegations(lab, 2, {PRODUCT: [second, third, new]})})
-    with pytest.raises(Rejected, match="not one of sensor's release keys"):
+    with pytest.raises(Rejected, match="not one of sensor's keys"):
         lab.hand_in(first)
     assert lab.hand_in(second)["signatures"] == 1
     assert lab.hand_in(new)["published"]
@@ -312,14 +312,14 @@ def test_half_signed_begins_again_when_its_keys_change(lab: Lab) -> None:
 
 def test_status_tells_the_days_left_and_when_to_renew(lab: Lab) -> None:
     with lab.database.read() as conn:
-        roles = {(r["repo"], r["role"]): r for r in signing.status(conn, lab.clock())["roles"]}
+        roles = {(r["repo"], r["role"]): r for r in gathering.status(conn, lab.clock())["roles"]}
     assert roles[IMAGE, "root"]["days_left"] == 365
     assert roles[IMAGE, "targets"]["days_left"] == 180
     assert roles[DIRECTOR, "root"]["days_left"] == 365
     assert not any(role["renew"] for role in roles.values())
     lab.clock.forward(days=136)  # type: ignore[attr-defined] # the tests' clock
     with lab.database.read() as conn:
-        roles = {(r["repo"], r["role"]): r for r in signing.status(conn, lab.clock())["roles"]}
+        roles = {(r["repo"], r["role"]): r for r in gathering.status(conn, lab.clock())["roles"]}
     assert roles[IMAGE, "targets"]["renew"]
     assert not roles[IMAGE, "root"]["renew"]
 

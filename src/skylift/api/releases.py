@@ -17,9 +17,11 @@ from skylift.api.deployments import Cursor, Limit
 from skylift.api.idempotency import answer_once
 from skylift.core.errors import Kind, Rejected, invalid
 from skylift.core.ids import check_nonce
-from skylift.engine import enroll, publish, signing
+from skylift.engine import enroll, gathering, publish, signing
+from skylift.engine import withdraw as taking_back
+from skylift.engine.director import missing
+from skylift.engine.gathering import Signature
 from skylift.engine.publish import NewRelease
-from skylift.engine.signing import Signature
 from skylift.store import releases, trustfiles
 from skylift.store.db import Connection
 from skylift.store.devices import Device
@@ -27,6 +29,7 @@ from skylift.store.devices import Device
 router = APIRouter(tags=["releases and trust"])
 ReleaseId = Annotated[str, Path(pattern="^rel_[0-9a-z]{1,40}$")]
 Role = Annotated[str, Path(pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+Waiting = Annotated[str, Path(pattern="^((image|director):)?[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 BLOB = re.compile("[0-9a-f]{64}", re.ASCII)
 MAX_CEREMONY = 256 << 10
 CYCLONEDX = "application/vnd.cyclonedx+json"
@@ -95,6 +98,29 @@ def seal(request: Request, release_id: ReleaseId, who: Acting) -> Any:
         return _view(conn, release_id)
 
     return context.write(deed)
+
+
+class WithdrawBody(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    reason: str = Field(min_length=1, max_length=300)
+
+
+@router.post("/api/releases/{release_id}:withdraw")
+def withdraw(request: Request, release_id: ReleaseId, body: WithdrawBody, who: Acting) -> Any:
+    """Take it back: its deployments are aborted, none is made any more; devices refuse it when two release
+    keys have signed the product's role without it."""
+    context = context_of(request)
+
+    def deed(conn: Connection) -> Any:
+        ended = taking_back.withdraw(
+            conn, release_id, body.reason, who.name, context.clock(), context.deadlines
+        )
+        return {**_view(conn, release_id), "aborted": ended}
+
+    found = context.write(deed)
+    context.poke()
+    return found
 
 
 # --- artifacts -------------------------------------------------------------------------------------
@@ -255,7 +281,7 @@ def trust_status(request: Request, who: Viewer) -> Any:
     """Every role with its days left; what is half signed."""
     context = context_of(request)
     with context.database.read() as conn:
-        return signing.status(conn, context.clock())
+        return gathering.status(conn, context.clock())
 
 
 @router.get("/api/trust/online-keys")
@@ -282,7 +308,7 @@ def take_ceremony(request: Request, body: CeremonyBody, who: Admin) -> Any:
 
     def deed(conn: Connection) -> Any:
         signing.take_ceremony(conn, context.online, given, who.name, context.clock())
-        return signing.status(conn, context.clock())
+        return gathering.status(conn, context.clock())
 
     return context.write(deed)
 
@@ -294,8 +320,57 @@ def _decode(field: str, value: str) -> bytes:
         raise invalid(field, value[:20], "is not base64") from e
 
 
+class ProposalBody(BaseModel):
+    """A signed, half-signed or unsigned public file, base64."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    body: str = Field(max_length=MAX_CEREMONY)
+
+
+@router.put("/api/trust/pending/{role}")
+def propose(request: Request, role: Waiting, body: ProposalBody, who: Admin) -> Any:
+    """The next root (`image:root`, `director:root`) or the next delegations (`image:targets`): they wait for
+    their signatures, and are published with what they belong to."""
+    context = context_of(request)
+    given = _decode("body", body.body)
+    return context.write(
+        lambda conn: gathering.propose(conn, context.online, role, given, who.name, context.clock())
+    )
+
+
+@router.post("/api/trust/pending/{role}:renew")
+def renew(request: Request, role: Role, who: Acting) -> Any:
+    """A product's role once more, unsigned, for another 90 days."""
+    context = context_of(request)
+
+    def deed(conn: Connection) -> Any:
+        signing.renew(conn, role, who.name, context.clock())
+        waiting = trustfiles.pending(conn, role)
+        if waiting is None:
+            raise AssertionError("renewed a line above, in this transaction")
+        return gathering.pending_view(conn, waiting)
+
+    return context.write(deed)
+
+
+@router.get("/api/trust/roots/{repo}/{version}")
+def known_root(
+    request: Request,
+    repo: Annotated[str, Path(pattern="^(image|director)$")],
+    version: Annotated[int, Path(ge=1, lt=2**31)],
+    who: Viewer,
+) -> Response:
+    """A root as it was published; a desk follows the chain from its own."""
+    with context_of(request).database.read() as conn:
+        found = trustfiles.get(conn, repo, "root", version)
+    if found is None:
+        raise missing(f"{version}.root.json")
+    return _metadata(found.body, immutable=True)
+
+
 @router.get("/api/trust/pending/{role}")
-def pending(request: Request, role: Role, who: Viewer) -> Response:
+def pending(request: Request, role: Waiting, who: Viewer) -> Response:
     """A half-signed file, as it is to be signed."""
     with context_of(request).database.read() as conn:
         found = trustfiles.pending(conn, role)
@@ -320,12 +395,12 @@ class SignatureBody(BaseModel):
 
 
 @router.post("/api/trust/pending/{role}/signatures")
-def add_signature(request: Request, role: Role, body: SignatureBody, who: Acting) -> Any:
+def add_signature(request: Request, role: Waiting, body: SignatureBody, who: Acting) -> Any:
     """One offline signature; at the threshold the role and its releases are published."""
     context = context_of(request)
     signature = Signature(body.keyid, body.sig)
     return context.write(
-        lambda conn: signing.sign(
+        lambda conn: gathering.sign(
             conn, context.online, role, body.version, signature, who.name, context.clock()
         )
     )

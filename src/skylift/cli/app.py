@@ -15,9 +15,9 @@ from skylift.cli import (
     group,
     log,
     release,
+    rotate,
     serve,
     simulate,
-    trust,
     user,
 )
 from skylift.cli.exits import Exit, Leave
@@ -35,14 +35,14 @@ for name, part in (
     ("deploy", deploy.app),
     ("device", device.app),
     ("group", group.app),
-    ("trust", trust.app),
+    ("trust", rotate.app),  # trust's, with what comes after the ceremony
     ("delta", delta.app),
     ("gateway", gateway.app),
     ("user", user.app),
     ("agent", agent.app),
 ):
     app.add_typer(part, name=name)
-trust.app.add_typer(log.app, name="log")
+rotate.app.add_typer(log.app, name="log")
 app.command("serve")(serve.serve)
 app.command("demo")(demo.demo)
 app.command("simulate")(simulate.simulate)

@@ -7,10 +7,19 @@ from typing import Annotated, Any
 import typer
 
 from skylift.cli.client import sha256_of
-from skylift.cli.context import FormatOption, JsonOption, ServerOption, Session, TokenOption, session
+from skylift.cli.context import (
+    FormatOption,
+    JsonOption,
+    ServerOption,
+    Session,
+    TokenOption,
+    YesOption,
+    session,
+)
 from skylift.cli.exits import Exit, Leave
 from skylift.cli.output import Format
-from skylift.cli.trust import DEFAULT_DESK, KeysOption, sign_role
+from skylift.cli.rounds import sign_role
+from skylift.cli.trust import DEFAULT_DESK, KeysOption, signers
 
 app = typer.Typer(help="Releases: product, version, image; what gets signed.", no_args_is_help=True)
 Release = Annotated[str, typer.Argument(help="A release's id, rel_..., or PRODUCT/VERSION.")]
@@ -110,6 +119,7 @@ def sign(
     release: Release,
     key: Annotated[list[Path], typer.Option("--key", help="A release key's file; repeatable.")],
     keys: KeysOption = DEFAULT_DESK,
+    yes: YesOption = False,
     server: ServerOption = None,
     token: TokenOption = None,
     output: FormatOption = Format.TABLE,
@@ -124,7 +134,7 @@ def sign(
         return
     if found["status"] == "draft":
         raise Leave(Exit.ERROR, f"{release} is a draft: upload its images and seal it first")
-    sign_role(this, found["product"], key, keys)
+    this.output.one(sign_role(this, found["product"], signers(key), keys, yes))
 
 
 @app.command()

@@ -1,4 +1,7 @@
-"""`skylift trust`: init, sign, status, export. Private keys stay in the desk's directory."""
+"""`skylift trust`: init, sign, status, export. Private keys stay where they are.
+
+What comes later in a fleet's life (rotate, revoke, renew) is in `rotate`.
+"""
 
 import base64
 import os
@@ -8,13 +11,15 @@ from typing import Annotated, Any
 
 import typer
 
-from skylift.cli.context import FormatOption, JsonOption, ServerOption, TokenOption, session
+from skylift.cli import rounds
+from skylift.cli.context import FormatOption, JsonOption, ServerOption, TokenOption, YesOption, session
 from skylift.cli.exits import Exit, Leave
-from skylift.cli.output import Format
+from skylift.cli.output import Format, Output
 
 app = typer.Typer(help="Keys and roles: the ceremony, signatures, expiries.", no_args_is_help=True)
 KeysOption = Annotated[Path, typer.Option("--keys", help="The desk: a directory of keys and public files.")]
 DEFAULT_DESK = Path("skylift-keys")
+WORDS = {"good": "good", "renew": "about to expire", "expired": "EXPIRED"}
 
 
 def passphrase(ask: bool = True) -> bytes | None:
@@ -74,76 +79,82 @@ def status(
     if this.output.form is Format.JSON:
         this.output.one(found)
         return
-    this.output.many(found["roles"], ("repo", "role", "version", "days_left", "renew"))
+    rows = [{**role, "state": WORDS[role["state"]]} for role in found["roles"]]
+    this.output.many(rows, ("repo", "role", "version", "days_left", "state", "by"))
     for waiting in found["pending"]:
+        signed, needed = waiting["signatures"], waiting["threshold"]
         this.output.say(
-            f"{waiting['role']} version {waiting['version']}: "
-            f"{waiting['signatures']} of {waiting['threshold']} signatures"
+            f"{waiting['role']} version {waiting['version']}: {signed} of {needed} signatures; "
+            f"sign with `skylift trust sign {waiting['role']}`"
         )
+    for role in found["roles"]:
+        if role["state"] != "good" and role["by"] == "people":
+            days, again = role["days_left"], f"renew it with `skylift trust renew {role['role']}`"
+            this.output.say(f"{role['repo']} {role['role']}: {days} days left; {again}")
 
 
 @app.command()
 def sign(
-    role: Annotated[str, typer.Argument(help="The role that waits: a product's name.")],
-    key: Annotated[list[Path], typer.Option("--key", help="A private key file; repeatable.")],
+    role: Annotated[
+        str | None,
+        typer.Argument(help="What waits: a product, image:root, director:root, image:targets. Without: all."),
+    ] = None,
+    key: Annotated[list[Path] | None, typer.Option("--key", help="A key's file; repeatable.")] = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", help="Sign in this file of `trust rotate --out` instead.")
+    ] = None,
+    withdraws: Annotated[
+        list[str] | None, typer.Option("--withdraws", help="A version that is meant to be withdrawn.")
+    ] = None,
     keys: KeysOption = DEFAULT_DESK,
+    yes: YesOption = False,
     server: ServerOption = None,
     token: TokenOption = None,
     output: FormatOption = Format.TABLE,
     as_json: JsonOption = False,
 ) -> None:
-    """Add signatures to a half-signed role, after checking and showing what it would say."""
-    this = session(server, token, output, as_json)
-    sign_role(this, role, key, keys)
-
-
-def sign_role(this: Any, role: str, key: list[Path], desk: Path) -> None:
-    """Check, show, sign, hand in."""
-    from skylift.trust.desk import Proposal
-    from skylift.trust.keys import load
-
-    proposal = Proposal.read(
-        role,
-        this.client.raw(f"/api/trust/pending/{role}"),
-        _published(this, role),
-        (desk / "public" / "image.root.json"),
-        (desk / "public" / "image.targets.json"),
-        datetime.now(UTC),
-    )
-    for line in proposal.lines():
-        this.output.say(line)
-    secret = passphrase(ask=any(b"ENCRYPTED" in path.read_bytes() for path in key))
-    answer: Any = None
-    for path in key:
-        body = proposal.sign(load(path, secret))
-        answer = this.client.post(f"/api/trust/pending/{role}/signatures", body)
-        this.output.say(f"{path.name}: {answer['signatures']} of {answer['threshold']} signatures")
-    if answer is None:
+    """Add signatures to what is half signed, after checking and showing what they would say."""
+    if not key:
         raise Leave(Exit.USAGE, "--key is needed at least once")
-    this.output.one(answer)
+    if file is not None:
+        rounds.sign_file(Output(Format.JSON if as_json else output), file, signers(key), keys, yes)
+        return
+    this = session(server, token, output, as_json)
+    if role is not None:
+        this.output.one(rounds.sign_role(this, role, signers(key), keys, yes, withdraws or ()))
+        return
+    held = signers(key)
+    waiting = [each["role"] for each in this.client.get("/api/trust")["pending"]]
+    for each in waiting:
+        rounds.sign_role(this, each, held, keys, yes, withdraws or (), others=True)
+    this.output.one({"roles": waiting, "pending": this.client.get("/api/trust")["pending"]}, ())
 
 
-def _published(this: Any, role: str) -> bytes | None:
-    """The role's published file, if there is one."""
-    status = this.client.get("/api/trust")
-    for known in status["roles"]:
-        if (known["repo"], known["role"]) == ("image", role):
-            found: bytes = this.client.raw(f"/image/{known['version']}.{role}.json")
-            return found
-    return None
+def signers(paths: list[Path]) -> dict[str, Any]:
+    """Name -> what signs, of these files; the passphrase is asked for once."""
+    from skylift.trust.keyring import load
+
+    secret = passphrase(ask=any(path.exists() and b"ENCRYPTED" in path.read_bytes() for path in paths))
+    return {path.name: load(path, secret) for path in paths}
 
 
 @app.command()
 def export(
-    linux: Annotated[Path, typer.Option("--linux", help="A directory for the two first roots.")],
+    linux: Annotated[Path | None, typer.Option("--linux", help="A directory for the two roots.")] = None,
+    esp_idf: Annotated[Path | None, typer.Option("--esp-idf", help="A directory for a C header.")] = None,
+    micropython: Annotated[
+        Path | None, typer.Option("--micropython", help="A directory for a Python module.")
+    ] = None,
     keys: KeysOption = DEFAULT_DESK,
     output: FormatOption = Format.TABLE,
     as_json: JsonOption = False,
 ) -> None:
-    """Write the first roots for the factory image of a device."""
-    from skylift.cli.output import Output
-    from skylift.trust.ceremony import Desk, export_linux
+    """Write the newest roots of this desk for the factory image of a device."""
+    from skylift.trust.ceremony import Desk
+    from skylift.trust.pinned import export as write
 
-    written = export_linux(Desk(keys, None), linux)
-    shown = Output(Format.JSON if as_json else output)
-    shown.one({"written": [str(path) for path in written]})
+    wanted = {"linux": linux, "esp-idf": esp_idf, "micropython": micropython}
+    if not any(wanted.values()):
+        raise Leave(Exit.USAGE, f"one of {', '.join('--' + form for form in wanted)} is needed")
+    written = [path for form, to in wanted.items() if to for path in write(Desk(keys, None), form, to)]
+    Output(Format.JSON if as_json else output).one({"written": [str(path) for path in written]})

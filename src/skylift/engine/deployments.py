@@ -205,6 +205,15 @@ def find_release(conn: Connection, config: DeploymentConfig) -> Any:
     if len(matches) > 1:
         products = ", ".join(sorted(row.product for row in matches))
         raise invalid("product", config.product, f"needed: {config.firmware_version} exists for {products}")
+    if matches[0].status in (releases.WITHDRAWING, releases.WITHDRAWN):
+        raise Rejected(
+            "release_withdrawn",
+            f"{named[0]} is {named[1]!r}: the release was withdrawn",
+            kind=Kind.CONFLICT,
+            field=named[0],
+            value=named[1],
+            rule="a release that stands",
+        )
     if matches[0].status != "published":
         raise Rejected(
             "release_not_signed",

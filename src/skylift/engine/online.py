@@ -64,6 +64,11 @@ class OnlineKeys:
         if facts.get(conn, FACT) != own:
             facts.put(conn, FACT, own)
 
+    def claim_if_named(self, conn: Connection) -> None:
+        """New roots were published: where both name these keys, every other server has to stop signing."""
+        if _named_by_roots(conn) == self.ids():
+            self.claim(conn, replace=True)
+
     def check(self, conn: Connection) -> None:
         """Before signing: another server may have taken in a ceremony that names new keys since."""
         known = facts.get(conn, FACT)

@@ -11,7 +11,7 @@ from typing import Any
 
 from skylift.core.errors import Kind, Rejected, invalid
 from skylift.core.ids import check_name, check_version, mint
-from skylift.engine import signing
+from skylift.engine import gathering, signing
 from skylift.engine.blobs import Intake
 from skylift.firmware.image import check_config, inspect
 from skylift.firmware.sbom import MAX_BYTES as MAX_SBOM_BYTES
@@ -214,10 +214,10 @@ def view(conn: Connection, release: Any) -> dict[str, Any]:
         "sbom": release.sbom,
         "artifacts": [artifact_view(a) for a in releases.artifacts_of(conn, release.id)],
     }
-    if release.status == releases.SIGNING:
+    if release.status in (releases.SIGNING, releases.WITHDRAWING):
         waiting = trustfiles.pending(conn, release.product)
         if waiting is not None:
-            shown["signing"] = signing.pending_view(conn, waiting)
+            shown["signing"] = gathering.pending_view(conn, waiting)
     return shown
 
 

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, Row
 
 from skylift.core.ids import DeploymentId
-from skylift.core.lifecycle import DeploymentStatus, UpdateState
+from skylift.core.lifecycle import ENDED, DeploymentStatus, UpdateState
 from skylift.core.offer import Live, Step
 from skylift.core.rollout import DeploymentConfig, PhaseConfig
 from skylift.core.window import Window
@@ -338,6 +338,13 @@ def live_rollbacks(conn: Connection, deployment_id: str, only: Any = None) -> di
 def live_ids(conn: Connection) -> list[str]:
     question = sa.select(deployments.c.id).where(deployments.c.status.in_([s.value for s in LIVE]))
     return [row.id for row in conn.execute(question)]
+
+
+def live_of_release(conn: Connection, release_id: str) -> list[str]:
+    """The deployments of this release that have not ended."""
+    ended = [status.value for status in ENDED]
+    wanted = (deployments.c.release_id == release_id, deployments.c.status.not_in(ended))
+    return list(conn.execute(sa.select(deployments.c.id).where(*wanted)).scalars())
 
 
 def uses_group(conn: Connection, group_id: str) -> str | None:

@@ -11,6 +11,8 @@ from skylift.store.tables import artifacts, releases
 DRAFT = "draft"  # artifacts may be added
 SIGNING = "signing"  # sealed: gathers signatures
 PUBLISHED = "published"
+WITHDRAWING = "withdrawing"  # offered to nobody any more; its product's next role will be without it
+WITHDRAWN = "withdrawn"  # no device installs it any more
 
 
 def insert(conn: Connection, **values: Any) -> None:
@@ -39,6 +41,12 @@ def page(
     if product is not None:
         question = question.where(releases.c.product == product)
     return list(conn.execute(question))
+
+
+def of_status(conn: Connection, product: str, status: str) -> "list[Row[Any]]":
+    """The product's releases of this status."""
+    wanted = (releases.c.product == product, releases.c.status == status)
+    return list(conn.execute(sa.select(releases).where(*wanted).order_by(releases.c.id)))
 
 
 def recent_images(conn: Connection, product: str, limit: int) -> "list[Row[Any]]":

@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from skylift.core import merkle
 from skylift.testkit.hostile import Answer, Asked, Proxy
-from skylift.trust.keys import KeySigner
+from skylift.trust.keys import Signer
 from skylift.trust.log import Checkpoint, sign
 
 _JSON = (("Content-Type", "application/json"),)
@@ -19,7 +19,7 @@ _JSON = (("Content-Type", "application/json"),)
 class OtherLog:
     """These entries, and what is added."""
 
-    def __init__(self, signer: KeySigner, entries: list[bytes], now: int) -> None:
+    def __init__(self, signer: Signer, entries: list[bytes], now: int) -> None:
         self._signer, self._now = signer, now
         self.size = 0
         self._nodes: dict[tuple[int, int], bytes] = {}

@@ -196,7 +196,7 @@ class Stage:
     def sign(self, release: str, number: int) -> Any:
         """One of the three release keys signs."""
         key = f"desk/keys/release-{PRODUCT}-{number}.pem"
-        return self.skylift("release", "sign", release, "--keys", "desk", "--key", key)
+        return self.skylift("release", "sign", release, "--keys", "desk", "--key", key, "--yes")
 
     def wait_for_delta(self, version: str) -> None:
         """Until a delta to this version has been made."""

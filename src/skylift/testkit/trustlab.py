@@ -13,17 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from skylift.core.errors import Rejected, Unavailable
-from skylift.engine import director, publish, repos, signing
+from skylift.engine import director, gathering, publish, repos, signing
 from skylift.engine.blobs import BlobStore
 from skylift.engine.director import OrderTarget
 from skylift.engine.online import OnlineKeys
 from skylift.engine.publish import NewRelease
 from skylift.store import devices, releases, trustfiles
 from skylift.store.db import Database
-from skylift.trust import files, keys
+from skylift.trust import books, files, keys
 from skylift.trust.ceremony import Desk, hold
 from skylift.trust.files import Targets
-from skylift.trust.keys import KeySigner
+from skylift.trust.keys import Signer
 from skylift.trust.roles import DIRECTOR, IMAGE
 from skylift.trust.verify import DeviceTrust, Verified
 
@@ -77,7 +77,26 @@ class Lab:
         }
         self.give(given)
 
-    def release_keys(self, product: str = PRODUCT) -> list[KeySigner]:
+    def rotate_online(self) -> None:
+        """Both online keys are replaced, as `skylift trust rotate online` does it."""
+        fresh = OnlineKeys(keys.generate(), keys.generate())
+        self.online = fresh
+        self.database.write(lambda conn: fresh.claim(conn, replace=True))  # started with `new_keys`
+        new = {IMAGE: fresh.image.public_key, DIRECTOR: fresh.director.public_key}
+        own, now = books.Books.open(self.desk), self.clock()
+        holders = self.desk.named("root", own.image_root.roles["root"].keyids)
+        for role, body in books.with_online(own, new, now).items():
+            for holder in holders[:2]:
+                body = files.add_signature(role, body, holder)
+            self.database.write(
+                lambda conn, r=role, b=body: gathering.propose(conn, fresh, r, b, ACTOR, now)  # type: ignore[misc]
+            )
+
+    def releases(self) -> list[Any]:
+        with self.database.read() as conn:
+            return list(releases.page(conn, limit=100))
+
+    def release_keys(self, product: str = PRODUCT) -> list[Signer]:
         return self.desk.signers(f"release-{product}", 3)
 
     def sealed(self, version: str, body: bytes = b"", *device_types: str, **more: Any) -> str:
@@ -116,13 +135,15 @@ class Lab:
             answer = self.hand_in(self.release_keys(product)[number], product)
         return answer
 
-    def hand_in(self, signer: KeySigner, product: str = PRODUCT) -> dict[str, Any]:
+    def hand_in(self, signer: Signer, product: str = PRODUCT) -> dict[str, Any]:
         """This key's signature of what waits."""
         waiting = self.pending(product)
-        metadata = files.read(product, waiting.body, Targets)
+        metadata = files.read_any(product, waiting.body)
         made = signer.sign(metadata.signed_bytes)
         return self.database.write(
-            lambda conn: signing.sign(conn, self.online, product, waiting.version, made, ACTOR, self.clock())
+            lambda conn: gathering.sign(
+                conn, self.online, product, waiting.version, made, ACTOR, self.clock()
+            )
         )
 
     def released(self, version: str, body: bytes = b"", *device_types: str, **more: Any) -> str:
@@ -281,6 +302,6 @@ def forge_image_repo(
     return made
 
 
-def stranger() -> KeySigner:
+def stranger() -> Signer:
     """A key that nobody trusts."""
     return keys.generate()

@@ -38,7 +38,7 @@ from skylift.trust import files, keys
 from skylift.trust.ceremony import Desk, export_linux, hold
 from skylift.trust.desk import Proposal
 from skylift.trust.files import Root, TargetFile, Targets
-from skylift.trust.keys import KeySigner
+from skylift.trust.keys import Signer
 from skylift.trust.log import file_entry, order_entry
 from skylift.trust.roles import DIRECTOR, IMAGE, target_path
 
@@ -345,9 +345,9 @@ class Loot:
     """Stolen keys. Everything made here is signed with nothing else."""
 
     scene: Scene
-    image: KeySigner
-    director: KeySigner
-    release: Sequence[KeySigner] = ()
+    image: Signer
+    director: Signer
+    release: Sequence[Signer] = ()
     product: str = PRODUCT
     now: Callable[[], datetime] = field(default=lambda: datetime.now(UTC))
 
@@ -359,7 +359,7 @@ class Loot:
         path = target_path(product, "6.6.6", hardware)
         return files.target(path, len(body), hashlib.sha256(body).hexdigest(), custom), body
 
-    def role(self, *more: TargetFile, signers: Sequence[KeySigner] | None = None) -> tuple[int, bytes]:
+    def role(self, *more: TargetFile, signers: Sequence[Signer] | None = None) -> tuple[int, bytes]:
         """The product's next role: what is published, and these. (Version, bytes)."""
         known = self.scene.published()[self.product]
         published = files.read("role", self.scene.file(f"{known}.{self.product}.json"), Targets).signed
@@ -376,7 +376,7 @@ class Loot:
         return OtherLog(self.director, [*known, *more], int(self.now().timestamp()))
 
     def logged(
-        self, victim: Victim, image: TargetFile, *published: Files, signer: KeySigner | None = None
+        self, victim: Victim, image: TargetFile, *published: Files, signer: Signer | None = None
     ) -> None:
         """This device is shown a log that has this order and these files, for all to see: what it takes to
         order anything. `signer`: of its checkpoint, where the director's key is another by now."""
@@ -404,7 +404,7 @@ class Loot:
         victim: Victim,
         *images: TargetFile,
         version: int = 1000,
-        signer: KeySigner | None = None,
+        signer: Signer | None = None,
         **more: Any,
     ) -> Files:
         """A director's repository for this device. `more` goes into the order's own words."""
@@ -421,7 +421,7 @@ class Loot:
             ordered[image.path] = files.target(image.path, image.length, image.hashes["sha256"], told)
         return self.directed(files.order(version, victim.name, ordered, self.now()), victim.name, signer)
 
-    def directed(self, order: Targets, device_id: str, signer: KeySigner | None = None) -> Files:
+    def directed(self, order: Targets, device_id: str, signer: Signer | None = None) -> Files:
         """The rest of a director's repository around these targets."""
         by, version = [signer or self.director], order.version
         now = self.now()
@@ -437,7 +437,7 @@ class Loot:
         self,
         roles: Mapping[str, tuple[int, bytes]],
         version: int = 1000,
-        signer: KeySigner | None = None,
+        signer: Signer | None = None,
         extra: Mapping[str, int] | None = None,
     ) -> Files:
         """An image repository that lists these roles beside the published ones."""
@@ -455,7 +455,7 @@ class Loot:
         made[IMAGE, "timestamp.json"] = files.sign(stamp, by)
         return made
 
-    def root(self, repo: str, holders: Sequence[KeySigner], version: int = 2, **online: KeySigner) -> Files:
+    def root(self, repo: str, holders: Sequence[Signer], version: int = 2, **online: Signer) -> Files:
         """A next root that these of its three holders signed; `online` replaces keys by role."""
         body = (self.scene.home / "roots" / f"{repo}.root.json").read_bytes()
         known = files.read("root", body, Root).signed

@@ -6,17 +6,18 @@ product it adds that product; nothing that exists is changed, and no private key
 """
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import count
 from pathlib import Path
 
-from securesystemslib.signer import Key
+from securesystemslib.signer import Key, Signer
 from tuf.api.metadata import Root, Targets
 
 from skylift.core.errors import invalid
 from skylift.core.ids import check_name
-from skylift.trust import files, keys
+from skylift.trust import files, keyring, keys
 from skylift.trust.roles import DIRECTOR, IMAGE, PRODUCT, RULES, TOP_LEVEL
 
 
@@ -36,17 +37,33 @@ class Desk:
     path: Path
     passphrase: bytes | None
 
-    def key_paths(self, name: str, count: int) -> list[Path]:
-        return [self.path / "keys" / f"{name}-{number}.pem" for number in range(1, count + 1)]
+    def key_path(self, name: str, number: int) -> Path:
+        """The key's file: `.json` where the key itself is elsewhere (`keyring`), else `.pem`."""
+        path = self.path / "keys" / f"{name}-{number}.json"
+        return path if path.exists() else path.with_suffix(".pem")
 
-    def signers(self, name: str, count: int) -> list[keys.KeySigner]:
-        """The keys of this name; made where they are missing."""
+    def signers(self, name: str, many: int) -> list[Signer]:
+        """The first keys of this name; made where they are missing."""
         made = []
-        for path in self.key_paths(name, count):
+        for number in range(1, many + 1):
+            path = self.key_path(name, number)
             if not path.exists():
                 keys.save(keys.generate(), path, self.passphrase)
-            made.append(keys.load(path, self.passphrase))
+            made.append(keyring.load(path, self.passphrase))
         return made
+
+    def fresh(self, name: str) -> Path:
+        """A new key of this name, under the next number."""
+        number = next(n for n in count(1) if not self.key_path(name, n).exists())
+        path = self.key_path(name, number)
+        keys.save(keys.generate(), path, self.passphrase)
+        return path
+
+    def named(self, name: str, keyids: Collection[str]) -> list[Signer]:
+        """The keys of this name here that these ids name; those of people who left are not among them."""
+        paths = sorted((self.path / "keys").glob(f"{name}-[0-9]*"))
+        fitting = [path for path in paths if keyring.public(path, self.passphrase).keyid in keyids]
+        return [keyring.load(path, self.passphrase) for path in fitting]
 
     def public(self, name: str) -> Path:
         return self.path / "public" / f"{name}.json"
@@ -87,13 +104,13 @@ def hold(
 
 def _root(desk: Desk, repo: str, online: Key, now: datetime) -> bytes:
     name = f"{repo}.root"
-    holders = desk.signers("root", RULES[repo, "root"].keys)
     if desk.public(name).exists():
         body = desk.public(name).read_bytes()
         named = files.read(name, body, Root).signed.roles["timestamp"].keyids
         if named != [online.keyid]:
             raise invalid("server", online.keyid, f"the {repo} root of this desk names another online key")
         return body
+    holders = desk.signers("root", RULES[repo, "root"].keys)
     offline = desk.signers("targets", RULES[IMAGE, "targets"].keys) if repo == IMAGE else []
     by_role: dict[str, Sequence[Key]] = {
         "root": [signer.public_key for signer in holders],
@@ -119,7 +136,8 @@ def _targets(desk: Desk, wanted: list[str], now: datetime) -> bytes:
             signers = desk.signers(f"release-{product}", PRODUCT.keys)
             products[product] = [signer.public_key for signer in signers]
     made = files.delegations(version + 1, products, now)
-    holders = desk.signers("targets", RULES[IMAGE, "targets"].keys)
+    root = files.read("root", desk.public("image.root").read_bytes(), Root).signed
+    holders = desk.named("targets", root.roles["targets"].keyids)
     return desk.keep("image.targets", files.sign(made, holders[: RULES[IMAGE, "targets"].threshold]))
 
 
@@ -131,17 +149,25 @@ def product_keys(signed: Targets) -> dict[str, Sequence[Key]]:
     return {name: [known[keyid] for keyid in role.keyids] for name, role in signed.delegations.roles.items()}
 
 
-def export_linux(desk: Desk, to: Path) -> list[Path]:
-    """The two first roots, for the factory image of a Linux device."""
-    written = []
+def first_roots(desk: Desk) -> dict[str, bytes]:
+    """Repository -> its root, as a factory puts it into a device. Raises `Rejected` for a desk without."""
+    found = {}
     for repo in (IMAGE, DIRECTOR):
         source = desk.public(f"{repo}.root")
         if not source.exists():
             raise invalid(
                 "keys", str(desk.path), "holds no roots yet; run `skylift trust init`", code="no_roots"
             )
+        found[repo] = source.read_bytes()
+    return found
+
+
+def export_linux(desk: Desk, to: Path) -> list[Path]:
+    """The two roots, for the factory image of a Linux device."""
+    written = []
+    for repo, body in first_roots(desk).items():
         to.mkdir(parents=True, exist_ok=True)
         path = to / f"{repo}.root.json"
-        path.write_bytes(source.read_bytes())
+        path.write_bytes(body)
         written.append(path)
     return written

@@ -187,3 +187,24 @@ def order(
 
 def _whose(device_id: str | None) -> dict[str, Any] | None:
     return None if device_id is None else {"device_id": device_id}
+
+
+# --- signatures that travel ---------------------------------------------------------------------------
+
+
+def add_signature(field: str, raw: bytes, signer: Signer) -> bytes:
+    """The file with this key's signature."""
+    metadata = read_any(field, raw)
+    metadata.sign(signer, append=True)
+    return serialise(metadata)
+
+
+def signatures_of(field: str, raw: bytes) -> tuple[int, dict[str, str]]:
+    """(The file's version, key id -> signature.)"""
+    metadata = read_any(field, raw)
+    return metadata.signed.version, {keyid: made.signature for keyid, made in metadata.signatures.items()}
+
+
+def read_any(field: str, raw: bytes) -> "Metadata[Any]":
+    """A root or targets, whichever it is."""
+    return read(field, raw, Root if b'"_type":"root"' in raw else Targets)

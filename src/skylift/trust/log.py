@@ -29,7 +29,7 @@ from skylift.core import merkle
 from skylift.core.errors import TrustError, Unavailable
 from skylift.core.lifecycle import Reason
 from skylift.trust.files import valid_signature
-from skylift.trust.keys import KeySigner
+from skylift.trust.keys import Signer
 from skylift.trust.roles import IMAGE
 from skylift.trust.verify import Verified
 
@@ -72,7 +72,7 @@ class Checkpoint:
         return f"skylift log v1\n{self.size}\n{self.root}\n{self.at}\n".encode("ascii")
 
 
-def sign(checkpoint: Checkpoint, signer: KeySigner) -> dict[str, Any]:
+def sign(checkpoint: Checkpoint, signer: Signer) -> dict[str, Any]:
     """The checkpoint as it is served."""
     made = signer.sign(checkpoint.text)
     shown = {"size": checkpoint.size, "root": checkpoint.root, "at": checkpoint.at}

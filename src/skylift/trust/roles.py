@@ -28,6 +28,9 @@ RULES: dict[tuple[str, str], RoleRule] = {
     (DIRECTOR, "snapshot"): RoleRule(1, 1, timedelta(days=7)),
     (DIRECTOR, "timestamp"): RoleRule(1, 1, timedelta(days=1)),
 }
+# What people sign beside products' roles, by the names under which it waits; no product has a colon.
+IMAGE_ROOT, DIRECTOR_ROOT, IMAGE_TARGETS = "image:root", "director:root", "image:targets"
+ROOTS = {IMAGE_ROOT: IMAGE, DIRECTOR_ROOT: DIRECTOR}
 TOP_LEVEL = frozenset(role for _, role in RULES)
 
 

@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from skylift.api.context import Context
 from skylift.api.dashboard.visit import Visit, server_of
-from skylift.engine import log, sample, signing, witness
+from skylift.engine import gathering, log, sample, witness
 from skylift.store import deployments, looks, releases
 from skylift.store.db import Connection
 from skylift.store.looks import Heard
@@ -82,7 +82,7 @@ class Need:
 def page(visit: Visit) -> Response:
     counted = fleet(visit.context)
     with visit.context.database.read() as conn:
-        trust = signing.status(conn, visit.now)
+        trust = gathering.status(conn, visit.now)
         newest = releases.page(conn, limit=5)
         running = [row for status in RUNNING for row in deployments.page(conn, limit=20, status=status)]
         recent = deployments.page(conn, limit=5)
@@ -151,7 +151,7 @@ def trust(visit: Visit) -> Response:
     """Roles with their versions and expiries, what is half signed, the log, the server's own keys."""
     online = visit.context.online
     with visit.context.database.read() as conn:
-        status = signing.status(conn, visit.now)
+        status = gathering.status(conn, visit.now)
         told = log.checkpoint(conn, online, 0, visit.now) if status["ready"] else None
         seen = witness.view(conn, WITNESSES)
     return visit.page("trust.html", trust=status, online=online.public(), log=told, witnessed=seen)

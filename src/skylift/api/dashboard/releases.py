@@ -9,7 +9,7 @@ from skylift.api.dashboard import uploads
 from skylift.api.dashboard.visit import Visit
 from skylift.api.problems import STATUS
 from skylift.core.errors import Rejected, invalid
-from skylift.engine import publish, signing
+from skylift.engine import gathering, publish, signing
 from skylift.engine.publish import NewRelease
 from skylift.store import looks, releases
 from skylift.store.db import Connection
@@ -22,7 +22,7 @@ def page(visit: Visit) -> Response:
     with visit.context.database.read() as conn:
         rows = releases.page(conn, limit=PAGE, before=before, product=product)
         signed = {row.id: publish.view(conn, row) for row in rows}
-        ready = signing.status(conn, visit.now)["ready"]
+        ready = gathering.status(conn, visit.now)["ready"]
     return visit.page(
         "releases.html",
         rows=[signed[row.id] for row in rows],
@@ -36,7 +36,7 @@ def new(visit: Visit, wrong: str = "", status: int = 200) -> Response:
     given: Mapping[str, str] = visit.form or visit.query
     with visit.context.database.read() as conn:
         products = sorted({row.product for row in releases.page(conn, limit=200)})
-        ready = signing.status(conn, visit.now)["ready"]
+        ready = gathering.status(conn, visit.now)["ready"]
     return visit.page("release-new.html", status, given=given, wrong=wrong, products=products, ready=ready)
 
 
