@@ -342,7 +342,8 @@ class Agent:
         self._products.learn(order.kind, order.product)
         journal = replace(journal, floor=self._floor.rise(max(journal.floor, order.security_version)))
         proof = self._boot.versions()[2] if order.kind == "image" else order.sha256
-        self._end(journal, order, S.COMPLETE, None, "; ".join(journal.notes), image_sha256=proof)
+        more: dict[str, Any] = {"security_floor": journal.floor} if journal.floor else {}
+        self._end(journal, order, S.COMPLETE, None, "; ".join(journal.notes), image_sha256=proof, **more)
         self._known_healthy = True
         return 0
 

@@ -25,7 +25,7 @@ from skylift.core.health import MAX_METRICS, check_metrics
 from skylift.core.ids import check_name, check_nonce, check_version
 from skylift.core.lifecycle import FINAL, Reason, UpdateState
 from skylift.engine import enroll as enrolling
-from skylift.engine import identity
+from skylift.engine import floors, identity
 from skylift.engine.checkin import Answer, Ask, Needs
 from skylift.engine.proofs import SEQUENCES, Proof, Said, tell
 from skylift.engine.reports import Recorded, Report
@@ -131,6 +131,7 @@ class Status(BaseModel):
     completed_at: datetime | None = None
     version: str | None = Field(default=None, max_length=64)
     image_sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
+    security_floor: int | None = Field(default=None, ge=0, lt=2**31)  # once an image is confirmed
     healthy: bool | None = None
     metrics: Metrics = Field(default_factory=dict, max_length=MAX_METRICS)
     # Of a signed report: grows with every one of this device.
@@ -180,6 +181,9 @@ async def take_down(
     proof = Proof(raw, signature, body.sequence, bears_health, seen) if given else None
     said = Said(pk, token, report, now, proof)
     found: Recorded = await context.reports.do(said)
+    if body.security_floor is not None:  # of a report that is the device's own; durable before the answer
+        floor = body.security_floor
+        await context.write_async(lambda conn: floors.note(conn, pk, floor))
     context.seen(pk, now)
     if bears_health:
         context.health(pk, now, body.healthy, body.metrics)

@@ -20,7 +20,7 @@ from skylift.core.ids import mint
 from skylift.core.lifecycle import ENDED, DeploymentStatus, PausedBy, UpdateState
 from skylift.core.rollout import DeploymentConfig, PhaseConfig, expand, parse
 from skylift.core.world import FailureGate, PhaseState, World
-from skylift.engine import cohorts, moves, select
+from skylift.engine import cohorts, floors, moves, select
 from skylift.engine.leaving import leave_out
 from skylift.store import (
     apply,
@@ -129,6 +129,7 @@ def insert(
     release = find_release(conn, config)
     if not count.total:
         raise nobody(release, count, prepared.given)
+    floors.check(conn, release, select.scope(conn, None, prepared.selector, set(prepared.listed)))
     if rollback_of is None:  # a way back is never refused
         _room(conn)
     deployment_id = mint("dep", now, token_bytes(5))

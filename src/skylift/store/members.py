@@ -107,6 +107,11 @@ def inside(conn: Connection, scope: Scope) -> Condition:
     return _inside(conn, scope)
 
 
+def wanting(conn: Connection, scope: Scope, want: Want) -> Condition:
+    """The same, and in want of the release."""
+    return sa.and_(_inside(conn, scope), _wants(want))
+
+
 def _inside(conn: Connection, scope: Scope) -> Condition:
     return sa.and_(devices.c.status == ACTIVE, _belongs(conn, scope))
 

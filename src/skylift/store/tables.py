@@ -229,6 +229,15 @@ trust_pending = Table(  # half-signed files of the image repo, one per role
     Column("created_at", Instant, nullable=False),
 )
 
+floors = Table(  # the security floor a device last reported, where it is above 0
+    "floors",
+    metadata,
+    Column(
+        "device_pk", PK, ForeignKey("devices.pk", ondelete="CASCADE"), primary_key=True, autoincrement=False
+    ),
+    Column("floor", BigInteger, nullable=False, index=True),
+)
+
 director_orders = Table(  # what each device's order says; its files are signed again on demand
     "director_orders",
     metadata,
