@@ -25,6 +25,7 @@ BENCHES = ROOT / "bench"
 # What the tests start themselves: a program that shows it is there, and the package that brings it.
 SYSTEM = {
     "postgresql": (lambda: bool(list(Path("/usr/lib/postgresql").glob("*/bin/postgres"))), "postgresql"),
+    "softhsm2": (lambda: bool(shutil.which("softhsm2-util")), "softhsm2"),
     "mosquitto": (
         lambda: bool(shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin")),
         "mosquitto",

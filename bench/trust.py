@@ -8,7 +8,6 @@ with plain P-256 and Ed25519 operations of the same library. Tables to stderr, J
 """
 
 import argparse
-import importlib
 import json
 import os
 import re
@@ -26,8 +25,8 @@ from cryptography.hazmat.primitives.hashes import SHA256
 
 from skylift.testkit import fuzz
 from skylift.testkit.victims import TALLY
-from skylift.trust import files, keys
-from skylift.trust.roles import target_path
+from skylift.trust import compact, files, keys
+from skylift.trust.roles import DIRECTOR, IMAGE, target_path
 
 ROOT = Path(__file__).resolve().parents[1]
 FULL, SHORT = 1_000_000, 50_000
@@ -128,24 +127,26 @@ def _deeds(folder: Path) -> dict[str, Callable[[], object]]:
         "ed25519_sign_us": lambda: edwards.sign(message),
         "ed25519_verify_us": lambda: edwards.public_key().verify(edwards_signed, message),
     }
-    if compact := _compact(repo):
-        deeds["compact_verify_ms"] = compact
-    return deeds
+    return deeds | _small(repo)
 
 
-def _compact(repo: fuzz.Repository) -> Callable[[], object] | None:
-    """The microcontroller's verification of the same files, where the module is there and offers a bench."""
-    try:
-        module = importlib.import_module("skylift.trust.compact")
-    except ModuleNotFoundError:
-        say("skylift.trust.compact is not here: compact_verify_ms is not measured")
-        return None
-    prepared = getattr(module, "bench", None)
-    if prepared is None:
-        say("skylift.trust.compact has no bench(files, director_root, device_id): not measured")
-        return None
-    deed: Callable[[], object] = prepared(repo.files, repo.director_root, fuzz.DEVICE)
-    return deed
+def _small(repo: fuzz.Repository) -> dict[str, Callable[[], object]]:
+    """A microcontroller's verification of the same files, in pure Python: an order and a role (three
+    signatures), and the first time, with the delegations (two more)."""
+    order, role = repo.files[DIRECTOR, "1.targets.json"], repo.files[IMAGE, f"1.{fuzz.PRODUCT}.json"]
+    delegations, now = repo.files[IMAGE, "1.targets.json"], int(fuzz.NOW.timestamp())
+
+    def made() -> compact.Device:
+        roots = repo.image_root, repo.director_root
+        own = compact.Device(fuzz.DEVICE, fuzz.HARDWARE, fuzz.PRODUCT, *roots)
+        own.take_delegations(delegations, now)
+        return own
+
+    known = made()
+    return {
+        "compact_verify_ms": lambda: known.decide(order, role, None, now),
+        "compact_first_ms": lambda: made().decide(order, role, None, now),
+    }
 
 
 # --- the official suite ----------------------------------------------------------------------------------

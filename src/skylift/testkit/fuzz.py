@@ -27,7 +27,7 @@ from skylift.core.errors import Rejected, SkyliftError, TrustError, Unavailable
 from skylift.core.health import check_metrics
 from skylift.firmware import delta, hdiff, image, native, purepython
 from skylift.testkit.image import build
-from skylift.trust import bounds, files, keys
+from skylift.trust import bounds, compact, files, keys, plain
 from skylift.trust.files import Root, Targets
 from skylift.trust.roles import DIRECTOR, IMAGE, target_path
 from skylift.trust.verify import DeviceTrust
@@ -222,8 +222,37 @@ def _trust_targets(folder: Path) -> list[Target]:
                 return False
         return found is not None and found.sha256 != repo.digest
 
+    own = compact.Device(DEVICE, HARDWARE, PRODUCT, repo.image_root, repo.director_root)
+    own.take_delegations(repo.files[IMAGE, "1.targets.json"], None)
+    order, role = repo.files[DIRECTOR, "1.targets.json"], repo.files[IMAGE, f"1.{PRODUCT}.json"]
+
+    def small(body: bytes) -> bool:
+        """On a microcontroller: as its order, as its role, as its next root, as new delegations."""
+        taken = False
+        deeds: tuple[Callable[[], Any], ...] = (
+            lambda: own.decide(body, role, None, int(NOW.timestamp())),
+            lambda: own.decide(order, body, None, int(NOW.timestamp())),
+            lambda: own.take_root(IMAGE, body),
+            lambda: own.take_delegations(body, None),
+        )
+        for deed in deeds:
+            with suppress(compact.Refused):
+                found = deed()
+                taken |= found is not None and found.sha256 != repo.digest
+        return taken
+
+    def form(body: bytes) -> bool:
+        """What its reader takes is written in the one form, so that any other reader reads the same."""
+        try:
+            found, end = plain.value(body, 0, 0)
+        except compact.Refused:
+            return False
+        return json.dumps(found, sort_keys=True, separators=(",", ":")).encode() != body[:end]
+
     named = tuple(f"{repo_} {name}\n".encode() + body for (repo_, name), body in repo.files.items())
     return [
+        Target("compact", 3, tuple(repo.files.values()), small, text=True),
+        Target("the form", 60, tuple(repo.files.values()), form, text=True),
         Target("metadata", 330, tuple(repo.files.values()), metadata, text=True),
         Target("orders", 4, named, whole, mend=lambda body: body if b"\n" in body else named[0]),
     ]

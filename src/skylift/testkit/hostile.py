@@ -149,7 +149,7 @@ def _handler(proxy: Proxy) -> type[BaseHTTPRequestHandler]:
             self.wfile.write(piece)
             proxy.sent += len(piece)
 
-        do_GET = do_POST = _any  # noqa: N815 - the library's names
+        do_GET = do_POST = do_PUT = _any  # noqa: N815 - the library's names
 
     return Handler
 

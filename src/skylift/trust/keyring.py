@@ -48,9 +48,11 @@ class _Elsewhere(Signer):
 
     def sign(self, payload: bytes) -> Any:
         try:
-            return self._signer.sign(payload)
+            made = self._signer.sign(payload)
+            self.public_key.verify_signature(made, payload)  # by the key that we think it is
         except Exception as e:
             raise _unusable(self._name, e) from e
+        return made
 
 
 def public(path: Path, passphrase: bytes | None) -> Key:

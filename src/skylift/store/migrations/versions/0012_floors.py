@@ -3,8 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0004_floors"
-down_revision = "0003_log"
+revision = "0012_floors"
+down_revision = "0011_sbom"
 branch_labels = None
 depends_on = None
 
