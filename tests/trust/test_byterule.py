@@ -10,8 +10,12 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from skylift.core.deadlines import Deadlines
 from skylift.core.ids import check_name, check_version
-from skylift.testkit.trustlab import Lab
+from skylift.engine import repos, signing
+from skylift.engine.withdraw import withdraw
+from skylift.store import devices
+from skylift.testkit.trustlab import ACTOR, Lab, Line
 from skylift.trust import files
 from skylift.trust.files import Metadata
 from skylift.trust.roles import DIRECTOR, IMAGE, target_path
@@ -26,7 +30,8 @@ def slice_of(body: bytes) -> bytes:
 
 
 def everything(lab: Lab) -> dict[tuple[str, str], bytes]:
-    """A server's life: two products, releases of both kinds, orders given and withdrawn, new roots."""
+    """A server's life: two products, releases of both kinds, orders given and withdrawn, with a nonce and
+    without; new roots, a role renewed, a release taken back, other online keys."""
     lab.ceremony("sensor", "camera")
     first = lab.released("1.0.0", b"", "sensor-v2", "sensor-v3")
     lab.released("1.0.0", b"", "cam_v1", product="camera", security_version=7)
@@ -38,7 +43,22 @@ def everything(lab: Lab) -> dict[tuple[str, str], bytes]:
     lab.rotate_director()
     lab.clock.forward(hours=13)  # type: ignore[attr-defined] # the tests' clock
     device.verify()
-    return lab.published() | device.recorded
+    fresh = repos.order(lab.database, lab.online, _row(lab, device), "order.json", lab.clock(), "ab" * 16)
+    deadlines, now = Deadlines(), lab.clock()
+    lab.database.write(lambda conn: withdraw(conn, config, "too often", ACTOR, now, deadlines))
+    lab.sign(0, 1)
+    lab.database.write(lambda conn: signing.renew(conn, "camera", ACTOR, now))
+    lab.sign(1, 2, product="camera")
+    lab.rotate_online()
+    device.verify()
+    return lab.published() | device.recorded | {(DIRECTOR, "order.json"): fresh}
+
+
+def _row(lab: Lab, line: Line) -> devices.Device:
+    with lab.database.read() as conn:
+        found = devices.by_pk(conn, line.device_pk)
+    assert found is not None
+    return found
 
 
 def test_every_published_file_follows_the_byte_rule(lab: Lab) -> None:
