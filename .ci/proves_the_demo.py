@@ -7,10 +7,17 @@ from typing import Any
 
 DEVICES = 24
 LIMIT_SECONDS = 90
+KEYS = {"devices", "bricked", "deployments", "bytes_sent", "bytes_full", "seconds"}
+LINE_KEYS = {
+    *("version", "status", "paused_by", "status_reason"),
+    *("complete", "rolled_back", "failed", "untouched"),
+}
 
 
 def findings(told: dict[str, Any]) -> Iterator[str]:
     """What did not come out as promised."""
+    if set(told) != KEYS or any(set(line) != LINE_KEYS for line in told["deployments"]):
+        yield f"the keys are {sorted(told)}, of a deployment {sorted(told['deployments'][0])}"
     if told["devices"] != DEVICES:
         yield f"devices is {told['devices']}: {DEVICES} were promised"
     if told["bricked"] != 0:
@@ -20,6 +27,9 @@ def findings(told: dict[str, Any]) -> Iterator[str]:
     if not 0 < told["bytes_sent"] < told["bytes_full"]:
         yield f"bytes_sent is {told['bytes_sent']}: deltas must send less than {told['bytes_full']}"
     by_version = {deployment["version"]: deployment for deployment in told["deployments"]}
+    if set(by_version) != {"1.0.0", "1.1.0", "1.2.0"}:
+        yield f"versions are {sorted(by_version)}: 1.1.0, 1.2.0 and back to 1.0.0 were promised"
+        return
     bad = by_version["1.2.0"]
     for version in ("1.1.0", "1.0.0"):  # forward, and the operator's rollback
         good = by_version[version]

@@ -52,8 +52,21 @@ def clock() -> TestClock:
 
 # A worker that begins one of these at the end is waited for by all others.
 LONGEST = (
-    *("e2e/test_replicas", "simulate/", "e2e/", "docs/", "rollouts/test_properties", "rollouts/"),
-    *("dashboard/", "api/"),
+    *(
+        "e2e/test_replicas",
+        "rollouts/test_matching",
+        "e2e/test_outages",
+        "rollouts/test_fleet",
+        "api/test_gate",
+    ),
+    *(
+        "e2e/",
+        "docs/test_quickstart",
+        "rollouts/test_properties",
+        "rollouts/test_cohorts",
+        "api/test_bad_input",
+    ),
+    *("dashboard/", "simulate/", "docs/", "rollouts/", "api/"),
 )
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,10 +11,13 @@ from typing import Any
 
 import httpx2
 import pytest
+import sqlalchemy as sa
 
 from conftest import TestClock
 from skylift.settings import Settings
+from skylift.store.connect import normal, writing_engine
 from skylift.store.db import Database
+from skylift.store.tables import metadata
 from skylift.testkit.image import build as build_image
 from skylift.trust import ceremony, keys
 from skylift.trust.desk import Proposal
@@ -143,15 +147,105 @@ def start(tmp_path: Path, database_url: str, clock: Callable[[], datetime], **se
     return build(given, clock)
 
 
+def opened(tmp_path: Path, database_url: str, clock: TestClock) -> Api:
+    server = start(tmp_path, database_url, clock)
+    admin = (tmp_path / "data" / "admin.token").read_text().strip()
+    return Api(server, admin, clock, ceremony.Desk(tmp_path / "desk", None))
+
+
+def closed(api: Api) -> None:
+    api.server.seen.flush()
+    api.server.eyes.close()
+    api.server.database.close()
+
+
 @pytest.fixture
 def api(tmp_path: Path, database_url: str, clock: TestClock) -> Iterator[Api]:
     """A server without its threads: the tests tick it."""
-    server = start(tmp_path, database_url, clock)
-    admin = (tmp_path / "data" / "admin.token").read_text().strip()
-    yield Api(server, admin, clock, ceremony.Desk(tmp_path / "desk", None))
-    server.seen.flush()
-    server.eyes.close()
-    server.database.close()
+    made = opened(tmp_path, database_url, clock)
+    yield made
+    closed(made)
+
+
+# --- servers that have something already ---------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a server left behind when it ended: its folders, and every row."""
+
+    folders: Path
+    rows: dict[str, list[dict[str, Any]]]
+
+
+@pytest.fixture(scope="session")
+def kept() -> dict[tuple[str, str], Kept]:
+    """By name and database."""
+    return {}
+
+
+Furnished = Callable[[str, Callable[[Api], object]], Api]
+
+
+@pytest.fixture
+def furnished(
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    database_url: str,
+    clock: TestClock,
+    kept: dict[tuple[str, str], Kept],
+) -> Iterator[Furnished]:
+    """A server that was furnished and restarted. Furnishing (a ceremony, signed releases, devices) takes more
+    than most tests do: it is done once per database and name, and every other test begins with a copy."""
+    running: list[Api] = []
+
+    def make(name: str, furnish: Callable[[Api], object]) -> Api:
+        known = (f"{furnish.__module__}/{name}", database_url.partition(":")[0])
+        if known in kept:
+            shutil.copytree(kept[known].folders, tmp_path, dirs_exist_ok=True)
+            fill(database_url, kept[known].rows)
+        else:
+            first = opened(tmp_path, database_url, clock)
+            furnish(first)
+            closed(first)
+            folders = tmp_path_factory.mktemp("kept")
+            for folder in ("data", "desk"):
+                shutil.copytree(tmp_path / folder, folders / folder)
+            kept[known] = Kept(folders, rows_of(database_url))
+        running.append(opened(tmp_path, database_url, clock))
+        return running[-1]
+
+    yield make
+    for each in running:
+        closed(each)
+
+
+def rows_of(url: str) -> dict[str, list[dict[str, Any]]]:
+    """Every row of every table."""
+    engine = writing_engine(normal(url))
+    with engine.begin() as conn:
+        found = {
+            table.name: [dict(row._mapping) for row in conn.execute(sa.select(table))]
+            for table in metadata.sorted_tables
+        }
+    engine.dispose()
+    return found
+
+
+def fill(url: str, rows: dict[str, list[dict[str, Any]]]) -> None:
+    """These rows into an empty database; numbers go on behind them."""
+    engine = writing_engine(normal(url))
+    with engine.begin() as conn:
+        for table in metadata.sorted_tables:
+            if not rows[table.name]:
+                continue
+            conn.execute(sa.insert(table), rows[table.name])
+            number = table.autoincrement_column
+            if conn.dialect.name == "postgresql" and number is not None:
+                last = max(row[number.name] for row in rows[table.name])
+                counter = sa.func.pg_get_serial_sequence(table.name, number.name)
+                conn.execute(sa.select(sa.func.setval(counter, last)))
+    engine.dispose()
 
 
 @pytest.fixture(scope="session")

@@ -11,16 +11,25 @@ import sqlalchemy as sa
 from conftest import TestClock
 from skylift.store.tables import metadata
 
-from .conftest import Api
+from .conftest import Api, Furnished
 
 
 @pytest.fixture
-def fleet(api: Api, image: bytes) -> Api:
+def fleet(furnished: Furnished, image: bytes) -> Api:
     """A ceremony, a published 1.1.0, one device on 1.0.0."""
-    api.hold_ceremony()
-    api.publish("1.1.0", image)
-    api.device("dev-1")
-    return api
+
+    def furnish(api: Api) -> None:
+        api.hold_ceremony()
+        api.publish("1.1.0", image)
+        api.device("dev-1")
+
+    return furnished("fleet", furnish)
+
+
+@pytest.fixture
+def ready(furnished: Furnished) -> Api:
+    """A ceremony, and nothing else."""
+    return furnished("ceremony", lambda api: api.hold_ceremony())
 
 
 TOKEN = "dev_dev-1-0123456789abcdef"
@@ -57,9 +66,8 @@ def refused(answer: Any, status: int, field: str | None, code: str | None = None
 
 
 @pytest.fixture
-def draft(api: Api) -> str:
-    api.hold_ceremony()
-    return api.draft("2.0.0")
+def draft(ready: Api) -> str:
+    return ready.draft("2.0.0")
 
 
 def nothing_kept(api: Api) -> bool:
@@ -67,26 +75,26 @@ def nothing_kept(api: Api) -> bool:
     return not [path for path in blobs.rglob("*") if path.is_file()]
 
 
-def test_an_empty_image_is_refused(api: Api, draft: str) -> None:
-    refused(api.upload(draft, b""), 422, "body", "empty_image")
-    assert nothing_kept(api)
+def test_an_empty_image_is_refused(ready: Api, draft: str) -> None:
+    refused(ready.upload(draft, b""), 422, "body", "empty_image")
+    assert nothing_kept(ready)
 
 
 @pytest.mark.parametrize("cut", [100, 1000, -1])
-def test_a_corrupt_image_is_refused(api: Api, draft: str, image: bytes, cut: int) -> None:
-    refused(api.upload(draft, image[:cut]), 422, "body", "corrupt_image")
-    assert nothing_kept(api)
+def test_a_corrupt_image_is_refused(ready: Api, draft: str, image: bytes, cut: int) -> None:
+    refused(ready.upload(draft, image[:cut]), 422, "body", "corrupt_image")
+    assert nothing_kept(ready)
 
 
-def test_an_esp_image_whose_segment_ends_behind_the_file_is_refused(api: Api, draft: str) -> None:
+def test_an_esp_image_whose_segment_ends_behind_the_file_is_refused(ready: Api, draft: str) -> None:
     header = bytes([0xE9, 1, 2, 0x20]) + struct.pack("<I", 0x40080000) + bytes(4) + struct.pack("<H", 5)
     body = header.ljust(24, b"\0") + struct.pack("<II", 0x3C000020, 1 << 20) + bytes(100)
-    refused(api.upload(draft, body), 422, "body", "corrupt_image")
+    refused(ready.upload(draft, body), 422, "body", "corrupt_image")
 
 
-def test_a_huge_image_is_refused_before_it_is_read(api: Api, draft: str) -> None:
+def test_a_huge_image_is_refused_before_it_is_read(ready: Api, draft: str) -> None:
     announced = {"Content-Length": str(1 << 40)}
-    answer = api.call(
+    answer = ready.call(
         "POST",
         "/api/artifacts",
         params={"release": draft, "device_type": "sensor-v2"},
@@ -94,17 +102,17 @@ def test_a_huge_image_is_refused_before_it_is_read(api: Api, draft: str) -> None
         headers=announced,
     )
     refused(answer, 413, "body", "too_large")
-    assert nothing_kept(api)
+    assert nothing_kept(ready)
 
 
-def test_an_image_with_another_digest_than_announced_is_refused(api: Api, draft: str, image: bytes) -> None:
-    refused(api.upload(draft, image, sha256="0" * 64), 422, "sha256", "hash_mismatch")
-    assert nothing_kept(api)
+def test_an_image_with_another_digest_than_announced_is_refused(ready: Api, draft: str, image: bytes) -> None:
+    refused(ready.upload(draft, image, sha256="0" * 64), 422, "sha256", "hash_mismatch")
+    assert nothing_kept(ready)
 
 
-def test_a_second_image_for_the_same_device_type_is_refused(api: Api, draft: str, image: bytes) -> None:
-    assert api.upload(draft, image).status_code == 201
-    refused(api.upload(draft, image), 409, "device_type", "duplicate_artifact")
+def test_a_second_image_for_the_same_device_type_is_refused(ready: Api, draft: str, image: bytes) -> None:
+    assert ready.upload(draft, image).status_code == 201
+    refused(ready.upload(draft, image), 409, "device_type", "duplicate_artifact")
 
 
 def test_a_duplicate_version_is_refused(fleet: Api) -> None:
@@ -124,13 +132,12 @@ def test_nothing_can_be_released_before_the_ceremony(api: Api) -> None:
     refused(api.post("/api/releases", {"product": "sensor", "version": "1"}), 409, "trust", "no_ceremony")
 
 
-def test_a_configuration_that_is_neither_json_nor_toml_is_refused(api: Api) -> None:
-    api.hold_ceremony()
-    release = api.draft("c1", "config")
-    refused(api.upload(release, b"{"), 422, "body", "bad_config")
-    refused(api.upload(release, b"[1, 2]"), 422, "body", "bad_config")
-    refused(api.upload(release, b"x" * 70_000), 422, "body")
-    assert api.upload(release, b'{"interval": 30}').status_code == 201
+def test_a_configuration_that_is_neither_json_nor_toml_is_refused(ready: Api) -> None:
+    release = ready.draft("c1", "config")
+    refused(ready.upload(release, b"{"), 422, "body", "bad_config")
+    refused(ready.upload(release, b"[1, 2]"), 422, "body", "bad_config")
+    refused(ready.upload(release, b"x" * 70_000), 422, "body")
+    assert ready.upload(release, b'{"interval": 30}').status_code == 201
 
 
 # --- deployments -------------------------------------------------------------------------------------

@@ -8,26 +8,29 @@ import sqlalchemy as sa
 
 from skylift.store import tables
 
-from .conftest import Api
+from .conftest import Api, Furnished
 from .test_bad_input import refused
 
 
 @pytest.fixture
-def fleet(api: Api, image: bytes) -> Api:
+def fleet(furnished: Furnished, image: bytes) -> Api:
     """A ceremony, 1.0.0 and 1.1.0, two dozen devices of which every third is of hardware rev-b."""
-    api.hold_ceremony()
-    api.publish("1.0.0", image)
-    api.publish("1.1.0", image)
-    for number in range(24):
-        name = f"d{number:02}"
-        body = {
-            "device_id": name,
-            "device_type": "sensor-v2",
-            "token": token(name),
-            "labels": {"hw": "rev-b" if number % 3 == 0 else "rev-a"},
-        }
-        assert api.post("/api/devices", body).status_code == 201
-    return api
+
+    def furnish(api: Api) -> None:
+        api.hold_ceremony()
+        api.publish("1.0.0", image)
+        api.publish("1.1.0", image)
+        for number in range(24):
+            name = f"d{number:02}"
+            body = {
+                "device_id": name,
+                "device_type": "sensor-v2",
+                "token": token(name),
+                "labels": {"hw": "rev-b" if number % 3 == 0 else "rev-a"},
+            }
+            assert api.post("/api/devices", body).status_code == 201
+
+    return furnished("fleet", furnish)
 
 
 def token(name: str) -> str:

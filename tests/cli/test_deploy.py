@@ -2,6 +2,8 @@
 
 import json
 import shlex
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 
 import pytest
 
@@ -139,6 +141,25 @@ def test_watching_a_stopped_deployment_shows_why_and_who(cli: Cli, group: str, u
     assert units[0].name in said.out
     assert "the sensor is silent" in said.out
     assert said.out.endswith("\n")
+
+
+def test_watching_as_json_is_a_line_for_every_change(cli: Cli, group: str, units: list[Unit]) -> None:
+    deployment = start(cli, group, "--all-at-once")
+    wait_for_offers(cli, deployment)
+
+    def everybody() -> None:
+        for unit in units:
+            unit.complete()
+
+    with ThreadPoolExecutor(1) as devices:
+        working = devices.submit(everybody)
+        said = cli("deploy", "watch", deployment, "-o", "json")
+        working.result()
+    assert said.code == 0, said.err
+    seen = [json.loads(line) for line in said.out.splitlines()]
+    assert all(one != before for before, one in pairwise(seen))
+    assert (seen[-1]["status"], seen[-1]["totals"]["complete"]) == ("complete", 4)
+    assert {one["id"] for one in seen} == {deployment}
 
 
 def test_an_operator_pauses_resumes_and_promotes(cli: Cli, group: str, units: list[Unit]) -> None:

@@ -1,12 +1,18 @@
 """What the command line says, and where: results on stdout, everything else on stderr, errors in one line."""
 
 import json
+import os
+import pty
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.main import get_command
 
 from skylift.cli.app import app
 from skylift.testkit.image import build
@@ -91,6 +97,27 @@ def test_json_is_all_there_is_on_stdout(cli: Cli, words: tuple[str, ...]) -> Non
     assert said.err == ""
 
 
+def leaves(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every command that does something, by its words."""
+    if not hasattr(command, "commands"):
+        yield path, command
+        return
+    for name, part in command.commands.items():
+        yield from leaves(part, (*path, name))
+
+
+def test_every_command_that_ends_speaks_json() -> None:
+    """A server and an agent run until they are stopped; a show has one way to be told."""
+    silent = {("serve",), ("agent", "run"), ("gateway", "run")}
+    shows = {("demo",), ("simulate",)}
+    for path, command in leaves(get_command(app)):
+        if path in silent:
+            continue
+        options = {option for parameter in command.params for option in parameter.opts}
+        assert "--json" in options, path
+        assert "-o" in options or path in shows, path
+
+
 def test_progress_is_for_terminals_and_never_on_stdout(cli: Cli, stage: Stage) -> None:
     image = build(stage.home / "progress.pyz", "5.0.0")
     about = ("--product", "sensor", "--version", "5.0.0", "--device-type", "sensor-v2")
@@ -98,6 +125,60 @@ def test_progress_is_for_terminals_and_never_on_stdout(cli: Cli, stage: Stage) -
     assert said.code == 0, said.err
     assert json.loads(said.out)["status"] == "signing"
     assert said.err == ""
+
+
+def on_a_terminal(stage: Stage, *words: object) -> tuple[int, str, str]:
+    """Exit code, stdout (a pipe), and what a terminal on stderr is shown."""
+    ours, theirs = pty.openpty()
+    environment = {**stage.environment, "TERM": "xterm", "COLUMNS": "120"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "skylift", *map(str, words)],
+        env=environment,
+        cwd=stage.home,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    shown = b""
+    with suppress(OSError):  # how a terminal says that nobody is left to write
+        while part := os.read(ours, 65536):
+            shown += part
+    os.close(ours)
+    out, _ = process.communicate(timeout=60)
+    return process.returncode, out.decode(), shown.decode(errors="replace")
+
+
+def test_a_terminal_sees_uploads_signing_and_downloads_move(stage: Stage) -> None:
+    image = build(stage.home / "moves.pyz", "5.1.0")
+    about = ("--product", "sensor", "--version", "5.1.0", "--device-type", "sensor-v2")
+    code, out, shown = on_a_terminal(stage, "release", "create", image, *about, "--json")
+    assert code == 0, shown
+    made = json.loads(out)
+    size = f"{image.stat().st_size / 1000:.1f}/{image.stat().st_size / 1000:.1f} kB"
+    for what in ("hashing moves.pyz", "uploading moves.pyz"):
+        assert re.search(rf"{what} ━+ {re.escape(size)}", shown), shown
+    signers = [word for n in (1, 2) for word in ("--key", f"desk/keys/release-sensor-{n}.pem")]
+    code, out, shown = on_a_terminal(
+        stage, "release", "sign", made["id"], "--keys", "desk", *signers, "--yes", "--json"
+    )
+    assert code == 0, shown
+    assert json.loads(out)["published"] is True
+    for what in ("downloading what waits for sensor", "downloading what sensor has published"):
+        assert re.search(rf"{what} ━+ ([\d.]+)/\1 kB", shown), shown
+    assert re.search(r"signing sensor ━+ 2/2", shown), shown
+    code, _, shown = on_a_terminal(stage, "release", "verify", made["id"], image, "--keys", "desk")
+    assert code == 0, shown
+    assert re.search(rf"hashing moves.pyz ━+ {re.escape(size)}", shown), shown
+
+
+def test_signing_what_is_published_already_shows_it(cli: Cli, stage: Stage) -> None:
+    made = json.loads(cli("release", "show", "sensor/1.1.0", "--json").out)
+    said = cli(
+        "release", "sign", made["id"], "--key", stage.home / "desk/keys/release-sensor-1.pem", "--json"
+    )
+    assert (said.code, json.loads(said.out)) == (0, made)
+    assert "published already" in said.err
 
 
 def test_tables_have_no_colours_where_nobody_wants_them(cli: Cli) -> None:

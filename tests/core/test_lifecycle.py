@@ -50,6 +50,19 @@ def test_an_update_moves_at_most_six_times_whatever_a_device_says(reports: list[
     assert moves <= 5  # downloading, installing, validating, complete, rolled_back
 
 
+@given(st.lists(st.sampled_from([*OPEN[1:], S.COMPLETE, S.FAILED, S.ROLLED_BACK]), max_size=20), st.data())
+def test_a_late_or_repeated_report_changes_nothing_twice(
+    reports: list[UpdateState], data: st.DataObject
+) -> None:
+    """Whatever a device has said, in whatever order the network says it once more."""
+    state = S.PENDING
+    for number, asked in enumerate(reports):
+        if judge(state, asked) is Verdict.MOVE:
+            state = asked
+        for again in data.draw(st.lists(st.sampled_from(reports[: number + 1]), max_size=4)):
+            assert judge(state, again) is not Verdict.MOVE
+
+
 @pytest.mark.parametrize("final", FINAL)
 @pytest.mark.parametrize("asked", [*OPEN[1:], S.COMPLETE, S.FAILED, S.ROLLED_BACK])
 def test_no_report_moves_a_final_update_but_the_withdrawal(final: UpdateState, asked: UpdateState) -> None:

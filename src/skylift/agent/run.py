@@ -27,6 +27,7 @@ MAX_MESSAGE = 500
 LOOK_EVERY_S = 0.25  # how soon a dead image is noticed
 BACK_OFF_S = (1.0, 60.0)  # after an unexpected error: doubling between these
 AWAY_S = (1.0, 300.0)  # while the server is away: doubling between these, unless it named a later time
+TENTH = 10  # percent: how often a download is shown in the log
 MOST_ERRORS = 5  # unexpected ones in a row, until an update is given up
 
 
@@ -66,6 +67,7 @@ class Agent:
         self.wake = threading.Event()
         self.stopping = False
         self._known_healthy = False
+        self._shown = -1  # tenths of the download that were told last
 
     def run(self) -> Outcome:
         """Step after step, until a reboot is wanted or somebody stops us."""
@@ -421,7 +423,10 @@ class Agent:
         return order is not None and order.tag == tag and self._boot.facts(order.kind).trial_tag != tag
 
     def _progress(self, order: Order, percent: int) -> None:
-        """Told as it goes; nobody is sorry for one that gets lost."""
+        """Told as it goes, here and to the server; nobody is sorry for one that gets lost."""
+        if percent // TENTH != self._shown:
+            self._shown = percent // TENTH
+            self._log(f"downloading {order.version} {bar(percent)} {percent} %")
         report = {
             "deployment": order.deployment,
             "attempt": order.attempt,
@@ -438,6 +443,12 @@ def _order(journal: Journal) -> Order:
     if journal.order is None:
         raise AssertionError("the machine asks for this step only with an order in hand")
     return journal.order
+
+
+def bar(percent: int) -> str:
+    """[####......]"""
+    full = percent // TENTH
+    return f"[{'#' * full}{'.' * (10 - full)}]"
 
 
 def longer(bounds: tuple[float, float], times: int, at_least: float = 0.0) -> float:

@@ -33,8 +33,21 @@ class Client:
         given = {name: value for name, value in params.items() if value is not None}
         return self._json("GET", path, params=given)
 
-    def raw(self, path: str) -> bytes:
-        return self._send("GET", path).content
+    def raw(self, path: str, moved: Callable[[int, int | None], None] = lambda n, of: None) -> bytes:
+        """A file; `moved` is told bytes as they come, and of how many."""
+        try:
+            with self._http.stream("GET", path) as answer:
+                if not answer.is_success:
+                    answer.read()
+                    raise _refused(answer)
+                size = int(answer.headers.get("Content-Length", 0)) or None
+                parts = []
+                for part in answer.iter_bytes():
+                    parts.append(part)
+                    moved(len(part), size)
+                return b"".join(parts)
+        except httpx2.HTTPError as e:
+            raise self._silent(e) from e
 
     def post(self, path: str, body: Any = None, **params: Any) -> Any:
         given = {name: value for name, value in params.items() if value is not None}
@@ -79,10 +92,17 @@ class Client:
         try:
             answer = self._http.request(method, path, **options)
         except httpx2.HTTPError as e:
-            raise Leave(Exit.ERROR, f"server is {self.server!r}: does not answer ({e})") from e
+            raise self._silent(e) from e
         if answer.is_success:
             return answer
-        raise Leave(Exit.USAGE if answer.status_code == 422 else Exit.ERROR, problem(answer))
+        raise _refused(answer)
+
+    def _silent(self, error: httpx2.HTTPError) -> Leave:
+        return Leave(Exit.ERROR, f"server is {self.server!r}: does not answer ({error})")
+
+
+def _refused(answer: httpx2.Response) -> Leave:
+    return Leave(Exit.USAGE if answer.status_code == 422 else Exit.ERROR, problem(answer))
 
 
 def problem(answer: httpx2.Response) -> str:

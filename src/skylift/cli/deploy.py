@@ -218,11 +218,16 @@ def watch(
     deployment: Deployment,
     server: ServerOption = None,
     token: TokenOption = None,
+    output: FormatOption = Format.TABLE,
+    as_json: JsonOption = False,
 ) -> None:
-    """Live: phases, rate against threshold, recent failures, and what it waits for. Ctrl-C leaves."""
-    this = session(server, token, Format.TABLE, False)
+    """Live: phases, rate against threshold, recent failures, and what it waits for. Ctrl-C leaves.
+
+    With --json: one object a line, whenever something has changed.
+    """
+    this = session(server, token, output, as_json)
     found = _find(this, deployment)
-    with wording.live(this.output.out, found) as show:
+    with wording.live(this.output, found) as show:
         while found["status"] not in ENDED and not _stopped(found):
             time.sleep(0.5)
             found = _find(this, deployment)
@@ -322,10 +327,14 @@ def delete(
     yes: YesOption = False,
     server: ServerOption = None,
     token: TokenOption = None,
+    output: FormatOption = Format.TABLE,
+    as_json: JsonOption = False,
 ) -> None:
     """Forget a deployment that has ended, with its updates and events."""
     must_confirm(f"delete {deployment}?", yes)
-    session(server, token, Format.TABLE, False).client.delete(f"/api/deployments/{deployment}")
+    this = session(server, token, output, as_json)
+    this.client.delete(f"/api/deployments/{deployment}")
+    this.output.one({"deleted": deployment})
 
 
 @app.command()

@@ -95,7 +95,11 @@ def delete(
     yes: YesOption = False,
     server: ServerOption = None,
     token: TokenOption = None,
+    output: FormatOption = Format.TABLE,
+    as_json: JsonOption = False,
 ) -> None:
     """Delete a group that no live deployment uses."""
     must_confirm(f"delete {group}?", yes)
-    session(server, token, Format.TABLE, False).client.delete(f"/api/groups/{group}")
+    this = session(server, token, output, as_json)
+    this.client.delete(f"/api/groups/{group}")
+    this.output.one({"deleted": group})

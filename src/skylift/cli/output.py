@@ -2,16 +2,29 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
-from typing import Any
+from typing import Any, Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 WIDE = 240
+
+
+class Move(Protocol):
+    """Moves a bar by so many; `of` tells how many there are, where that came to be known on the way."""
+
+    def __call__(self, count: int, of: int | None = None) -> None: ...
 
 
 class Format(StrEnum):
@@ -29,6 +42,7 @@ class Output:
         # What a pipe reads must not be cut to the width of a terminal that is not there.
         self.out = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
         self.err = Console(stderr=True, highlight=False)
+        self._last = ""
 
     def one(self, found: Any, lines: Iterable[tuple[str, Any]] | None = None) -> None:
         """One thing: its JSON, or lines of name and value."""
@@ -39,6 +53,13 @@ class Output:
         width = max((len(name) for name, _ in pairs), default=0)
         for name, value in pairs:
             self.out.print(f"[bold]{name:<{width}}[/bold]  {_plain(value)}", soft_wrap=True)
+
+    def line(self, found: Any) -> None:
+        """One JSON object on one line, unless it is the one before."""
+        now = json.dumps(found)
+        if now != self._last:
+            print(now, flush=True)
+        self._last = now
 
     def many(self, found: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
         """A list of things: its JSON, or a table of these columns."""
@@ -57,21 +78,26 @@ class Output:
         self.err.print(sentence, soft_wrap=True)
 
     @contextmanager
-    def progress(self, what: str, total: int | None) -> Iterator[Callable[[int], None]]:
-        """A bar on stderr, where that is a terminal; the function moves it."""
+    def progress(self, what: str, total: int | None, *, steps: bool = False) -> Iterator[Move]:
+        """A bar on stderr, where that is a terminal; the function moves it, by bytes or by `steps`."""
         if not self.err.is_terminal:
-            yield lambda n: None
+            yield _nowhere
             return
+        counted = MofNCompleteColumn() if steps else DownloadColumn()
         bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            DownloadColumn(),
-            TimeRemainingColumn(),
-            console=self.err,
+            TextColumn("{task.description}"), BarColumn(), counted, TimeRemainingColumn(), console=self.err
         )
         with bar:
             task = bar.add_task(what, total=total)
-            yield lambda n: bar.advance(task, n)
+
+            def move(count: int, of: int | None = None) -> None:
+                bar.update(task, advance=count, total=total if of is None else of)
+
+            yield move
+
+
+def _nowhere(count: int, of: int | None = None) -> None:
+    """Where there is no terminal there is no bar."""
 
 
 def _plain(value: Any) -> str:

@@ -131,6 +131,7 @@ def sign(
     found = this.client.get(f"/api/releases/{release}")
     if found["status"] == "published":
         this.output.say(f"{release} is published already")
+        _show(this, release)
         return
     if found["status"] == "draft":
         raise Leave(Exit.ERROR, f"{release} is a draft: upload its images and seal it first")
@@ -159,8 +160,10 @@ def verify(
     if role not in known:
         raise Leave(Exit.ERROR, f"nothing of {role} is published yet")
     public = keys / "public"
-    body = this.client.raw(f"/image/{known[role]}.{role}.json")
-    digest = sha256_of(image)
+    with this.output.progress(f"downloading what {role} has published", None) as moved:
+        body = this.client.raw(f"/image/{known[role]}.{role}.json", moved)
+    with this.output.progress(f"hashing {image.name}", image.stat().st_size) as moved:
+        digest = sha256_of(image, moved)
     roots = public / "image.root.json", public / "image.targets.json"
     path = vouched(role, body, digest, *roots, under=f"{role}/{found['version']}/")
     if path is None:

@@ -46,9 +46,11 @@ def sign_role(
         this.output.say(line)
     must_confirm(f"Sign {role}?", yes)
     answer: Any = None
-    for name, signer in fitting.items():
-        answer = this.client.post(f"/api/trust/pending/{role}/signatures", found.sign(signer))
-        this.output.say(f"{name}: {answer['signatures']} of {answer['threshold']} signatures")
+    with this.output.progress(f"signing {role}", len(fitting), steps=True) as moved:
+        for name, signer in fitting.items():
+            answer = this.client.post(f"/api/trust/pending/{role}/signatures", found.sign(signer))
+            moved(1)
+            this.output.say(f"{name}: {answer['signatures']} of {answer['threshold']} signatures")
     catch_up(this, desk)
     return answer
 
@@ -101,14 +103,14 @@ def published(this: Session, role: str) -> bytes | None:
     """The role's published file, if there is one."""
     for known in this.client.get("/api/trust")["roles"]:
         if (known["repo"], known["role"]) == ("image", role):
-            found: bytes = this.client.raw(f"/image/{known['version']}.{role}.json")
-            return found
+            with this.output.progress(f"downloading what {role} has published", None) as moved:
+                return this.client.raw(f"/image/{known['version']}.{role}.json", moved)
     return None
 
 
 def raw_pending(this: Session, role: str) -> bytes:
-    found: bytes = this.client.raw(f"/api/trust/pending/{role}")
-    return found
+    with this.output.progress(f"downloading what waits for {role}", None) as moved:
+        return this.client.raw(f"/api/trust/pending/{role}", moved)
 
 
 def notes(this: Session, role: str) -> dict[str, str]:

@@ -114,10 +114,22 @@ def picture(found: dict[str, Any]) -> RenderableType:
 
 
 @contextmanager
-def live(console: Console, found: dict[str, Any]) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """The picture, redrawn by the function this gives; where there is no terminal, only its last state."""
-    with Live(picture(found), console=console, refresh_per_second=4) as shown:
-        yield lambda now: shown.update(picture(now))
+def live(output: Output, found: dict[str, Any]) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """The picture, redrawn by the function this gives; where there is no terminal, only its last state. As
+    JSON, a line for every change."""
+    if output.form is Format.JSON:
+        output.line(found)
+        yield output.line
+        return
+    with shown(output.out, found) as redraw:
+        yield redraw
+
+
+@contextmanager
+def shown(console: Console, found: dict[str, Any]) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """The picture on this console."""
+    with Live(picture(found), console=console, refresh_per_second=4) as drawn:
+        yield lambda now: drawn.update(picture(now))
     if not console.is_terminal:
         console.print()  # Live ends its last line only on terminals
 

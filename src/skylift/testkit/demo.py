@@ -128,7 +128,7 @@ def _watch(show: Show, deployment: str) -> None:
     """Live until it ends or stops itself."""
     until = time.monotonic() + PATIENCE_S
     found = show.stage.deployment(deployment)
-    with wording.live(show.console, found) as redraw:
+    with wording.shown(show.console, found) as redraw:
         while found["status"] in ("scheduled", "running"):
             if time.monotonic() > until:
                 raise Failed(f"{deployment} is still {found['status']}: {found['notes']}")
