@@ -75,7 +75,7 @@ def _make(stock: "_Stock", part: Part, body: memoryview, write: Write, scratch: 
         raise DeltaError("a part of the delta has another length than its header says")
     with stock.piece(part.start, part.size, scratch) as base:
         if native.available():
-            native.apply(base, patch, counted, part.makes, native.PART_MEMORY)
+            native.apply(base, patch, counted, part.makes, native.PART_MEMORY, base_checked=True)
         else:
             purepython.apply(base, patch, counted)
     if made != part.makes:
@@ -126,6 +126,8 @@ class _Stock:
             return
         for at in range(span.at, span.at + span.length, _PIECE):
             yield bytes(self._old[at : min(at + _PIECE, span.at + span.length)])
+            if at % _DROP_EVERY < _PIECE:
+                native.drop(self._old)
 
 
 class _Room:

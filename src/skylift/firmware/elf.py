@@ -6,12 +6,15 @@ Addresses in a program count from its own beginning; compared file by file they 
 import re
 import struct
 from collections.abc import Iterator
+from typing import Any
+
+from skylift.firmware import native
 
 _HEAD = re.compile(rb"\x7fELF[\x01\x02]\x01\x01[\x00\x03]")
 _STRIDE = 16 << 20
 
 
-def extents(image: memoryview) -> list[tuple[int, int]]:
+def extents(image: Any) -> list[tuple[int, int]]:
     """(start, end) of every ELF file that looks whole, in order, none overlapping."""
     found: list[tuple[int, int]] = []
     for at in _heads(image):
@@ -22,15 +25,16 @@ def extents(image: memoryview) -> list[tuple[int, int]]:
     return found
 
 
-def _heads(image: memoryview) -> Iterator[int]:
+def _heads(image: Any) -> Iterator[int]:
     """In strides, so that a mapped image need not stay in memory."""
     for start in range(0, len(image), _STRIDE):
         for hit in _HEAD.finditer(image[start : start + _STRIDE + 8]):
             if hit.start() < _STRIDE:
                 yield start + hit.start()
+        native.drop(image)
 
 
-def _size(image: memoryview, at: int) -> int:
+def _size(image: Any, at: int) -> int:
     """Up to the end of the section headers, which linkers put last; 0 for what is no ELF file."""
     if at + 64 > len(image):
         return 0

@@ -37,6 +37,8 @@ OWN_PART = 64 << 10  # bytes of a program that is worth a part of its own
 LARGE_BLOCK = 1 << 20  # bytes of a packed block that is
 MOST_PART = 24 << 20  # bytes that a part makes
 MOST_BASE = 48 << 20  # bytes that it is made from: with the encoder's tables about 350 MB at a time
+LEAST_BASE = 1 << 20
+REPAID = 32  # bytes of base that a byte of part may cost to put together
 MOST_PROGRAM = 48 << 20
 _FILLS = re.compile(rb"\x00{4096,}|\xff{4096,}")
 _AT_ONCE = 4  # parts, at most
@@ -165,8 +167,8 @@ def _complement(ranges: Iterable[Range], size: int) -> list[Range]:
 def _pieces(pair: view.Pair, gaps: list[Range], runs: list[Step]) -> list[Piece]:
     """The new ranges, in order: programs and large blocks whole, the rest between them."""
     taken: list[Piece] = []
-    programs = elf.extents(memoryview(pair.new.body))
-    bases = elf.extents(memoryview(pair.old.body))
+    programs = elf.extents(pair.new.body)
+    bases = elf.extents(pair.old.body)
     starts = [start for start, _ in gaps]
     for start, end in sorted([*programs, *_blocks(pair.new)]):
         k = bisect_right(starts, end - 1) - 1
@@ -348,12 +350,15 @@ def _portions(ranges: list[Range]) -> Iterator[tuple[Range, ...]]:
 
 
 def _held_job(ranges: tuple[Range, ...], copied: list[Step], stock: Stock) -> Job:
-    """From the whole stock, or as much of it as a part can take around where the neighbours came from."""
-    if stock.size <= MOST_BASE:
+    """From the whole stock, or a stretch of it around where the neighbours came from: no more than a part can
+    take, nor than what it makes can repay."""
+    makes = sum(end - start for start, end in ranges)
+    most = min(MOST_BASE, max(LEAST_BASE, REPAID * makes))
+    if stock.size <= most:
         return Job(0, stock.size, ranges, True)
     middle = (_source(ranges[0][0], copied, stock) + _source(ranges[-1][1], copied, stock)) // 2
-    start = max(0, min(middle - MOST_BASE // 2, stock.size - MOST_BASE))
-    return Job(start, MOST_BASE, ranges, True)
+    start = max(0, min(middle - most // 2, stock.size - most))
+    return Job(start, most, ranges, True)
 
 
 def _source(place: int, copied: list[Step], stock: Stock) -> int:
