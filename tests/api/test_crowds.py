@@ -1,6 +1,7 @@
 """More than anybody should ask for at once: a clear error, or it waits and goes on. On both databases."""
 
 import asyncio
+import threading
 from typing import Any
 
 import httpx2
@@ -10,7 +11,7 @@ from skylift.core.lifecycle import DeploymentStatus
 from skylift.core.query import Facts, matches, parse
 from skylift.engine import deployments as deeds
 from skylift.engine.checkin import recount as uneven
-from skylift.store import tables
+from skylift.store import members, tables
 from skylift.store.db import Connection
 
 from .conftest import Api
@@ -140,3 +141,45 @@ def test_a_pattern_that_is_all_stars_ends(api: Api) -> None:
     assert made.status_code == 201, made.text
     assert api.get("/api/groups/stars").json()["size"] == 0
     assert not matches(parse(query), Facts(name, "sensor-v2", None, None, {}))
+
+
+def test_a_question_that_takes_too_long_is_taken_back_and_said(api: Api, monkeypatch: Any) -> None:
+    """On both databases: by the API, by the writer's side of it, and nobody else is held up."""
+    count = members.count
+
+    def endless(conn: Connection, scope: Any) -> int:
+        n = sa.select(sa.literal(1).label("n")).cte("n", recursive=True)
+        n = n.union_all(sa.select(n.c.n + 1).where(n.c.n < 10**9))
+        conn.execute(sa.select(sa.func.count()).select_from(n))
+        return count(conn, scope)
+
+    api.device("dev-1")
+    query = {"name": "greedy", "query": 'device_id ~ "*"'}
+    assert api.post("/api/groups", {**query, "name": "before"}).status_code == 201
+    monkeypatch.setattr(members, "count", endless)
+    monkeypatch.setattr("skylift.store.db.QUESTION_S", 0.3)
+    for answer in (api.get("/api/groups/before"), api.post("/api/groups", query)):
+        problem = refused(answer, 422, "query", "too_slow")
+        assert "takes longer than 0.3 seconds over this fleet" in problem["detail"]
+        assert problem["rule"] == "answers within 0.3 seconds"
+    assert {group["name"] for group in api.get("/api/groups").json()["items"]} == {"before"}
+    monkeypatch.setattr(members, "count", count)
+    assert api.get("/api/groups/before").json()["size"] == 1, "the connection is as good as new"
+    assert api.post("/api/groups", query).status_code == 201
+    assert api.get("/api/groups/greedy").json()["size"] == 1
+
+
+def test_a_group_is_counted_where_nobody_waits_for_it(api: Api, monkeypatch: Any) -> None:
+    """Never in the one writer, behind which every report of the fleet would queue."""
+    counted, count = [], members.count
+
+    def watched(conn: Connection, scope: Any) -> int:
+        counted.append(threading.current_thread().name)
+        return count(conn, scope)
+
+    monkeypatch.setattr(members, "count", watched)
+    api.device("dev-1")
+    made = api.post("/api/groups", {"name": "all", "query": "not device_type = other"})
+    assert (made.status_code, made.json()["size"]) == (201, 1)
+    assert counted
+    assert "skylift-writer" not in counted

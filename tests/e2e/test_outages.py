@@ -201,6 +201,68 @@ def outage(postgresql: Api) -> None:
 
 
 @pytest.mark.postgresql
+def test_a_database_that_only_reads_is_told_and_waited_for(postgresql: Api, own: Cluster) -> None:
+    """What is left of one that another has taken over from: it answers, and takes nothing."""
+    assert postgresql.write().status_code == 201
+    assert postgresql.check().status_code == 200
+    before = postgresql.names()
+    read_only(own, "on")
+    try:
+        for _ in range(3):
+            told(postgresql.write())
+        assert postgresql.names() == before  # reading goes on
+        assert postgresql.check().status_code == 200
+    finally:
+        read_only(own, "off")
+    wait_until(lambda: postgresql.write().status_code == 201, 20, "it writes again")
+    assert_no_tracebacks(postgresql.server)
+
+
+def read_only(own: Cluster, switch: str) -> None:
+    own.sql(f"ALTER SYSTEM SET default_transaction_read_only = {switch}")
+    own.sql("SELECT pg_reload_conf()")
+    shown = "SHOW default_transaction_read_only"
+    wait_until(lambda: own.sql(shown).strip() == switch, 10, f"read-only is {switch}")
+
+
+@pytest.mark.postgresql
+def test_an_empty_database_that_only_reads_is_one_line_at_the_start(own: Cluster, tmp_path: Path) -> None:
+    """An empty one: there is nothing to serve yet."""
+    url = own.url(own.fresh())
+    own.sql(f"ALTER DATABASE {url.rpartition('/')[2]} SET default_transaction_read_only = on")
+    server = Server(tmp_path / "data", {"SKYLIFT_DATABASE_URL": url}, ("--mqtt", "off"))
+    with pytest.raises(Failed, match="exit code 1"):
+        server.start()
+    said = server.log.read_text().strip().splitlines()
+    assert len(said) == 1, said
+    assert said[0].startswith("skylift: database_url is ")
+    assert "read-only" in said[0]
+
+
+FULL = """
+CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS
+$$ BEGIN RAISE EXCEPTION 'could not extend file: No space left on device' USING ERRCODE = 'disk_full'; END $$;
+CREATE TRIGGER full_disk BEFORE INSERT ON groups EXECUTE FUNCTION full_disk()
+"""
+
+
+@pytest.mark.postgresql
+def test_a_full_database_is_told_and_forgotten_when_there_is_room(postgresql: Api, own: Cluster) -> None:
+    """PostgreSQL's own words for it, by a trigger: what a full disk is, without one."""
+    database = postgresql.server.settings["SKYLIFT_DATABASE_URL"].rpartition("/")[2]
+    assert postgresql.write().status_code == 201
+    before = postgresql.names()
+    own.sql(FULL, database)
+    for _ in range(3):
+        told(postgresql.write())
+    assert postgresql.names() == before
+    assert postgresql.check().status_code == 200  # who needs no new room is served
+    own.sql("DROP TRIGGER full_disk ON groups", database)
+    wait_until(lambda: postgresql.write().status_code == 201, 20, "it writes again")
+    assert_no_tracebacks(postgresql.server)
+
+
+@pytest.mark.postgresql
 def test_a_slow_database_is_waited_for(postgresql: Api, own: Cluster) -> None:
     """Somebody at psql locks the devices for some seconds: requests take as long, and are answered."""
     database = postgresql.server.settings["SKYLIFT_DATABASE_URL"].rpartition("/")[2]

@@ -97,6 +97,27 @@ def test_a_reader_cannot_write(database: Database) -> None:
     assert keys(database) == set()
 
 
+def test_a_question_has_so_long_and_its_connection_serves_the_next(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def numbers(upto: int) -> sa.CTE:
+        found = sa.select(sa.literal(1).label("n")).cte("numbers", recursive=True)
+        return found.union_all(sa.select(found.c.n + 1).where(found.c.n < upto))
+
+    monkeypatch.setattr("skylift.store.db.QUESTION_S", 0.3)
+    endless = sa.select(sa.func.count()).select_from(numbers(10**9))
+    for _ in range(2):
+        with pytest.raises(Rejected, match=r"longer than 0\.3 seconds"), database.ask() as conn:
+            conn.execute(endless)
+    monkeypatch.undo()
+    with database.ask() as conn:
+        streamed = sa.select(numbers(50).c.n).execution_options(yield_per=7)
+        assert [n for (n,) in conn.execute(streamed)] == list(range(1, 51))
+    with database.read() as conn:
+        unbounded = sa.select(sa.func.count()).select_from(numbers(50))
+        assert conn.execute(unbounded).scalar_one() == 50
+
+
 def test_a_caller_who_left_disturbs_nobody(database: Database) -> None:
     """The event loop cancels what a client no longer waits for; the writer goes on with the others."""
     held = Held(database)

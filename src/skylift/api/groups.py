@@ -11,7 +11,7 @@ from skylift.api import views
 from skylift.api.auth import Acting, Admin, Viewer
 from skylift.api.context import context_of
 from skylift.api.deployments import Cursor, Limit
-from skylift.api.idempotency import answer_once
+from skylift.api.idempotency import answer_once, look_then_answer_once
 from skylift.engine import access as tokens
 from skylift.engine import groups as deeds
 from skylift.store import access, groups
@@ -59,11 +59,14 @@ def create(request: Request, body: NewGroup, who: Acting) -> Any:
     """A new group."""
     context = context_of(request)
 
-    def deed(conn: Connection) -> Any:
-        made = deeds.create(conn, body.name, body.query, body.devices, who.name, context.clock())
-        return _whole(conn, made)
+    def look(conn: Connection) -> int:
+        return len(set(body.devices or ())) if body.query is None else deeds.size_of(conn, body.query)
 
-    return answer_once(request, context, who.name, body.model_dump(), 201, deed)
+    def deed(conn: Connection, size: int) -> Any:
+        made = deeds.create(conn, body.name, body.query, body.devices, who.name, context.clock())
+        return {**_view(deeds.find(conn, made)), "size": size}
+
+    return look_then_answer_once(request, context, who.name, body.model_dump(), 201, look, deed)
 
 
 @router.get("/api/groups")
@@ -78,7 +81,7 @@ def page(request: Request, who: Viewer, limit: Limit = 100, cursor: Cursor = Non
 @router.get("/api/groups/{name}")
 def show(request: Request, name: GroupName, who: Viewer) -> Any:
     """One group, by id or name, with how many devices it holds now."""
-    with context_of(request).database.read() as conn:
+    with context_of(request).database.ask() as conn:
         return _whole(conn, name)
 
 

@@ -54,7 +54,7 @@ def look_then_answer_once(
     """The same for a deed that must look over the fleet first: the look holds up no writer, and is left out
     where the answer is known already."""
     key = request.headers.get("idempotency-key")
-    with context.database.read() as conn:
+    with context.database.ask() as conn:
         known = key is not None and access.is_kept(conn, actor, key)
         found = None if known else look(conn)
 

@@ -6,11 +6,11 @@ from secrets import token_bytes
 from skylift.core.errors import Kind, Rejected, invalid
 from skylift.core.ids import check_name, mint
 from skylift.core.query import parse
-from skylift.engine import select
 from skylift.engine.waiting import recount_live
 from skylift.store import deployments, devices, events, groups, members
 from skylift.store.db import Connection
 from skylift.store.groups import Group
+from skylift.store.members import Scope
 
 MAX_MEMBERS = 100_000  # named in one request
 
@@ -119,4 +119,9 @@ def size(conn: Connection, group: Group) -> int:
     """How many devices it holds now. A query reads the whole fleet: for people, not for polls."""
     if group.kind == "list":
         return len(groups.members(conn, group.id))
-    return members.count(conn, select.scope(conn, None, {"groups": [group.id]}))
+    return size_of(conn, group.query or "")
+
+
+def size_of(conn: Connection, query: str) -> int:
+    """How many devices it would hold: reads the whole fleet, so never in a write that others wait behind."""
+    return members.count(conn, Scope(queries=(parse(query),)))

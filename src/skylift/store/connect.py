@@ -7,6 +7,9 @@ PostgreSQL is spoken through pg8000. Both give connections whose transactions be
 
 import logging
 import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from typing import Any
 
@@ -25,13 +28,17 @@ BUSY_S = (
 SOCKET_S = 60.0  # the longest question we ask PostgreSQL (a preview over millions of devices) takes seconds
 FROZEN_S = 30.0  # a server that stops in the middle of a transaction is cut off: the others wait for it
 ANSWER_S = 10.0  # ... and the shortest, which only shows that the connection still is one
+QUESTION_S = 30.0  # what people ask of the whole fleet is taken back beyond that, and they are told
 POOL = 8  # readers kept open; more are made when needed: a reader in the event loop must never queue for one
 
 # PostgreSQL's words (SQLSTATE) for "another transaction was in the way: try again".
 _DUPLICATE = "23505"  # another server inserted it a moment ago: looked at again, it is there
 _COLLISIONS = frozenset({"40001", "40P01", "55P03", _DUPLICATE})
-# ... and for "I am going away": classes 08 (connection), 53 (resources), 57P (shutdown); 25P03: see FROZEN_S.
-_GONE = ("08", "53", "57P", "25P03")
+# ... and for "I am going away": classes 08 (connection), 53 (resources), 57P (shutdown); 25P03: see FROZEN_S;
+# 25006: it is read-only, as one is that another has taken over from.
+_GONE = ("08", "53", "57P", "25P03", "25006")
+_TAKEN_BACK = "57014"
+_STEPS = 50_000  # of SQLite's machine between two looks at the clock: about a millisecond
 # SQLite's: locked, full, unreadable. None of them says anything about the deed; all others do.
 _SQLITE_GONE = (
     "SQLITE_BUSY",
@@ -152,6 +159,43 @@ def trouble(error: BaseException) -> Trouble:
         name = getattr(error.orig, "sqlite_errorname", "")
         return Trouble.GONE if name.startswith(_SQLITE_GONE) else Trouble.DEED
     return Trouble.GONE if isinstance(error, OperationalError) else Trouble.DEED
+
+
+@contextmanager
+def bounded(conn: sa.Connection, seconds: float) -> Iterator[None]:
+    """Whatever is asked on this connection in here has so long, all together; then the database lets go of
+    it, and `is_taken_back` is true of what it raises. Of PostgreSQL's streams every fetch has what was left
+    when they began: their rows are bounded by the fleet."""
+    until = time.monotonic() + seconds
+    if conn.dialect.name == "postgresql":
+        event.listen(conn, "before_cursor_execute", _time_left(until))
+        yield
+        return
+    driver = conn.connection.driver_connection
+    assert isinstance(driver, sqlite3.Connection)
+    driver.set_progress_handler(lambda: time.monotonic() > until, _STEPS)
+    try:
+        yield
+    finally:
+        driver.set_progress_handler(None, 0)
+
+
+def _time_left(until: float) -> Any:
+    def before(conn: sa.Connection, *_: object) -> None:
+        driver: Any = conn.connection.driver_connection
+        left = max(1, round(1000 * (until - time.monotonic())))
+        # On a cursor of its own: the question's may be one of the server's, which takes nothing else.
+        driver.cursor().execute(f"SET LOCAL statement_timeout = {left}")
+
+    return before
+
+
+def is_taken_back(error: BaseException) -> bool:
+    """Whether a question ended because its time was over."""
+    if not isinstance(error, DBAPIError):
+        return False
+    name = getattr(error.orig, "sqlite_errorname", "")
+    return name == "SQLITE_INTERRUPT" or sqlstate(error) == _TAKEN_BACK
 
 
 def sqlstate(error: BaseException) -> str | None:

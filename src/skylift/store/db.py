@@ -25,7 +25,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import groupby, islice
 from typing import Any, TypeVar
@@ -34,10 +34,13 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from skylift.core.errors import Unavailable
+from skylift.core.errors import Rejected, Unavailable
 from skylift.store.connect import (
+    QUESTION_S,
     Trouble,
+    bounded,
     is_duplicate,
+    is_taken_back,
     normal,
     reading_engine,
     trouble,
@@ -106,18 +109,25 @@ class Database:
 
     def read(self) -> AbstractContextManager[Connection]:
         """A connection on one consistent snapshot; reads only."""
-        return self._reading()
+        return self._reading(None)
+
+    def ask(self) -> AbstractContextManager[Connection]:
+        """The same for questions over the whole fleet, such as people's own queries: what takes longer than
+        `QUESTION_S` is taken back, and `Rejected` says so."""
+        return self._reading(QUESTION_S)
 
     @contextmanager
-    def _reading(self) -> Iterator[Connection]:
+    def _reading(self, within: float | None) -> Iterator[Connection]:
         try:
             connection = self._readers.connect()
         except self._broken as e:
             raise _unavailable(e) from e
         try:
-            with connection:
+            with connection, bounded(connection, within) if within else nullcontext():
                 yield connection
         except self._broken as e:
+            if within and is_taken_back(e):
+                raise _too_slow(within) from e
             if trouble(e) is not Trouble.DEED:
                 raise _unavailable(e) from e
             raise
@@ -357,6 +367,15 @@ def _answer(outcomes: list[Outcome]) -> None:
             job.future.set_exception(error)
         else:
             job.future.set_result(result)
+
+
+def _too_slow(seconds: float) -> Rejected:
+    rule = f"answers within {seconds:g} seconds"
+    sentence = (
+        f"query takes longer than {seconds:g} seconds over this fleet: ask for less (a device type, a label, "
+        "fewer patterns), or again when the database is less busy"
+    )
+    return Rejected("too_slow", sentence, field="query", rule=rule)
 
 
 def _unavailable(error: BaseException) -> Unavailable:

@@ -15,7 +15,7 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DBAPIError
 
 from skylift.core.errors import Unavailable
-from skylift.store.connect import normal, writing_engine
+from skylift.store.connect import Trouble, normal, trouble, writing_engine
 
 TREE = Path(__file__).parent / "migrations"
 _LOCK = 0x536B796C  # "Skyl": any number that is ours
@@ -29,6 +29,10 @@ def migrate(url: str) -> None:
             if engine.dialect.name == "postgresql":
                 conn.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
             command.upgrade(config(conn), "head")
+    except DBAPIError as e:
+        if trouble(e) is Trouble.DEED:  # a mistake in the tree, and no trouble of the database's
+            raise
+        raise _cannot(engine, "upgraded", e) from e
     finally:
         engine.dispose()
 
@@ -38,8 +42,12 @@ def _connected(engine: Engine) -> Connection:
     try:
         return engine.connect()
     except DBAPIError as e:
-        shown = engine.url.render_as_string(hide_password=True)
-        raise Unavailable(f"database_url is {shown!r}: cannot be opened: {_said(e)}") from e
+        raise _cannot(engine, "opened", e) from e
+
+
+def _cannot(engine: Engine, what: str, error: DBAPIError) -> Unavailable:
+    shown = engine.url.render_as_string(hide_password=True)
+    return Unavailable(f"database_url is {shown!r}: cannot be {what}: {_said(error)}")
 
 
 def _said(error: DBAPIError) -> str:

@@ -6,11 +6,8 @@ from skylift.api.dashboard import search
 from skylift.api.dashboard.visit import Visit
 from skylift.api.problems import STATUS
 from skylift.core.errors import Rejected, invalid
-from skylift.core.query import parse
 from skylift.engine import groups as deeds
-from skylift.store import groups, members
-from skylift.store.db import Connection
-from skylift.store.members import Scope
+from skylift.store import groups
 
 SHOWN = 20  # members on a page
 PAGE = 100
@@ -22,22 +19,18 @@ def page(visit: Visit, wrong: str = "", status: int = 200) -> Response:
     query, found, total = given.get("query", "").strip(), None, 0
     with visit.context.database.read() as conn:
         rows = groups.page(conn, limit=PAGE, after=visit.query.get("after", "")[:40])
-        if visit.query.get("preview") and query:
-            try:
+    if visit.query.get("preview") and query:
+        try:
+            with visit.context.database.ask() as conn:
                 found = search.find(conn, query, "active", after="", limit=SHOWN)
-                total = _total(conn, query)
-            except Rejected as e:
-                wrong, status = str(e), STATUS[e.kind]
+                total = deeds.size_of(conn, query)
+        except Rejected as e:
+            wrong, status = str(e), STATUS[e.kind]
     more = rows[-1].id if len(rows) == PAGE else None
     return visit.page(
         "groups.html", status, rows=rows, query=query, name=given.get("name", "")[:64], wrong=wrong,
         found=found, total=total, devices=given.get("devices", ""), more=more,
     )  # fmt: skip
-
-
-def _total(conn: Connection, query: str) -> int:
-    """How many a query finds, counted by the database."""
-    return members.count(conn, Scope(queries=(parse(query),)))
 
 
 def change(visit: Visit) -> Response:
@@ -59,7 +52,7 @@ def change(visit: Visit) -> Response:
 
 
 def show(visit: Visit, wrong: str = "", status: int = 200) -> Response:
-    with visit.context.database.read() as conn:
+    with visit.context.database.ask() as conn:
         group = deeds.find(conn, visit.request.path_params["group"][:64])
         size = deeds.size(conn, group)
         if group.kind == "query":

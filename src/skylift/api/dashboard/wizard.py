@@ -129,13 +129,13 @@ def _show(
         known = groups.page(conn, limit=500)
         if not fields["release"] and published:
             fields["release"] = published[0].id
-        if preview and not wrong:
-            try:
-                body = body_of(fields, chosen)
-                pace = visit.context.checkin.pace
-                found = rehearsed(conn, body, pace, visit.now)
-            except Rejected as e:
-                wrong, status = str(e), STATUS[e.kind]
+    if preview and not wrong:
+        try:
+            body = body_of(fields, chosen)
+            with visit.context.database.ask() as conn:
+                found = rehearsed(conn, body, visit.context.checkin.pace, visit.now)
+        except Rejected as e:
+            wrong, status = str(e), STATUS[e.kind]
     release = next((row for row in published if row.id == fields["release"]), None)
     kept = [*fields.items(), *(("group", name) for name in chosen)]
     return visit.page(
@@ -179,7 +179,7 @@ def create(visit: Visit) -> Response:
     context = visit.context
     try:
         body = body_of(fields, chosen)
-        with context.database.read() as conn:
+        with context.database.ask() as conn:
             prepared = deeds.prepare(conn, body)
         if (
             prepared.count.total > CONFIRM_ABOVE
@@ -201,7 +201,7 @@ def count(visit: Visit) -> Response:
     given = visit.request.query_params
     try:
         body = body_of(_fields(given), given.getlist("group"))
-        with visit.context.database.read() as conn:
+        with visit.context.database.ask() as conn:
             found = _counted(conn, body)
     except Rejected as e:
         return JSONResponse({"text": str(e), "ok": False})
