@@ -2,7 +2,9 @@
 
 import json
 import shlex
+import sqlite3
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from itertools import pairwise
 
 import pytest
@@ -277,3 +279,31 @@ def test_nothing_is_explained_where_nothing_failed(cli: Cli, group: str) -> None
     assert said.code == 0, said.err
     assert "none of 0 decided devices failed" in said.out
     assert json.loads(cli("deploy", "explain", deployment, "--json").out)["suspects"] == []
+
+
+def test_an_audit_counts_everything_again(cli: Cli, stage: Stage, group: str, units: list[Unit]) -> None:
+    deployment = start(cli, group, "--all-at-once")
+    wait_for_offers(cli, deployment)
+    for unit in units[:2]:
+        unit.complete()
+    said = cli("deploy", "audit", deployment)
+    assert said.code == 0, said.err
+    assert "equal" in said.out
+    (found,) = json.loads(cli("deploy", "audit", deployment, "--json").out)
+    assert (found["updates"], found["phases"][0]["full_count"]["complete"]) == (2, 2)
+    everything = json.loads(cli("deploy", "audit", "--json").out)
+    assert everything[0]["deployment"] == deployment
+    assert all(one["equal"] for one in everything)
+    with closing(sqlite3.connect(stage.home / "data" / "skylift.db")) as database:
+        wrong = "UPDATE counters SET n = n + 3 WHERE deployment_id = ? AND state = 'complete'"
+        database.execute(wrong, (deployment,))
+        database.commit()
+        try:
+            said = cli("deploy", "audit", deployment)
+        finally:
+            database.execute(wrong.replace("+", "-"), (deployment,))
+            database.commit()
+    assert said.code == 1
+    assert "phase 1: complete is counted 5, there are 2" in said.out
+    assert said.err.strip() == f"skylift: the counts of {deployment} differ from a full count"
+    assert cli("deploy", "audit", "dep_nobody").code == 1

@@ -34,6 +34,7 @@ GLOSSARY = {
         "retry",
         "rollback",
         "explain",
+        "audit",
         "list",
     },
     "device": {"list", "show", "timeline", "enroll", "decommission"},

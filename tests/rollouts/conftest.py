@@ -13,7 +13,7 @@ from skylift.core.deadlines import Deadlines
 from skylift.core.ids import mint
 from skylift.core.lifecycle import OPEN, Reason, UpdateState
 from skylift.core.world import World
-from skylift.engine import deployments, enroll, explain, reports, rollback, waiting
+from skylift.engine import auditor, deployments, enroll, explain, reports, rollback, waiting
 from skylift.engine import groups as engine_groups
 from skylift.engine.checkin import Ask, Checkin, LiveCache, Needs, order_again, recount
 from skylift.engine.loop import Loop
@@ -231,6 +231,10 @@ class Yard:
 
     def explain(self, deployment: str) -> dict[str, Any]:
         found: dict[str, Any] = self.read(lambda conn: explain.explain(conn, self.row(deployment)))
+        return found
+
+    def audit(self, deployment: str) -> dict[str, Any]:
+        found: dict[str, Any] = self.read(lambda conn: auditor.audit(conn, self.row(deployment)))
         return found
 
     # --- what devices do ----------------------------------------------------------------------------

@@ -217,6 +217,7 @@ class Life:
         self.yard.tick(minutes=self.draw.choice([0, 0, 1, 6, 31, 61]) if minutes is None else minutes)
         self._carry()
         for deployment in self.deployments:
+            assert self.yard.audit(deployment)["findings"] == [], "the auditor finds nothing"
             found = self.yard.world(deployment)
             if found.status == "running":
                 opened = [phase for phase in found.phases if phase.state != "closed"]

@@ -11,8 +11,8 @@ from skylift.api import views
 from skylift.api.auth import Acting, Viewer
 from skylift.api.context import context_of
 from skylift.api.idempotency import answer_once, look_then_answer_once
+from skylift.engine import auditor, retention
 from skylift.engine import deployments as deeds
-from skylift.engine import retention
 from skylift.engine.checkin import order_again
 from skylift.engine.explain import explain
 from skylift.engine.rehearse import rehearsed
@@ -129,11 +129,11 @@ def create(
     context = context_of(request)
     given = body.given()
     if dry_run and not rehearse:
-        with context.database.read() as conn:
+        with context.database.ask() as conn:
             return JSONResponse(deeds.preview(conn, given))
     if rehearse:
         pace = context.checkin.pace
-        with context.database.read() as conn:
+        with context.database.ask() as conn:
             return JSONResponse(rehearsed(conn, given, pace, context.clock(), defects=defect or ()))
 
     def look(conn: Connection) -> deeds.Prepared:
@@ -188,8 +188,15 @@ def list_devices(
 def why(request: Request, deployment_id: DeploymentId, who: Viewer) -> Any:
     """Which cohort its failures come from (lift, sample, chance), or that nothing separates them; what can be
     done about it, as commands and requests."""
-    with context_of(request).database.read() as conn:
+    with context_of(request).database.ask() as conn:
         return explain(conn, _row(conn, deployment_id))
+
+
+@router.get("/{deployment_id}/audit")
+def recount(request: Request, deployment_id: DeploymentId, who: Viewer) -> Any:
+    """Everything that is kept as a number, counted again from the rows on one snapshot: what differs."""
+    with context_of(request).database.ask() as conn:
+        return auditor.audit(conn, _row(conn, deployment_id))
 
 
 def _row(conn: Connection, deployment_id: str) -> Any:

@@ -1,7 +1,8 @@
-"""`skylift deploy`: create, watch, status, explain, pause, resume, promote, abort, retry, rollback, list."""
+"""`skylift deploy`: create, watch, status, explain, audit, list, and what an operator can do to one."""
 
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -233,6 +234,37 @@ def watch(
             found = _find(this, deployment)
             show(found)
     raise Leave(_exit_code(found))
+
+
+@app.command()
+def audit(
+    deployment: Annotated[str | None, typer.Argument(help="One; all of them unless named.")] = None,
+    server: ServerOption = None,
+    token: TokenOption = None,
+    output: FormatOption = Format.TABLE,
+    as_json: JsonOption = False,
+) -> None:
+    """Count everything again from the rows: counters, who waits, open slots, sizes. Changes nothing.
+
+    Exits 1 if anything differs.
+    """
+    this = session(server, token, output, as_json)
+    named = [deployment] if deployment is not None else [found["id"] for found in _every(this)]
+    audits = [this.client.get(f"/api/deployments/{one}/audit") for one in named]
+    wording.audits(this.output, audits)
+    if wrong := [found["deployment"] for found in audits if not found["equal"]]:
+        raise Leave(Exit.ERROR, f"the counts of {', '.join(wrong)} differ from a full count")
+
+
+def _every(this: Session) -> Iterator[Any]:
+    """All deployments, newest first, page by page."""
+    cursor = None
+    while True:
+        found = this.client.get("/api/deployments", limit=500, cursor=cursor)
+        yield from found["items"]
+        cursor = found["next"]
+        if cursor is None:
+            return
 
 
 @app.command("list")

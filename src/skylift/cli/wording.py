@@ -83,6 +83,18 @@ def explain(output: Output, found: dict[str, Any]) -> None:
         output.out.print(f"\n{offer['what']}:\n  {offer['command']}", soft_wrap=True, markup=False)
 
 
+def audits(output: Output, found: list[dict[str, Any]]) -> None:
+    """A line for each deployment that was counted again, and one for everything that differs."""
+    if output.form is Format.JSON:
+        output.many(found, ())
+        return
+    rows = [{**one, "says": "equal" if one["equal"] else f"{len(one['findings'])} differ"} for one in found]
+    output.many(rows, ("deployment", "status", "updates", "says"))
+    for one in found:
+        for finding in one["findings"]:
+            output.out.print(f"{one['deployment']}  {finding}", soft_wrap=True, markup=False)
+
+
 def preview(output: Output, counted: dict[str, Any]) -> None:
     """A dry run: devices per phase."""
     if output.form is Format.JSON:
