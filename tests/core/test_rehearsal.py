@@ -11,7 +11,7 @@ from skylift.core.course import Model
 from skylift.core.ids import DeploymentId
 from skylift.core.lifecycle import DeploymentStatus
 from skylift.core.rehearsal import Rehearsal, rehearse
-from skylift.core.world import FailureAction, FailureRule, Gate, Phase, Tally, World
+from skylift.core.world import FailureAction, FailureGate, FailureRule, Gate, Phase, Tally, World
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 POLLS = tuple(300 * (n + 0.5) / 100 for n in range(100))
@@ -101,6 +101,16 @@ def test_a_defect_below_the_threshold_goes_everywhere() -> None:
     assert strict.hurt.p90 < 1_000
 
 
+def test_the_statistical_gate_is_rehearsed_as_it_will_judge() -> None:
+    """Five percent of defects pass a threshold of ten for good; the test sees them, and hurts fewer."""
+    plain = world(100, 900, 9_000)
+    (passed,) = played(plain, MODEL, 5.0).trips
+    (seen,) = played(replace(plain, failure_rule=FailureRule(gate=FailureGate.STATISTICAL)), MODEL, 5.0).trips
+    assert passed.trips < 0.5 < seen.trips
+    assert seen.hurt.p50 < passed.hurt.p50 / 4
+    assert seen.phase in (0, 1)
+
+
 def test_failures_of_the_past_count_without_any_defect() -> None:
     found = played(world(100, 900, threshold=5), replace(MODEL, failure_rate=0.3))
     assert found.completes < 0.2
@@ -151,12 +161,19 @@ def test_it_begins_when_it_is_scheduled_to() -> None:
     lost=st.floats(0, 1),
     action=st.sampled_from(FailureAction),
     most=st.none() | st.integers(1, 50),
+    gate=st.sampled_from(FailureGate),
 )
 def test_every_rehearsal_ends_and_its_plans_pass_the_auditor(
-    sizes: list[int], threshold: float, rate: float, lost: float, action: FailureAction, most: int | None
+    sizes: list[int],
+    threshold: float,
+    rate: float,
+    lost: float,
+    action: FailureAction,
+    most: int | None,
+    gate: FailureGate,
 ) -> None:
     model = replace(MODEL, failure_rate=rate, lost_share=lost, max_parallel=most)
-    seen = replace(world(*sizes), failure_rule=FailureRule(threshold, None, action))
+    seen = replace(world(*sizes), failure_rule=FailureRule(threshold, None, action, gate=gate))
     found = rehearse(seen, model, now=NOW, defects=(10.0,))
     assert 0 <= found.completes <= 1
     (trip,) = found.trips

@@ -90,6 +90,31 @@ def test_every_behaviour_comes_to_the_end_it_should(stage: Stage) -> None:
     assert not any(past.offered_again or past.odd for past in fleet.memory.past.values())
 
 
+def test_a_whole_tenant_at_the_door_at_once_is_served_and_counted_right(stage: Stage) -> None:
+    """As many connections as devices: they enroll in one burst, take their offers in one, report in one."""
+    count = 300
+    claim = stage.skylift("device", "enroll", "--type", DEVICE_TYPE, "--uses", str(count))["claim"]
+    identity = Identity(11, count, (Behaviour("well", think_s=(0.0, 0.01), repeats=2),))
+    pace = Pace(again_s=0.1, longest_check=0.1)
+    fleet = Fleet(stage.facts["url"], identity, pace=pace, connections=count)
+
+    async def story() -> dict[str, Any]:
+        assert await fleet.enroll(claim) == count
+        deployment = deploy(stage, identity, identity.behaviours)
+        working = asyncio.create_task(fleet.run())
+        found: dict[str, Any] = await asyncio.to_thread(stage.ended, deployment)
+        fleet.stop()
+        await working
+        return found
+
+    found = asyncio.run(story())
+    assert (found["status"], found["totals"]["complete"]) == ("complete", count)
+    assert (fleet.refused, fleet.outages) == ([], 0)
+    assert not any(past.offered_again or past.odd for past in fleet.memory.past.values())
+    audit = stage.client.get(f"/api/deployments/{found['id']}/audit")
+    assert (audit["equal"], audit["updates"]) == (True, count), audit["findings"]
+
+
 def test_a_fleet_does_not_notice_that_the_server_was_killed(stage: Stage) -> None:
     claim = stage.skylift("device", "enroll", "--type", DEVICE_TYPE, "--uses", "20")["claim"]
     identity = Identity(3, 20, (Behaviour("well", think_s=(0.05, 0.4)),))
