@@ -329,7 +329,7 @@ def _handlers(
     delta_max_ratio: float,
 ) -> dict[str, Callable[[dict[str, Any]], None]]:
     def recount(payload: dict[str, Any]) -> None:
-        waiting.recount(database, payload["deployment"])
+        waiting.recount(database, payload["deployment"], clock())
 
     def send_back(payload: dict[str, Any]) -> None:
         database.write(lambda conn: roll_back(conn, payload["deployment"], "skylift", clock(), deadlines))

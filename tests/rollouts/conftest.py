@@ -168,7 +168,7 @@ class Yard:
     def carry_recounts(self) -> None:
         """What the courier does with `recount` rows."""
         for payload in self.outbox("recount"):
-            waiting.recount(self.database, payload["deployment"])
+            waiting.recount(self.database, payload["deployment"], self.clock())
         self.lives.invalidate()
 
     def device(self, name: str) -> Any:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from skylift.engine import waiting
 from skylift.store import outbox
 from skylift.store.db import Connection
 from skylift.store.tables import counters, devices, phases, updates
@@ -90,6 +91,35 @@ def test_who_waits_is_no_finding_while_it_is_about_to_be_counted(yard: Any, depl
     yard.carry_recounts()
     yard.write(lambda conn: conn.execute(sa.delete(outbox.outbox)))
     assert yard.audit(deployment)["equal"]
+
+
+def test_devices_that_move_while_they_are_counted_are_counted_again(yard: Any, deployment: str) -> None:
+    """A count takes its time; what joins or leaves behind its back must not be lost for good."""
+
+    def due() -> bool:
+        wanted = {"deployment": deployment}
+        return bool(yard.read(lambda conn: outbox.is_waiting(conn, "recount", wanted)))
+
+    def count_while(happens: Callable[[], object]) -> None:
+        counted = yard.read(lambda conn: waiting.count(conn, deployment))
+        happens()
+        yard.write(lambda conn: waiting.put(conn, deployment, counted, yard.clock()))
+
+    count_while(lambda: None)
+    assert not due()
+    count_while(lambda: yard.report(yard_at_it(yard, deployment), deployment, "complete"))
+    assert not due(), "who is offered something, or ends, is known by its row"
+    count_while(lambda: yard.fleet(3, prefix="new"))
+    assert due()
+    assert yard.audit(deployment)["phases"][1]["waiting"] == 8, "the count was an old one"
+    yard.carry_recounts()
+    yard.write(lambda conn: conn.execute(sa.delete(outbox.outbox)))
+    found = yard.audit(deployment)
+    assert (found["equal"], sum(phase["waiting"] for phase in found["phases"])) == (True, 11)
+
+
+def yard_at_it(yard: Any, deployment: str) -> str:
+    return next(name for name, state in yard.states(deployment).items() if state == "pending")
 
 
 def test_an_audit_changes_nothing(yard: Any, deployment: str) -> None:

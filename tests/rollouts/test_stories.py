@@ -407,5 +407,5 @@ def test_offers_made_during_a_recount_are_not_waited_for_twice(yard: Any) -> Non
     deployment = yard.running(**ALL_AT_ONCE)
     counted = yard.read(lambda conn: waiting.count(conn, deployment))
     assert yard.checks(fleet[:2], deployment) == fleet[:2]
-    yard.write(lambda conn: waiting.put(conn, deployment, counted))
+    yard.write(lambda conn: waiting.put(conn, deployment, counted, yard.clock()))
     assert yard.world(deployment).phases[0].tally.waiting == 4

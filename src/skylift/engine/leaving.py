@@ -36,7 +36,7 @@ def leave_out(conn: Connection, row: Any, cohort: Cohort, now: datetime, deadlin
         gone += len(leaving)
     matches.forget(conn, row.id)
     if (counted := waiting.count(conn, row.id)) is not None:
-        waiting.put(conn, row.id, counted)
+        waiting.put(conn, row.id, counted, now)
     return gone
 
 

@@ -3,7 +3,8 @@
 Every change of one device moves the numbers it touches, in its own transaction (`of` before and after, then
 `moved`). A change of many (a group's members; whatever slipped in while a deployment was made) is counted
 again, by one question to a reader's snapshot that never holds up the writer (`recount`); what is written is
-one number per phase, less the offers made since the snapshot.
+one number per phase, less the offers made since the snapshot. Where something else moved the numbers
+meanwhile, the count is old already: it is written all the same, and taken once more later.
 """
 
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from skylift.store.devices import ACTIVE, Device
 from skylift.store.members import Want
 
 SOON = timedelta(seconds=2)  # many changes, one count
+LATER = timedelta(seconds=30)  # in a fleet that is never quiet a count must not follow the other
 
 
 Place = tuple[str, int]  # a deployment, and the number of its phase
@@ -68,18 +70,19 @@ def recount_live(conn: Connection, now: datetime) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """Of one snapshot, per phase: eligible devices without a row, and rows there are."""
+    """Of one snapshot, per phase: eligible devices without a row, rows there are, and the number kept."""
 
     devices: dict[int, int]
     rows: dict[int, int]
+    kept: dict[int, int]
 
 
-def recount(database: Database, deployment_id: str) -> None:
+def recount(database: Database, deployment_id: str, now: datetime) -> None:
     """Count on a snapshot, then set; does nothing for a deployment that is gone or has ended."""
     with database.read() as conn:
         counted = count(conn, deployment_id)
     if counted is not None:
-        database.write(lambda conn: put(conn, deployment_id, counted))
+        database.write(lambda conn: put(conn, deployment_id, counted, now))
 
 
 def count(conn: Connection, deployment_id: str) -> Waiting | None:
@@ -88,18 +91,24 @@ def count(conn: Connection, deployment_id: str) -> Waiting | None:
     if row is None or DeploymentStatus(row.status) in ENDED:
         return None
     want = Want(row.kind, row.version, deployments.device_types(conn, row.release_id))
-    ends = [phase.upto for phase in deployments.phases_of(conn, deployment_id)]
+    phases = deployments.phases_of(conn, deployment_id)
+    ends = [phase.upto for phase in phases]
     scope = select.scope(conn, deployment_id, row.selector)
     waiting, _ = members.by_phase(conn, scope, want, row.salt, ends, but=deployment_id)
     waiting.pop(members.OUTSIDE, None)
-    return Waiting(waiting, counters.rows(conn, deployment_id))
+    kept = {phase.number: phase.waiting for phase in phases}
+    return Waiting(waiting, counters.rows(conn, deployment_id), kept)
 
 
-def put(conn: Connection, deployment_id: str, counted: Waiting) -> None:
-    """Write the count down, less the devices that got their row since."""
+def put(conn: Connection, deployment_id: str, counted: Waiting, now: datetime) -> None:
+    """Write the count down, less the devices that got their row since; count again if more has moved."""
     world.lock(conn, deployment_id)
     rows = counters.rows(conn, deployment_id)
     since = {number: rows.get(number, 0) - counted.rows.get(number, 0) for number in counted.devices}
+    kept = {phase.number: phase.waiting for phase in deployments.phases_of(conn, deployment_id)}
     now_is = {number: max(0, n - since[number]) for number, n in counted.devices.items()}
     deployments.set_waiting(conn, deployment_id, now_is)
     apply.wake(conn, deployment_id)
+    moved_too = any(kept[number] != counted.kept[number] - since[number] for number in since)
+    if moved_too and not outbox.is_waiting(conn, "recount", {"deployment": deployment_id}):
+        outbox.put(conn, "recount", {"deployment": deployment_id}, now, now + LATER)
