@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from time import monotonic
 
 import structlog
 
@@ -24,11 +25,13 @@ from skylift.store.updates import Update
 LOG = structlog.get_logger("skylift.loop")
 SWEEP = 500  # overdue updates per transaction
 LONGEST_SLEEP_S = 1.0  # another server's change is seen within this time
+REST = 4  # times as long as the last look took: thousands of reports a second do not keep it looking
 
 
 @dataclass
 class Loop:
-    """One thread. `poke` makes it look at once; `stop` ends it after the step it is in."""
+    """One thread. `poke` makes it look at once, or once it has rested; `stop` ends it after the step it is
+    in."""
 
     database: Database
     clock: Callable[[], datetime]
@@ -38,14 +41,14 @@ class Loop:
 
     def __post_init__(self) -> None:
         self._poked = threading.Event()
-        self._stopping = False
+        self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="skylift-loop", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
     def stop(self) -> None:
-        self._stopping = True
+        self._stopping.set()
         self._poked.set()
         if self._thread.ident is not None:
             self._thread.join()
@@ -55,15 +58,22 @@ class Loop:
         self.lives.invalidate()
         self._poked.set()
 
+    def settled(self) -> None:
+        """An update ended well: look now. The live deployments are what they were. Thousands a second."""
+        if not self._poked.is_set():
+            self._poked.set()
+
     def _run(self) -> None:
-        while not self._stopping:
+        while not self._stopping.is_set():
             self._poked.clear()
+            begun = monotonic()
             try:
                 self.tick(self.clock())
             except SkyliftError as e:  # the database is gone for a while: it says so, we come again
                 LOG.warning("tick failed", error=str(e))
             except Exception:  # our own bug must not stop every other deployment for ever
                 LOG.exception("tick failed")
+            self._stopping.wait(min(LONGEST_SLEEP_S, REST * (monotonic() - begun)))
             self._poked.wait(LONGEST_SLEEP_S)
 
     def tick(self, now: datetime) -> None:

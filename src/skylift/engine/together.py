@@ -8,6 +8,7 @@ own, after the others. The same rows come out either way; the tests hold both be
 
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from skylift.core.deadlines import Deadlines
@@ -96,16 +97,8 @@ class Reports:
             return Recorded(True, to)
         bulk.counted[update.deployment_id, update.counted_in, update.state.value] -= 1
         bulk.counted[update.deployment_id, update.counted_in, to.value] += 1
-        data: dict[str, Any] = {
-            "from": update.state.value,
-            "state": to.value,
-            "attempt": update.attempt,
-            "phase": update.phase,
-        }
-        if report.message:
-            data["message"] = report.message[:MAX_MESSAGE]
-        if report.signed_by:
-            data["signed_by"] = report.signed_by
+        message = report.message[:MAX_MESSAGE]
+        data = _moved(update.state, to, update.attempt, update.phase, message, report.signed_by)
         bulk.told.append(events.Told(now, update.deployment_id, one.device_pk, "update", data))
         if to is S.COMPLETE:
             bulk.done.append((one.device_pk, *facts))
@@ -140,6 +133,16 @@ class _Images:
             full = releases.full_artifact(self._conn, release_id, device_type)
             self._known[key] = full.sha256 if full else None
         return self._known[key]
+
+
+@lru_cache(maxsize=256)
+def _moved(was: UpdateState, to: UpdateState, attempt: int, phase: int, message: str, signed_by: str) -> str:
+    data: dict[str, Any] = {"from": was.value, "state": to.value, "attempt": attempt, "phase": phase}
+    if message:
+        data["message"] = message
+    if signed_by:
+        data["signed_by"] = signed_by
+    return events.written(data)
 
 
 def _is_hers(one: Said, device: Device | Speaker) -> bool:

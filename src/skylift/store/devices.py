@@ -133,13 +133,12 @@ def insert(
     return made
 
 
-_INSERT = """
+_INSERT_MANY = Statement(
+    """
     INSERT INTO devices
         (device_id, device_type, h, token_hash, current_version, labels, status, enrolled_at)
-"""
-_INSERT_MANY = Statement(
-    _INSERT + "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-    _INSERT + "SELECT * FROM {rows}",
+    SELECT * FROM {rows}
+    """,
     ("text", "text", "bigint", "text", "text", "text", "text", "bigint"),
 )
 
@@ -221,11 +220,6 @@ def set_facts(
 _FINISH_MANY = Statement(
     """
     UPDATE devices SET deployment_id = NULL, attempt = NULL,
-        current_version = ?, config_version = ?, image_sha256 = ?
-    WHERE pk = ?
-    """,
-    """
-    UPDATE devices SET deployment_id = NULL, attempt = NULL,
         current_version = b, config_version = c, image_sha256 = d
     FROM {rows} WHERE pk = a
     """,
@@ -236,8 +230,6 @@ _FINISH_MANY = Statement(
 def finish_many(conn: Connection, done: Sequence[tuple[int, str | None, str | None, str | None]]) -> None:
     """Devices (by key) whose update is complete: their slot is free, and this is what they run: versions of
     image and configuration, digest of the image."""
-    if conn.dialect.name != "postgresql":
-        done = [(*facts, pk) for pk, *facts in done]  # type: ignore[misc] # SQLite wants the key last
     _FINISH_MANY.run(conn, done)
 
 
@@ -258,10 +250,12 @@ def decommission(conn: Connection, device_pk: int) -> None:
 # --- last contact -----------------------------------------------------------------------------------
 
 
-_LATER = "ON CONFLICT (device_pk) DO UPDATE SET at = excluded.at WHERE seen.at < excluded.at"
+# WHERE true: SQLite would take ON for a join's.
 _TOUCH = Statement(
-    f"INSERT INTO seen (device_pk, at) VALUES (?, ?) {_LATER}",
-    f"INSERT INTO seen (device_pk, at) SELECT * FROM {{rows}} {_LATER}",
+    """
+    INSERT INTO seen (device_pk, at) SELECT * FROM {rows} WHERE true
+    ON CONFLICT (device_pk) DO UPDATE SET at = excluded.at WHERE seen.at < excluded.at
+    """,
     ("bigint", "bigint"),
 )
 
@@ -282,13 +276,12 @@ def last_seen(conn: Connection, device_pks: Sequence[int]) -> dict[int, datetime
     return found
 
 
-_LATER_WORD = """
+_HEALTH = Statement(
+    """
+    INSERT INTO health (device_pk, at, healthy, metrics) SELECT * FROM {rows} WHERE true
     ON CONFLICT (device_pk) DO UPDATE
     SET at = excluded.at, healthy = excluded.healthy, metrics = excluded.metrics WHERE health.at < excluded.at
-"""
-_HEALTH = Statement(
-    f"INSERT INTO health (device_pk, at, healthy, metrics) VALUES (?, ?, ?, ?) {_LATER_WORD}",
-    f"INSERT INTO health (device_pk, at, healthy, metrics) SELECT * FROM {{rows}} {_LATER_WORD}",
+    """,
     ("bigint", "bigint", "boolean", "text"),
 )
 

@@ -5,16 +5,18 @@ event's number: streams resume behind it. Numbers are committed in their order, 
 one has missed none before it: of all servers on a database one writes at a time (`store.db`).
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from skylift.store.bulk import Statement
-from skylift.store.tables import Document, Instant, audit, events
+from skylift.store.tables import Instant, audit, events
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,33 +49,30 @@ def say(
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Told:
-    """One of many events of devices."""
+class Told(NamedTuple):
+    """One of many events of devices; `data` as `written`: many say the same."""
 
     at: datetime
     deployment_id: str
     device_pk: int
     kind: str
-    data: dict[str, Any]
+    data: str
 
 
-_INSERT = "INSERT INTO events (at, deployment_id, device_pk, kind, data) "
+def written(data: dict[str, Any]) -> str:
+    """An event's data as the table has it."""
+    return json.dumps(data, sort_keys=True, separators=(",", ":"))
+
+
 _SAY_MANY = Statement(
-    _INSERT + "VALUES (?, ?, ?, ?, ?)",
-    _INSERT + "SELECT * FROM {rows}",
+    "INSERT INTO events (at, deployment_id, device_pk, kind, data) SELECT * FROM {rows}",
     ("bigint", "text", "bigint", "text", "text"),
 )
 
 
 def say_many(conn: Connection, told: Sequence[Told]) -> None:
-    at, document = Instant(), Document()
-    rows = [
-        (at.process_bind_param(one.at, conn.dialect), one.deployment_id, one.device_pk, one.kind,
-         document.process_bind_param(one.data, conn.dialect))
-        for one in told
-    ]  # fmt: skip
-    _SAY_MANY.run(conn, rows)
+    us = partial(Instant().process_bind_param, dialect=conn.dialect)
+    _SAY_MANY.run(conn, [(us(at), *rest) for at, *rest in told])
 
 
 def of_deployment(conn: Connection, deployment_id: str, *, after: int, limit: int) -> list[Event]:

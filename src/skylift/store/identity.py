@@ -69,8 +69,6 @@ def drop_key(conn: Connection, device_pk: int) -> None:
 
 
 _HEARD = Statement(
-    "UPDATE device_keys SET sequence = ?, previous = CASE WHEN ? = 1 THEN NULL ELSE previous END"
-    " WHERE device_pk = ?",
     "UPDATE device_keys SET sequence = b, previous = CASE WHEN c = 1 THEN NULL ELSE previous END"
     " FROM {rows} WHERE device_pk = a",
     ("bigint", "bigint", "bigint"),
@@ -79,10 +77,7 @@ _HEARD = Statement(
 
 def heard(conn: Connection, said: Sequence[tuple[int, int, bool]]) -> None:
     """(device_pk, sequence, whether the newest key signed: then the one before is good no more)."""
-    rows = [(pk, number, int(newest)) for pk, number, newest in said]
-    if conn.dialect.name != "postgresql":
-        rows = [(number, newest, pk) for pk, number, newest in rows]
-    _HEARD.run(conn, rows)
+    _HEARD.run(conn, [(pk, number, int(newest)) for pk, number, newest in said])
 
 
 # --- certificates -----------------------------------------------------------------------------------

@@ -7,7 +7,8 @@ loser is told.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy import Connection, Row
@@ -60,9 +61,12 @@ _DECIDING = (
 )
 
 
+_STATES = {state.value: state for state in UpdateState}  # the same as UpdateState(value), at a third
+
+
 def _update(row: Sequence[Any]) -> Update:
     deployment_id, device_pk, phase, state, *rest = row
-    return Update(deployment_id, device_pk, phase, UpdateState(state), *rest)
+    return Update(deployment_id, device_pk, phase, _STATES[state], *rest)
 
 
 def find(conn: Connection, deployment_id: str, device_pk: int) -> Update | None:
@@ -97,7 +101,8 @@ def find_many(conn: Connection, keys: set[tuple[str, int]]) -> dict[tuple[str, i
     found: dict[tuple[str, int], Update] = {}
     for deployment_id, some in pks.items():
         for *row, deadline, left_out in _FIND_MANY.ask(conn, some, deployment=deployment_id):
-            update = _update((*row, at.process_result_value(deadline, conn.dialect), bool(left_out)))
+            deadline_at = at.process_result_value(deadline, conn.dialect)
+            update = _update((*row, deadline_at, bool(left_out)))
             found[deployment_id, update.device_pk] = update
     return found
 
@@ -175,8 +180,7 @@ def move(conn: Connection, update: Update, to: UpdateState, **values: Any) -> bo
     return moved.rowcount == 1
 
 
-@dataclass(frozen=True, slots=True)
-class Moved:
+class Moved(NamedTuple):
     """One of many moves that devices report in the ordinary course; to its own state it is a refresh.
     `message` None leaves what is there."""
 
@@ -190,11 +194,6 @@ class Moved:
 
 _MOVE_MANY = Statement(
     """
-    UPDATE updates SET state = ?, progress = ?, message = coalesce(?, message), deadline_at = ?,
-        updated_at = ?, started_at = coalesce(?, started_at), completed_at = coalesce(?, completed_at)
-    WHERE deployment_id = ? AND device_pk = ? AND state = ? AND attempt = ?
-    """,
-    """
     UPDATE updates SET state = a, progress = b, message = coalesce(c, message), deadline_at = d,
         updated_at = e, started_at = coalesce(f, started_at), completed_at = coalesce(g, completed_at)
     FROM {rows} WHERE deployment_id = h AND device_pk = i AND state = j AND attempt = k
@@ -205,18 +204,14 @@ _MOVE_MANY = Statement(
 
 def move_many(conn: Connection, moves: Sequence[Moved]) -> None:
     """All of them, conditional on what was read; raises where somebody else was first: then one by one."""
-    at = Instant()
-
-    def us(moment: datetime | None) -> int | None:
-        return at.process_bind_param(moment, conn.dialect)
-
-    rows = [
-        (one.to.value, one.progress, one.message, us(one.deadline_at), us(one.now),
-         us(one.now) if one.update.state is UpdateState.PENDING and one.to is not one.update.state else None,
-         us(one.now) if one.to is UpdateState.COMPLETE else None,
-         one.update.deployment_id, one.update.device_pk, one.update.state.value, one.update.attempt)
-        for one in moves
-    ]  # fmt: skip
+    us = partial(Instant().process_bind_param, dialect=conn.dialect)
+    rows = []
+    for update, to, progress, message, deadline_at, moment in moves:
+        now, was = us(moment), update.state
+        started = now if was is UpdateState.PENDING and to is not was else None
+        completed = now if to is UpdateState.COMPLETE else None
+        key = (update.deployment_id, update.device_pk, was, update.attempt)
+        rows.append((to, progress, message, us(deadline_at), now, started, completed, *key))
     if _MOVE_MANY.run(conn, rows) != len(rows):
         raise AssertionError("an update moved between the look and the move")
 
