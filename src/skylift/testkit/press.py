@@ -1,10 +1,11 @@
 """Presses a server with requests and keeps the time: closed loop (as many as it answers) or open (as many as
-come, each on a connection of its own, as devices do). For this machine's own servers only.
+come, whether or not the ones before were answered). For this machine's own servers only.
 
 Bare sockets on uvloop: what is measured is the server, not a client library.
 """
 
 import asyncio
+import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from time import perf_counter
@@ -112,16 +113,114 @@ async def _closed(
     return told
 
 
+def afresh(host: str, port: int, request: Callable[[int], bytes], lines: int, seconds: float) -> Pressed:
+    """`lines` at a time, closed loop, each request on a new connection."""
+    return uvloop.run(_afresh(host, port, request, lines, seconds))
+
+
+async def _afresh(
+    host: str, port: int, request: Callable[[int], bytes], lines: int, seconds: float
+) -> Pressed:
+    loop, told = asyncio.get_running_loop(), Pressed()
+    begun = perf_counter()
+    numbers = iter(range(10**9))
+
+    async def one() -> None:
+        while perf_counter() - begun < seconds:
+            over = asyncio.Event()
+            transport, line = await loop.create_connection(
+                lambda over=over: _Line(told, lambda line, alive: over.set()),  # type: ignore[misc] # its own event
+                host,
+                port,
+            )
+            line.ask(request(next(numbers)))
+            await asyncio.wait_for(over.wait(), GIVE_UP_S)
+            transport.close()
+
+    await asyncio.gather(*(one() for _ in range(lines)))
+    told.seconds = perf_counter() - begun
+    return told
+
+
+def paced(
+    host: str,
+    port: int,
+    request: Callable[[int], bytes],
+    lines: int,
+    per_second: float,
+    seconds: float,
+    tls: ssl.SSLContext | None = None,
+) -> Pressed:
+    """Open loop over `lines` kept connections, in turns. Latencies count from when a request was due."""
+    return uvloop.run(_paced(host, port, request, lines, per_second, seconds, tls))
+
+
+async def _paced(
+    host: str,
+    port: int,
+    request: Callable[[int], bytes],
+    lines: int,
+    per_second: float,
+    seconds: float,
+    tls: ssl.SSLContext | None,
+) -> Pressed:
+    loop, told = asyncio.get_running_loop(), Pressed()
+    idle: list[_Line] = []
+    waiting: list[tuple[bytes, float]] = []
+
+    def next_one(line: _Line, alive: bool) -> None:
+        if alive and waiting:
+            line.ask(*waiting.pop(0))
+        elif alive:
+            idle.append(line)
+
+    for _ in range(lines):
+        _, line = await loop.create_connection(
+            lambda: _Line(told, next_one), host, port, ssl=tls, server_hostname="localhost" if tls else None
+        )
+        idle.append(line)
+    begun, most = perf_counter(), int(per_second * seconds)
+    for number in range(most):
+        due = begun + number / per_second
+        if (late := due - perf_counter()) > 0:
+            await asyncio.sleep(late)
+        if idle:
+            idle.pop().ask(request(number), due)
+        else:
+            waiting.append((request(number), due))
+    told.seconds = perf_counter() - begun
+    await _settled(told, most)
+    return told
+
+
+async def _settled(told: Pressed, most: int) -> None:
+    """Until all are answered, or nothing comes any more."""
+    until = perf_counter() + GIVE_UP_S
+    while told.answered + told.failed < most and perf_counter() < until:
+        await asyncio.sleep(0.05)
+    told.failed = most - told.answered
+
+
 def opened(
-    host: str, port: int, request: Callable[[int], bytes], per_second: float, seconds: float
+    host: str,
+    port: int,
+    request: Callable[[int], bytes],
+    per_second: float,
+    seconds: float,
+    tls: ssl.SSLContext | None = None,
 ) -> Pressed:
     """A new connection per request, at its time, whether or not the ones before were answered. A request's
     latency counts from when it was due, so that a server that falls behind cannot hide it."""
-    return uvloop.run(_opened(host, port, request, per_second, seconds))
+    return uvloop.run(_opened(host, port, request, per_second, seconds, tls))
 
 
 async def _opened(
-    host: str, port: int, request: Callable[[int], bytes], per_second: float, seconds: float
+    host: str,
+    port: int,
+    request: Callable[[int], bytes],
+    per_second: float,
+    seconds: float,
+    tls: ssl.SSLContext | None,
 ) -> Pressed:
     loop, told = asyncio.get_running_loop(), Pressed()
     under_way: set[asyncio.Task[None]] = set()
@@ -133,7 +232,14 @@ async def _opened(
     async def one(number: int, due: float) -> None:
         try:
             _, line = await asyncio.wait_for(
-                loop.create_connection(lambda: _Line(told, close), host, port), GIVE_UP_S
+                loop.create_connection(
+                    lambda: _Line(told, close),
+                    host,
+                    port,
+                    ssl=tls,
+                    server_hostname="localhost" if tls else None,
+                ),
+                GIVE_UP_S,
             )
         except (OSError, TimeoutError):
             told.failed += 1
@@ -150,8 +256,5 @@ async def _opened(
         under_way.add(task)
         task.add_done_callback(under_way.discard)
     told.seconds = perf_counter() - begun
-    until = perf_counter() + GIVE_UP_S
-    while told.answered + told.failed < int(per_second * seconds) and perf_counter() < until:
-        await asyncio.sleep(0.05)
-    told.failed = int(per_second * seconds) - told.answered
+    await _settled(told, int(per_second * seconds))
     return told
