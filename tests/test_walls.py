@@ -207,7 +207,7 @@ LIBRARY_DOORS = (
     ),
     Door(("tuf", "securesystemslib", "cryptography"), ("trust",), "what is signed is decided in one place"),
     Door(
-        ("fastapi", "starlette", "granian", "prometheus_client"),
+        ("fastapi", "starlette", "uvicorn", "prometheus_client"),
         ("api", "wiring"),
         "the web framework is a detail of the HTTP edge",
     ),
@@ -412,12 +412,12 @@ def test_the_api_only_reads_from_the_store() -> None:
     [
         (
             "import skylift.agent.__main__",
-            {"sqlalchemy", "fastapi", "starlette", "granian", "typer", "rich", "pydantic", "amqtt"},
+            {"sqlalchemy", "fastapi", "starlette", "uvicorn", "typer", "rich", "pydantic", "amqtt"},
             "the agent runs where only its own libraries are installed",
         ),
         (
             "import skylift.cli.app",
-            {"sqlalchemy", "fastapi", "starlette", "granian", "pydantic", "amqtt", "tuf", "hdiffpatch"},
+            {"sqlalchemy", "fastapi", "starlette", "uvicorn", "pydantic", "amqtt", "tuf", "hdiffpatch"},
             "`skylift --help` answers at once, and the CLI installs without the server",
         ),
         (

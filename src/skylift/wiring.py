@@ -1,6 +1,7 @@
 """Puts the server together. The only place that may import everything; nothing imports it but the doors."""
 
 import asyncio
+import gc
 import json
 import os
 import signal
@@ -18,13 +19,12 @@ from urllib.parse import urlsplit
 
 import structlog
 import uvloop
-from granian.constants import Interfaces
-from granian.server.embed import Server as Granian
 from starlette.types import ASGIApp
 
 from skylift.api.app import build as build_app
 from skylift.api.auth import device_by_token
 from skylift.api.context import Context
+from skylift.api.door import Hall
 from skylift.api.front import Front
 from skylift.api.hop import Hop, TrustedHop
 from skylift.api.metrics import Metrics
@@ -33,7 +33,7 @@ from skylift.core.errors import SkyliftError, Unavailable, invalid
 from skylift.core.lifecycle import UpdateState
 from skylift.engine import access, deltas, log, matching, signing, waiting
 from skylift.engine.blobs import Blobs, BlobStore
-from skylift.engine.broker import EmbeddedBroker, free_port
+from skylift.engine.broker import EmbeddedBroker
 from skylift.engine.checkin import Checkin, LiveCache
 from skylift.engine.identity import Authorities, Revocations
 from skylift.engine.loop import Loop
@@ -63,6 +63,7 @@ FRESHEN_EVERY = timedelta(minutes=5)
 SWEEP_EVERY = timedelta(hours=1)
 LAG_LOOK_S = 0.25
 KEEP_ANSWERS = timedelta(days=7)  # for repeated requests
+GARBAGE = 20_000  # objects made and not yet gone: what a thousand requests under way hold is none
 KEEP_EFFECTS = timedelta(days=7)  # done outbox rows
 
 
@@ -154,6 +155,7 @@ class SkyliftServer:
     settings: Settings
     database: Database
     app: ASGIApp
+    front: Front
     loop: Loop
     courier: Courier
     seen: SeenBook
@@ -253,6 +255,7 @@ def _assemble(settings: Settings, database: Database, clock: Clock) -> SkyliftSe
         deadlines=deadlines,
         clock=clock,
         poke=poke,
+        settled=loop.settled,
         seen=seen.note,
         reports=Gather(database, Reports(deadlines, proofs)),
         health=seen.note_health,
@@ -268,9 +271,11 @@ def _assemble(settings: Settings, database: Database, clock: Clock) -> SkyliftSe
         poll_in_loop=database.dialect == "sqlite",
     )
     eyes = glances(settings.database)
-    app = TrustedHop(Front(build_app(context), context, eyes), hop)
+    app, front = TrustedHop(build_app(context), hop), Front(context, eyes)
     listener = Listener(settings.database, lives.invalidate) if database.dialect == "postgresql" else None
-    return SkyliftServer(settings, database, app, loop, courier, seen, broker, bell, eyes, load, listener)
+    return SkyliftServer(
+        settings, database, app, front, loop, courier, seen, broker, bell, eyes, load, listener
+    )
 
 
 def _blobs(settings: Settings) -> Blobs:
@@ -362,41 +367,27 @@ def serve(settings: Settings) -> None:
 
 
 async def _serve(settings: Settings) -> None:
-    port = settings.port or free_port(settings.host)
-    _must_be_free(settings.host, port)
-    _must_fit(settings.tls_certificate, settings.tls_key)
-    server = build(settings)
-    granian = Granian(
-        server.app,
-        address=settings.host,
-        port=port,
-        interface=Interfaces.ASGI,
-        log_enabled=False,
-        backlog=1024,
-        ssl_cert=settings.tls_certificate,
-        ssl_key=settings.tls_key,
-        ssl_ca=settings.tls_client_ca,
-        ssl_client_verify=settings.tls_client_ca is not None,
-    )
-    stopped = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    server.start()
-    serving = asyncio.create_task(granian.serve())
-    scheme = "https" if settings.tls_certificate else "http"
-    url = f"{scheme}://{settings.host}:{port}"
-    try:
-        await _listening(settings.host, port, serving)
-        _announce(settings.data_dir, {"url": url, "pid": os.getpid(), "mqtt": server.mqtt_url})
-        LOG.info("listening", url=url, mqtt=server.mqtt_url, data=str(settings.data_dir))
-        waiting = asyncio.create_task(stopped.wait())
-        watching = asyncio.create_task(_watch_lag(server.load))
-        await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
-        watching.cancel()
-    finally:
-        granian.stop()  # type: ignore[no-untyped-call] # granian ships no types for it
-        await asyncio.wait({serving}, timeout=5)
-        await asyncio.to_thread(server.stop)
+    with _listening(settings.host, settings.port) as listening:
+        tls = _tls(settings.tls_certificate, settings.tls_key, settings.tls_client_ca)
+        server = build(settings)
+        hall = Hall(server.app, server.front)
+        stopped = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+        server.start()
+        gc.freeze()  # what is there now stays: looking through it stopped every poll for a while
+        gc.set_threshold(GARBAGE)
+        try:
+            await hall.open(listening, tls)
+            url = f"{'https' if tls else 'http'}://{settings.host}:{listening.getsockname()[1]}"
+            _announce(settings.data_dir, {"url": url, "pid": os.getpid(), "mqtt": server.mqtt_url})
+            LOG.info("listening", url=url, mqtt=server.mqtt_url, data=str(settings.data_dir))
+            watching = asyncio.create_task(_watch_lag(server.load))
+            await stopped.wait()
+            watching.cancel()
+        finally:
+            await hall.close()
+            await asyncio.to_thread(server.stop)
 
 
 async def _watch_lag(load: Load) -> None:
@@ -408,43 +399,42 @@ async def _watch_lag(load: Load) -> None:
         load.note_lag(max(0.0, clock() - meant))
 
 
-def _must_be_free(host: str, port: int) -> None:
-    """granian would share a port that is taken (SO_REUSEPORT), and two servers would answer in turn."""
+def _listening(host: str, port: int) -> socket.socket:
+    """A socket bound to this address; port 0 is any that is free."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as any server that is restarted
-            probe.bind(address)
+        made = socket.socket(family, kind, protocol)
+        try:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as any server that is restarted
+            made.bind(address)
+        except OSError:
+            made.close()
+            raise
     except OSError as e:
         raise OSError(e.errno, f"cannot listen: {e.strerror}", f"{host}:{port}") from e
+    return made
 
 
-def _must_fit(certificate: Path | None, key: Path | None) -> None:
-    """granian would answer without TLS where one of the two is missing, and end without a word where they are
-    not each other's."""
+def _tls(certificate: Path | None, key: Path | None, client_ca: Path | None) -> ssl.SSLContext | None:
+    """None without. Half of it is refused: the server would answer in clear where somebody wanted TLS."""
     if certificate is None or key is None:
         for name, value in (("tls_certificate", certificate), ("tls_key", key)):
             if value is None and (certificate or key) is not None:
                 raise invalid(name, "", "is needed: certificate and key go together")
-        return
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
     try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password=lambda: "")
+        context.load_cert_chain(certificate, key, password=lambda: "")
     except (OSError, ValueError) as e:
         raise invalid("tls_certificate", str(certificate), f"must be PEM with tls_key as its key: {e}") from e
-
-
-async def _listening(host: str, port: int, serving: "asyncio.Task[None]") -> None:
-    for _ in range(200):
-        if serving.done():
-            break
+    if client_ca is not None:
+        context.verify_mode = ssl.CERT_REQUIRED
         try:
-            _, writer = await asyncio.open_connection(host, port)
-        except OSError:
-            await asyncio.sleep(0.02)
-            continue
-        writer.close()
-        return
-    raise OSError(f"cannot listen on {host}:{port}")
+            context.load_verify_locations(client_ca)
+        except OSError as e:
+            raise invalid("tls_client_ca", str(client_ca), f"must be PEM: {e}") from e
+    return context
 
 
 def _announce(data: Path, what: dict[str, Any]) -> None:

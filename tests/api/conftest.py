@@ -1,9 +1,12 @@
-"""The application as a server would run it, in-process, on both databases; driven over ASGI by a client."""
+"""The application as a server would run it, on both databases, behind its own door; driven by a client."""
 
 import asyncio
 import base64
 import shutil
+import socket
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -12,8 +15,10 @@ from typing import Any
 import httpx2
 import pytest
 import sqlalchemy as sa
+import uvloop
 
 from conftest import TestClock
+from skylift.api.door import Hall
 from skylift.settings import Settings
 from skylift.store.connect import normal, writing_engine
 from skylift.store.db import Database
@@ -34,6 +39,8 @@ class Api:
     admin: str
     clock: TestClock
     desk: ceremony.Desk
+    client: httpx2.Client
+    ends: ExitStack
 
     @property
     def database(self) -> Database:
@@ -45,12 +52,7 @@ class Api:
         headers = {"Authorization": f"Bearer {held}"} if held else {}
         headers |= options.pop("headers", {})
 
-        async def go() -> httpx2.Response:
-            transport = httpx2.ASGITransport(app=self.server.app, raise_app_exceptions=False)
-            async with httpx2.AsyncClient(transport=transport, base_url="http://skylift") as client:
-                return await client.request(method, path, headers=headers, **options)
-
-        return asyncio.run(go())
+        return self.client.request(method, path, headers=headers, **options)
 
     def get(self, path: str, **options: Any) -> httpx2.Response:
         return self.call("GET", path, **options)
@@ -147,13 +149,43 @@ def start(tmp_path: Path, database_url: str, clock: Callable[[], datetime], **se
     return build(given, clock)
 
 
+@contextmanager
+def listening(server: SkyliftServer) -> Iterator[str]:
+    """Its door, open in a thread of its own; the URL."""
+    bound = socket.create_server(("127.0.0.1", 0))
+    loop = uvloop.new_event_loop()
+    begun, over = threading.Event(), asyncio.Event()
+
+    async def serve() -> None:
+        hall = Hall(server.app, server.front)
+        await hall.open(bound)
+        begun.set()
+        await over.wait()
+        await hall.close()
+
+    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
+    thread.start()
+    assert begun.wait(30)
+    try:
+        yield f"http://127.0.0.1:{bound.getsockname()[1]}"
+    finally:
+        loop.call_soon_threadsafe(over.set)
+        thread.join()
+        loop.close()
+        bound.close()
+
+
 def opened(tmp_path: Path, database_url: str, clock: TestClock) -> Api:
     server = start(tmp_path, database_url, clock)
     admin = (tmp_path / "data" / "admin.token").read_text().strip()
-    return Api(server, admin, clock, ceremony.Desk(tmp_path / "desk", None))
+    ends = ExitStack()
+    url = ends.enter_context(listening(server))
+    client = ends.enter_context(httpx2.Client(base_url=url, timeout=60))
+    return Api(server, admin, clock, ceremony.Desk(tmp_path / "desk", None), client, ends)
 
 
 def closed(api: Api) -> None:
+    api.ends.close()
     api.server.seen.flush()
     api.server.eyes.close()
     api.server.database.close()

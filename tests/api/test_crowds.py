@@ -96,11 +96,8 @@ def test_a_crowd_at_the_door_is_answered_and_nothing_of_it_is_lost(api: Api, ima
     deployment = api.deploy("1.1.0")
 
     async def all_at_once() -> list[int]:
-        transport = httpx2.ASGITransport(app=api.server.app, raise_app_exceptions=False)
         limits = httpx2.Limits(max_connections=None)
-        async with httpx2.AsyncClient(
-            transport=transport, base_url="http://skylift", limits=limits, timeout=120
-        ) as client:
+        async with httpx2.AsyncClient(base_url=api.client.base_url, limits=limits, timeout=120) as client:
 
             async def check(name: str, token: str) -> int:
                 query = {"device_id": name, "device_type": "sensor-v2", "current_version": "1.0.0"}

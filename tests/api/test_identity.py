@@ -376,7 +376,7 @@ def test_a_device_without_a_key_may_report_unless_signatures_are_required(api: A
     for name, token in tokens.items():
         assert api.check(name, token).json()["deployment"] == offered
     assert api.report("dev-2", tokens["dev-2"], offered, "failed").status_code == 200
-    reports = api.server.app._app._context.reports  # type: ignore[attr-defined] # as the setting would build it
+    reports = api.server.front._context.reports  # type: ignore[attr-defined] # as the setting would build it
     reports._many._proofs = replace(reports._many._proofs, required=True)
     assert api.report("dev-3", tokens["dev-3"], offered, "downloading").status_code == 200
     last = api.report("dev-3", tokens["dev-3"], offered, "failed")

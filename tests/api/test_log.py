@@ -82,7 +82,7 @@ def test_a_publication_that_fails_leaves_no_entry(api: Api, image: bytes) -> Non
     before = said(api)
 
     def fails(conn: Connection) -> None:
-        signing.publish_snapshot(conn, api.server.app._app._context.online, api.clock())  # type: ignore[attr-defined]
+        signing.publish_snapshot(conn, api.server.front._context.online, api.clock())  # type: ignore[attr-defined]
         assert stored.size(conn) == len(before) + 2
         raise RuntimeError("the power fails")
 

@@ -24,7 +24,8 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Context:
-    """The server's parts, as far as HTTP touches them. `poke`: something changed, let the loop look."""
+    """The server's parts, as far as HTTP touches them. `poke`: something changed, let the loop look.
+    `settled`: an update ended well; nothing else did."""
 
     database: Database
     blobs: Blobs
@@ -33,6 +34,7 @@ class Context:
     deadlines: Deadlines
     clock: Callable[[], datetime]
     poke: Callable[[], None]
+    settled: Callable[[], None]
     seen: Callable[[int, datetime], None]
     reports: Gather
     health: Callable[[int, datetime, bool | None, Mapping[str, float]], None]

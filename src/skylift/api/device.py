@@ -162,9 +162,17 @@ async def status(request: Request, body: Status) -> Response:
 async def take_down(
     context: Context, pk: int, token: str, body: Status, raw: bytes = b"", signature: str = ""
 ) -> bytes:
-    """The report of the device with this key and token, in the writer's next group: `StatusAnswer`, JSON.
-    `raw` is the body as it came, `signature` what stands beside it."""
-    now = context.clock()
+    """The report of the device with this key and token, in the writer's next group: `StatusAnswer`, JSON."""
+    found: Recorded = await context.reports.do(said_by(context, pk, token, body, raw, signature))
+    if body.security_floor is not None:  # of a report that is the device's own; durable before the answer
+        floor = body.security_floor
+        await context.write_async(lambda conn: floors.note(conn, pk, floor))
+    return answer_of(context, pk, body, found)
+
+
+def said_by(context: Context, pk: int, token: str, body: Status, raw: bytes, signature: str) -> Said:
+    """What goes to the writer; `Rejected` where a metric's name will not do. `raw` is the body as it came,
+    `signature` what stands beside it."""
     check_metrics(body.metrics)
     report = Report(
         deployment=body.deployment,
@@ -175,21 +183,25 @@ async def take_down(
         message=_clean(body.error_message or ""),
         image_sha256=body.image_sha256,
     )
-    bears_health = body.healthy is not None or bool(body.metrics)
     seen = (body.log.size, body.log.root) if body.log else None
-    given = signature or bears_health or seen
-    proof = Proof(raw, signature, body.sequence, bears_health, seen) if given else None
-    said = Said(pk, token, report, now, proof)
-    found: Recorded = await context.reports.do(said)
-    if body.security_floor is not None:  # of a report that is the device's own; durable before the answer
-        floor = body.security_floor
-        await context.write_async(lambda conn: floors.note(conn, pk, floor))
+    given = signature or _bears_health(body) or seen
+    proof = Proof(raw, signature, body.sequence, _bears_health(body), seen) if given else None
+    return Said(pk, token, report, context.clock(), proof)
+
+
+def _bears_health(body: Status) -> bool:
+    return body.healthy is not None or bool(body.metrics)
+
+
+def answer_of(context: Context, pk: int, body: Status, found: Recorded) -> bytes:
+    """Once it is durable: what else follows from it, and what the device is told."""
+    now = context.clock()
     context.seen(pk, now)
-    if bears_health:
+    if _bears_health(body):
         context.health(pk, now, body.healthy, body.metrics)
-    if found.recorded and found.state in FINAL:
-        context.poke()
-    context.metrics.reports.labels(body.state.value, str(found.recorded).lower()).inc()
+    if found.recorded and found.state in FINAL:  # a failure may have stopped the deployment
+        (context.settled if found.state is UpdateState.COMPLETE else context.poke)()
+    context.metrics.reported(body.state.value, found.recorded).inc()
     recorded, again = b"true" if found.recorded else b"false", math.ceil(context.checkin.pace.busy_s)
     return b'{"recorded":%s,"state":"%s","retry_after":%d}' % (recorded, found.state.encode(), again)
 

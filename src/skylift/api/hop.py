@@ -1,7 +1,7 @@
 """What a proxy in front says of a client's TLS certificate: believed from configured proxies only.
 
-granian verifies client certificates but does not tell the application whose it was. So TLS ends at a proxy
-(Envoy), which verifies the certificate by our authorities and says what it saw: `x-forwarded-client-cert`.
+The server's own TLS verifies client certificates, and the application hears nothing of them. So TLS ends at a
+proxy (Envoy), which verifies the certificate by our authorities and says so in `x-forwarded-client-cert`.
 Any client can write that header as well: it counts only from an address in `trusted_proxies`, with the
 shared secret beside it where there is one, once, with one element; in every other case it is taken off
 before anybody sees it. What goes on is the certificate's fingerprint alone: whose it is, and whether it is

@@ -1,5 +1,7 @@
 """Prometheus: what a person on call wants to see, and nothing per device."""
 
+from functools import cache
+
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -63,6 +65,9 @@ class Metrics:
             registry=self.registry,
         )
         self.offers = Counter("skylift_checks", "Checks.", ["answer"], registry=self.registry)
+        # Looking a label's counter up costs more than counting.
+        self.reported = cache(lambda state, recorded: self.reports.labels(state, str(recorded).lower()))
+        self.requested = cache(lambda route, status: self.requests.labels(route, str(status)))
 
     def text(self) -> bytes:
         return generate_latest(self.registry)

@@ -1,4 +1,4 @@
-"""Releases, artifacts and trust, over HTTP. Uploads are streamed; downloads are the server's sendfile."""
+"""Releases, artifacts and trust, over HTTP. Uploads are streamed; downloads leave by sendfile."""
 
 import asyncio
 import base64

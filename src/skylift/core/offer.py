@@ -15,6 +15,7 @@ The rules:
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 from skylift.core.bucket import place
 from skylift.core.ids import DeploymentId
@@ -47,8 +48,7 @@ class Live:
     window: Window | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Asking:
+class Asking(NamedTuple):
     """The device at its check. `version` is of the deployment's kind: image or configuration."""
 
     h: int

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from time import monotonic
-from typing import Any
+from typing import Any, NamedTuple
 
 from skylift.core.deadlines import Deadlines
 from skylift.core.errors import Kind, Rejected
@@ -28,8 +28,7 @@ Answer = dict[str, Any]
 CACHE_S = 1.0  # how old the list of live deployments may be; offers check again in their transaction
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(NamedTuple):
     """What the device says of itself at a check."""
 
     device_type: str
@@ -108,6 +107,8 @@ class Checkin:
         if seen.deployment_id is not None or not _says_nothing_new(seen, ask):
             return None
         rows, order = self.lives.get()
+        if not order:
+            return Ready(self._none(self.pace.idle()))
         asking = Asking(seen.h, seen.device_type, seen.current_version, seen.config_version)
 
         def everyone(live: Live) -> bool:

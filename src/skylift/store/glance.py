@@ -5,13 +5,15 @@ asked together: on SQLite those of one turn of the event loop, read right there;
 gather while another is on its way. One by one they cost twice as much: each read lets go of the interpreter,
 and another thread has to give it back.
 
-A glance may come to nothing (`Missed`): then whoever asked takes the long way, which knows every error.
+A glance may come to nothing, because nobody is known by the token or because the database does not answer
+here: then whoever asked takes the long way, which knows every error.
 """
 
 import asyncio
-import json
+import logging
 import sqlite3
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
 import asyncpg
@@ -19,16 +21,16 @@ from sqlalchemy.engine import URL
 
 from skylift.store.connect import normal
 
+LOG = logging.getLogger("skylift.glance")
 _COLUMNS = (
     "token_hash, pk, device_id, device_type, h, current_version, config_version, image_sha256, status,"
     " deployment_id"
 )
-_SQLITE = (
-    f"SELECT json_group_array(json_array({_COLUMNS})) FROM devices"
-    " WHERE token_hash IN (SELECT value FROM json_each(?))"
-)
+_SQLITE = f"SELECT {_COLUMNS} FROM devices WHERE token_hash IN (%s)"
+MOST = 32  # tokens in one statement of SQLite's: as many as the driver keeps compiled
 _POSTGRESQL = f"SELECT {_COLUMNS} FROM devices WHERE token_hash = ANY($1)"
 MAPPED = 4 << 30  # bytes of SQLite's file read where the operating system keeps it, without a copy
+GATHER_S = 0.002  # PostgreSQL's questions wait this long for company: a query costs what ten rows do
 AT_ONCE = 2  # questions under way to PostgreSQL: while one is answered the other gathers
 ANSWER_S = 5.0
 
@@ -48,12 +50,8 @@ class Glance(NamedTuple):
     deployment_id: str | None
 
 
-class Missed(Exception):
-    """The database did not answer here."""
-
-
-Answer = asyncio.Future[Glance | None]
-Asked = dict[str, list[Answer]]  # whoever asks for a token has an answer of its own: one may go away
+Tell = Callable[[Glance | None], None]  # None: not here
+Asked = dict[str, list[Tell]]
 
 
 class Glances(ABC):
@@ -62,14 +60,11 @@ class Glances(ABC):
     def __init__(self) -> None:
         self._asked: Asked = {}
 
-    def find(self, token_hash: str) -> Answer:
-        """The device with this token, or None; raises `Missed`."""
-        loop = asyncio.get_running_loop()
+    def find(self, token_hash: str, tell: Tell) -> None:
+        """The device with this token, told in the event loop, later. `tell` does not raise."""
         if not self._asked:
-            self._begin(loop)
-        answer: Answer = loop.create_future()
-        self._asked.setdefault(token_hash, []).append(answer)
-        return answer
+            self._begin(asyncio.get_running_loop())
+        self._asked.setdefault(token_hash, []).append(tell)
 
     @abstractmethod
     def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -100,12 +95,11 @@ class SqliteGlances(Glances):
         try:
             if self._connection is None:
                 self._connection = _open(self._path)
-            ((rows,),) = self._connection.execute(_SQLITE, (json.dumps(list(batch)),)).fetchall()
-        except sqlite3.Error as e:
+            rows = _rows(self._connection, list(batch))
+        except sqlite3.Error:
             self.close()
-            _fail(batch, Missed(str(e)))
-        else:
-            _tell(batch, json.loads(rows))
+            rows = []
+        _tell(batch, rows)
 
     def close(self) -> None:
         connection, self._connection = self._connection, None
@@ -113,8 +107,21 @@ class SqliteGlances(Glances):
             connection.close()
 
 
+def _rows(connection: sqlite3.Connection, hashes: list[str]) -> list[Any]:
+    found: list[Any] = []
+    for at in range(0, len(hashes), MOST):
+        some = hashes[at : at + MOST]
+        found += connection.execute(_STATEMENTS[len(some)], some).fetchall()
+    return found
+
+
+_STATEMENTS = [_SQLITE % ",".join("?" * count) for count in range(MOST + 1)]
+
+
 def _open(path: str) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=1.0, check_same_thread=False, isolation_level=None)
+    connection = sqlite3.connect(
+        path, timeout=1.0, check_same_thread=False, isolation_level=None, cached_statements=2 * MOST
+    )
     connection.execute(f"PRAGMA mmap_size={MAPPED}")
     connection.execute("PRAGMA query_only=ON")
     return connection
@@ -140,22 +147,25 @@ class PostgresGlances(Glances):
     async def _carry(self) -> None:
         try:
             while self._asked:
-                await self._ask(self._batch())
+                await asyncio.sleep(GATHER_S)
+                if batch := self._batch():  # the other carrier may have taken it
+                    await self._ask(batch)
         finally:
             # Here, not in a callback of the task's: that would run a turn later, and whoever asked in between
             # would count on a task that has ended.
             self._under_way.discard(cast("asyncio.Task[None]", asyncio.current_task()))
 
     async def _ask(self, batch: Asked) -> None:
+        rows: list[Any] = []
         try:
-            rows = await asyncio.wait_for(self._fetch(list(batch)), ANSWER_S)
+            async with asyncio.timeout(ANSWER_S):
+                rows = await self._fetch(list(batch))
         except Exception as e:  # noqa: BLE001 - whatever it is, the long way will meet it, and say it
-            _fail(batch, Missed(str(e) or type(e).__name__))
-        except BaseException as e:
-            _fail(batch, Missed(type(e).__name__))  # nobody waits for ever, whatever happened here
-            _fail(self._batch(), Missed(type(e).__name__))
+            LOG.debug("no glance: %r", e)
+        except BaseException:
+            _tell(self._batch(), [])  # nobody waits for ever, whatever happened here
             raise
-        else:
+        finally:
             _tell(batch, rows)
 
     async def _fetch(self, hashes: list[str]) -> list[Any]:
@@ -177,17 +187,9 @@ class PostgresGlances(Glances):
 
 def _tell(batch: Asked, rows: list[Any]) -> None:
     found = {row[0]: Glance(*row) for row in rows}
-    for token_hash, answers in batch.items():
-        for answer in answers:
-            if not answer.done():  # whoever asked may be gone
-                answer.set_result(found.get(token_hash))
-
-
-def _fail(batch: Asked, error: Missed) -> None:
-    for answers in batch.values():
-        for answer in answers:
-            if not answer.done():
-                answer.set_exception(error)
+    for token_hash, tells in batch.items():
+        for tell in tells:
+            tell(found.get(token_hash))
 
 
 def _where(url: URL) -> dict[str, Any]:
