@@ -52,6 +52,7 @@ class Api:
         headers = {"Authorization": f"Bearer {held}"} if held else {}
         headers |= options.pop("headers", {})
 
+        self.client.cookies.clear()  # nobody is remembered from one call to the next
         return self.client.request(method, path, headers=headers, **options)
 
     def get(self, path: str, **options: Any) -> httpx2.Response:
