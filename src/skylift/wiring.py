@@ -368,8 +368,10 @@ def serve(settings: Settings) -> None:
 
 async def _serve(settings: Settings) -> None:
     with _listening(settings.host, settings.port) as listening:
-        tls = _tls(settings.tls_certificate, settings.tls_key, settings.tls_client_ca)
+        tls = _tls(settings.tls_certificate, settings.tls_key)
         server = build(settings)
+        if tls is not None and settings.tls_client_ca is not None:
+            _ask_for_certificates(tls, settings.tls_client_ca)
         hall = Hall(server.app, server.front)
         stopped = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -415,7 +417,7 @@ def _listening(host: str, port: int) -> socket.socket:
     return made
 
 
-def _tls(certificate: Path | None, key: Path | None, client_ca: Path | None) -> ssl.SSLContext | None:
+def _tls(certificate: Path | None, key: Path | None) -> ssl.SSLContext | None:
     """None without. Half of it is refused: the server would answer in clear where somebody wanted TLS."""
     if certificate is None or key is None:
         for name, value in (("tls_certificate", certificate), ("tls_key", key)):
@@ -428,13 +430,15 @@ def _tls(certificate: Path | None, key: Path | None, client_ca: Path | None) -> 
         context.load_cert_chain(certificate, key, password=lambda: "")
     except (OSError, ValueError) as e:
         raise invalid("tls_certificate", str(certificate), f"must be PEM with tls_key as its key: {e}") from e
-    if client_ca is not None:
-        context.verify_mode = ssl.CERT_REQUIRED
-        try:
-            context.load_verify_locations(client_ca)
-        except OSError as e:
-            raise invalid("tls_client_ca", str(client_ca), f"must be PEM: {e}") from e
     return context
+
+
+def _ask_for_certificates(tls: ssl.SSLContext, client_ca: Path) -> None:
+    tls.verify_mode = ssl.CERT_REQUIRED
+    try:
+        tls.load_verify_locations(client_ca)
+    except OSError as e:
+        raise invalid("tls_client_ca", str(client_ca), f"must be PEM: {e}") from e
 
 
 def _announce(data: Path, what: dict[str, Any]) -> None:

@@ -322,7 +322,7 @@ def test_a_revoked_device_is_refused_at_once_although_the_proxy_lets_it_through(
 
 
 def test_the_server_alone_keeps_strangers_from_connecting(tmp_path: Path) -> None:
-    """granian verifies the certificate; whose it is the token still says."""
+    """Its own TLS verifies the certificate; whose it is the token still says."""
     certificate, key = server_certificate(tmp_path)
     settings = {
         "SKYLIFT_TLS_CERTIFICATE": str(certificate),
