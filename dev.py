@@ -61,9 +61,6 @@ def install(beside: Callable[[], None]) -> None:
     wanted = hashlib.sha256(b"".join(parts)).hexdigest()
     stamp = VENV / "skylift.stamp"
     if stamp.exists() and stamp.read_text() == wanted and PYTHON.exists():
-        run(
-            [PYTHON, ROOT / "native" / "build.py"], stdout=subprocess.DEVNULL
-        )  # does nothing when it is fresh
         beside()
     else:
         say("making .venv from requirements.lock (once)")
@@ -73,6 +70,8 @@ def install(beside: Callable[[], None]) -> None:
             fill_venv()
             waiting.result()
         stamp.write_text(wanted)
+    # After `beside`, which may have brought the compiler; does nothing when it is fresh.
+    run([PYTHON, ROOT / "native" / "build.py"], stdout=subprocess.DEVNULL)
     compiled(ROOT / "src")
 
 
