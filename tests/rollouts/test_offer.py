@@ -59,8 +59,8 @@ def test_a_running_deployment_offers_to_whom_it_selects() -> None:
 
 
 def test_nothing_is_offered_to_the_wrong_type_the_same_version_or_the_unselected() -> None:
-    assert ask(RUNNING, device=replace(DEVICE, device_type="camera")) == Nothing()
-    assert ask(RUNNING, device=replace(DEVICE, current_version="1.1.0")) == Nothing()
+    assert ask(RUNNING, device=DEVICE._replace(device_type="camera")) == Nothing()
+    assert ask(RUNNING, device=DEVICE._replace(current_version="1.1.0")) == Nothing()
     assert ask(RUNNING, selected=False) == Nothing()
     assert ask(RUNNING, had=True) == Nothing()
     assert ask() == Nothing()
@@ -68,8 +68,8 @@ def test_nothing_is_offered_to_the_wrong_type_the_same_version_or_the_unselected
 
 def test_a_configuration_looks_at_the_configuration_the_device_has() -> None:
     config = replace(RUNNING, kind="config")
-    assert ask(config, device=replace(DEVICE, current_version="1.1.0")) == Offer(config, 0)
-    assert ask(config, device=replace(DEVICE, config_version="1.1.0")) == Nothing()
+    assert ask(config, device=DEVICE._replace(current_version="1.1.0")) == Offer(config, 0)
+    assert ask(config, device=DEVICE._replace(config_version="1.1.0")) == Nothing()
 
 
 def test_a_closed_phase_a_pause_and_a_schedule_make_it_wait() -> None:
@@ -124,7 +124,7 @@ def test_a_device_belongs_to_the_first_phase_whose_end_is_not_before_its_place(
 ) -> None:
     ends = [*sorted({upto(percent) for percent in percents}), SPAN - 1]
     steps = tuple(Step(number, end, PhaseState.OPEN) for number, end in enumerate(ends))
-    decision = ask(replace(RUNNING, salt=salt, steps=steps), device=replace(DEVICE, h=h))
+    decision = ask(replace(RUNNING, salt=salt, steps=steps), device=DEVICE._replace(h=h))
     assert isinstance(decision, Offer)
     at = place(h, salt)
     assert at <= ends[decision.phase]

@@ -53,7 +53,7 @@ class Identity:
 
         known = read_json(self._numbers)
         last = known if isinstance(known, int) and 0 < known < SEQUENCES - 1 else 0
-        number = max(last + 1, min(int(time.time() * 1000), SEQUENCES - 1) if not last else 0)
+        number = max(last + 1, min(time.time_ns() // 1000, SEQUENCES - 1) if not last else 0)
         self._disk.replace_json(self._numbers, number)
         body = json.dumps(said | {"sequence": number}).encode()
         return body, sign(self._file.read_bytes(), Purpose.REPORT, body)
