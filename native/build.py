@@ -1,8 +1,8 @@
 """Builds what is in C: `python native/build.py`. Standard library only.
 
 The delta core goes into src/skylift/firmware/, the gateway's filter into src/skylift/gateway/envoy/. Where no
-C compiler is, nothing is built and nothing breaks: deltas then have their decoder in Python, limits their
-helper.
+C compiler is, nothing is built and nothing breaks: deltas then have their decoder in Python, and the gateway
+refuses files with limits by name.
 """
 
 import os
@@ -74,4 +74,4 @@ def _compile(cc: str, library: Library) -> None:
 
 if __name__ == "__main__":
     built = build()
-    print(f"built {', '.join(map(str, built))}" if built else "no C compiler here: Python will do")
+    print(f"built {', '.join(map(str, built))}" if built else "no C compiler here: nothing was built")

@@ -24,10 +24,14 @@ from skylift.firmware import assemble, codecs, containers, delta, elf, layered, 
 from skylift.firmware.layers import COPY, FILL, HELD, NEW, PACKED, Head, Part, Span
 from skylift.firmware.native import DeltaError
 
-pytestmark = pytest.mark.skipif(
-    not native.available(), reason="the C core was not built: no compiler here; it makes the deltas"
-)
 Change = Callable[[bytes], bytes]
+
+
+@pytest.fixture(autouse=True)
+def core(built: bool) -> None:
+    """Layers are made by the C core."""
+    if not built:
+        missing("the C core (a C compiler)")
 
 
 def rebuilt(old: bytes, patch: bytes, scratch: Path | None = None) -> bytes:

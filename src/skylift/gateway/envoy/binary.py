@@ -35,6 +35,6 @@ def envoy() -> Path:
 
 
 def module() -> Path | None:
-    """Our filter for exact limits; None where no C compiler built it: limits are then kept by the helper."""
+    """Our filter for exact limits; None where no C compiler built it: files with limits are then refused."""
     path = Path(__file__).with_name(f"lib{MODULE}.so")
     return path if path.is_file() else None
