@@ -141,6 +141,21 @@ def test_an_operator_pauses_and_resumes_with_the_keyboard_alone(
     expect(page.locator("#live-waits")).to_contain_text("paused by ada")
 
 
+def test_who_just_changed_something_is_never_shown_what_was_before(
+    room: Showroom, pages: dict[str, str], visitor: Callable[..., BrowserContext]
+) -> None:
+    page = sign_in(visitor(), room, path=pages["deployment"])
+    expect(page.locator("#live[data-line=open]")).to_be_visible()
+    api = pages["deployment"].replace("/ui/", "/api/")
+    first = """url => new Promise(done => {
+        const line = new EventSource(url);
+        line.onmessage = ({ data }) => { line.close(); done(JSON.parse(data).status); };
+    })"""
+    for verb, status in (("resume", "running"), ("pause", "paused")) * 4:
+        room.post(f"{api}:{verb}", {"failure_threshold_percent": 100} if verb == "resume" else {})
+        assert page.evaluate(first, room.url + pages["deployment"] + "/live") == status
+
+
 def reach(page: Page, text: str) -> None:
     """Tab until this has the focus."""
     for _ in range(60):

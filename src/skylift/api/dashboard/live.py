@@ -3,7 +3,8 @@
 Two times a second, at most, one task per watched deployment asks whether anything changed (two indexed
 reads); if so it draws the page's parts once, and every viewer is sent those that are different from before.
 Who begins, or fell behind, is sent all of them as they are now: a browser that slept for an hour is up to
-date with its first frame. Nothing is drawn where nobody watches.
+date with its first frame, and who just changed something is never shown what was before (the first frame
+waits for a look that began after the viewer came). Nothing is drawn where nobody watches.
 """
 
 import asyncio
@@ -95,6 +96,7 @@ class _Topic:
     chart: draw.Progress | None = None
     chart_due: float = 0.0
     task: "asyncio.Task[None] | None" = None
+    arrived: "list[asyncio.Future[None]]" = field(default_factory=list)  # each done behind the next look
 
 
 class Hub:
@@ -104,14 +106,17 @@ class Hub:
         self._context = context
         self._topics: dict[str, _Topic] = {}
 
-    def enter(self, deployment: str) -> _Topic:
+    def enter(self, deployment: str) -> "tuple[_Topic, asyncio.Future[None]]":
+        """The topic, and what is done once it was looked at behind this moment."""
         topic = self._topics.get(deployment)
         if topic is None or topic.over:
             topic = self._topics[deployment] = _Topic(deployment)
             topic.turn = asyncio.get_running_loop().create_future()
             topic.task = asyncio.create_task(self._watch(topic))
         topic.viewers += 1
-        return topic
+        looked = asyncio.get_running_loop().create_future()
+        topic.arrived.append(looked)
+        return topic, looked
 
     def leave(self, topic: _Topic) -> None:
         topic.viewers -= 1
@@ -120,13 +125,17 @@ class Hub:
         alone = 0.0
         try:
             while not topic.over and alone < LINGER_S:
+                arrived = len(topic.arrived)
                 await self._step(topic)
+                _done(topic.arrived[:arrived])
+                del topic.arrived[:arrived]
                 await asyncio.sleep(FRAME_S)
                 alone = 0.0 if topic.viewers else alone + FRAME_S
         finally:
             topic.over = True
             if self._topics.get(topic.deployment) is topic:
                 del self._topics[topic.deployment]
+            _done(topic.arrived)
             _tell(topic)
 
     async def _step(self, topic: _Topic) -> None:
@@ -171,10 +180,15 @@ class Hub:
         return str(seen["status"]), parts(seen, topic.chart)
 
 
+def _done(futures: "list[asyncio.Future[None]]") -> None:
+    for future in futures:
+        if not future.done():
+            future.set_result(None)
+
+
 def _tell(topic: _Topic) -> None:
     turn, topic.turn = topic.turn, asyncio.get_running_loop().create_future()
-    if turn is not None and not turn.done():
-        turn.set_result(None)
+    _done([turn] if turn else [])
 
 
 class Stream(Response):
@@ -191,8 +205,9 @@ class Stream(Response):
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         await send({"type": "http.response.body", "body": b"retry: 2000\n\n", "more_body": True})
         gone = asyncio.ensure_future(_gone(receive))
-        topic = self._hub.enter(self._deployment)
+        topic, looked = self._hub.enter(self._deployment)
         try:
+            await asyncio.wait({looked, gone}, timeout=HEARTBEAT_S, return_when=asyncio.FIRST_COMPLETED)
             await self._follow(topic, gone, send)
         finally:
             self._hub.leave(topic)
