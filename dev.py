@@ -8,9 +8,11 @@ need (PostgreSQL, mosquitto): those by apt, where this runs as root on Debian or
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import venv
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+OURS_FIRST = f"{VENV / 'bin'}:{os.environ.get('PATH', '')}"
 LOCK, PROJECT = ROOT / "requirements.lock", ROOT / "pyproject.toml"
 BENCHES = ROOT / "bench"
 
@@ -34,7 +37,10 @@ SYSTEM = {
     "g++": (lambda: bool(shutil.which("g++") and shutil.which("gcc")), "g++"),
     "OpenSSL's headers": (lambda: Path("/usr/include/openssl/ssl.h").exists(), "libssl-dev"),
     "squashfs": (lambda: bool(shutil.which("mksquashfs")), "squashfs-tools"),
+    "micropython": (lambda: bool(shutil.which("micropython", path=OURS_FIRST)), "micropython"),
 }
+# Where this Debian, 12, has no package of that name the next one has: see `unpacked`.
+NEXT_DEBIAN = "trixie"
 
 
 def main(words: list[str]) -> int:
@@ -120,11 +126,60 @@ def apt(packages: list[str]) -> None:
         policy.chmod(0o755)
     try:
         run(["apt-get", "update", "-qq"], env=quiet, stdout=subprocess.DEVNULL)
-        install_ = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages]
+        here = [package for package in packages if silent(["apt-cache", "show", package])]
+        install_ = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *here]
         run(install_, env=quiet, stdout=subprocess.DEVNULL)
+        for package in packages:
+            if package not in here:
+                unpacked(package)
     finally:
         if ours:
             policy.unlink()
+
+
+def unpacked(package: str) -> None:
+    """A program that this Debian does not have, from the next one: unpacked into .venv and run with the C
+    library that it came with. Nothing of it is installed."""
+    root, program = VENV / package, VENV / "bin" / package
+    shutil.rmtree(root, ignore_errors=True)
+    with tempfile.TemporaryDirectory() as folder:
+        for archive in downloaded(package, Path(folder)):
+            run(["dpkg-deb", "-x", archive, root])
+    loader = next((root / "usr" / "lib").glob("*/ld-linux*.so.*"), None)
+    if loader is None:
+        return say(f"no {package}: {NEXT_DEBIAN} cannot be had through this system's apt")
+    words = f'"{loader}" --library-path "{loader.parent}" "{root}/usr/bin/{package}"'
+    program.write_text(f'#!/bin/sh\nexec {words} "$@"\n')
+    program.chmod(0o755)
+    return None
+
+
+def downloaded(package: str, own: Path) -> list[Path]:
+    """The next Debian's package and everything it needs, from this system's own mirror, fetched and verified
+    by apt with all its lists in this folder. None where that cannot be had."""
+    asked = ["apt-get", "indextargets", "--format", "$(ORIGIN) $(COMPONENT) $(RELEASE) $(REPO_URI)"]
+    told = subprocess.run(asked, capture_output=True, text=True, check=False).stdout
+    mirrors = re.findall(r"^Debian main [^- ]+ (\S+)$", told, re.MULTILINE)  # not of -updates, -security
+    if not mirrors:
+        return []
+    for name in ("lists/partial", "cache/archives/partial"):
+        (own / name).mkdir(parents=True)
+    (own / "status").touch()  # as if nothing were installed
+    (own / "sources.list").write_text(f"deb {mirrors[0]} {NEXT_DEBIAN} main\n")
+    places = {"State": own, "State::status": own / "status", "Cache": own / "cache"}
+    places |= {"Etc::SourceList": own / "sources.list", "Etc::SourceParts": Path(os.devnull)}
+    quiet = ["-qq", "-oAcquire::Languages=none", "-oAPT::Install-Recommends=false"]
+    apt_get = ["apt-get", *quiet, *(f"-oDir::{name}={place}" for name, place in places.items())]
+    for words in (["update"], ["install", "-y", "--download-only", package]):
+        if not silent([*apt_get, *words]):
+            return []
+    return sorted((own / "cache" / "archives").glob("*.deb"))
+
+
+def silent(words: list[str]) -> bool:
+    """Whether it worked."""
+    quiet = subprocess.DEVNULL
+    return subprocess.run(words, stdout=quiet, stderr=quiet, check=False).returncode == 0
 
 
 def system_parts() -> None:

@@ -236,8 +236,8 @@ class Line:
             self.recorded[repo, filename] = body
         return body
 
-    def honest(self, repo: str, filename: str) -> bytes:
-        """What the server answers."""
+    def honest(self, repo: str, filename: str, nonce: str | None = None) -> bytes:
+        """What the server answers; to a check that sent this nonce."""
         lab = self.lab
         with lab.database.read() as conn:
             device = devices.by_pk(conn, self.device_pk)
@@ -246,7 +246,7 @@ class Line:
         try:
             if repo == IMAGE:
                 return repos.image(lab.database, lab.online, filename, lab.clock())
-            return repos.order(lab.database, lab.online, device, filename, lab.clock())
+            return repos.order(lab.database, lab.online, device, filename, lab.clock(), nonce)
         except Rejected as e:
             raise FileNotFoundError(filename) from e
 

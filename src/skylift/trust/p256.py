@@ -26,7 +26,8 @@ def verifies(key: tuple[int, int], sig: str, digest: bytes) -> bool:
     r, s = pair
     w = pow(s, N - 2, N)
     u, v = int.from_bytes(digest, "big") * w % N, r * w % N
-    table = (None, (*G, 1), (*key, 1), _add((*G, 1), (*key, 1)))
+    g, k = (G[0], G[1], 1), (key[0], key[1], 1)  # MicroPython has no (*G, 1)
+    table = (None, g, k, _add(g, k))
     sum_ = None
     for bit in range(255, -1, -1):
         sum_ = _add(_double(sum_), table[(u >> bit & 1) + 2 * (v >> bit & 1)])
