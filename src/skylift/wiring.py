@@ -31,7 +31,7 @@ from skylift.api.metrics import Metrics
 from skylift.core.deadlines import Deadlines
 from skylift.core.errors import SkyliftError, Unavailable, invalid
 from skylift.core.lifecycle import UpdateState
-from skylift.engine import access, deltas, log, matching, signing, waiting
+from skylift.engine import access, deltas, log, matching, sealed, signing, waiting
 from skylift.engine.blobs import Blobs, BlobStore
 from skylift.engine.broker import EmbeddedBroker
 from skylift.engine.checkin import Checkin, LiveCache
@@ -46,6 +46,7 @@ from skylift.engine.proofs import Proofs
 from skylift.engine.retention import Purge, Retention
 from skylift.engine.rollback import roll_back
 from skylift.engine.sample import Sample
+from skylift.engine.sealed import Seal
 from skylift.engine.together import Reports
 from skylift.engine.uploads import Uploads
 from skylift.settings import Settings
@@ -226,6 +227,8 @@ def _assemble(settings: Settings, database: Database, clock: Clock) -> SkyliftSe
     metrics = Metrics(database)
     proofs = Proofs(settings.require_signed_reports, lambda code: metrics.refused.labels(code).inc())
     database.write(lambda conn: online.claim(conn, settings.new_keys))
+    seal = Seal.open(folder)
+    database.write(lambda conn: sealed.claim(conn, seal, settings.new_keys))
     access.first_token(database, data / "admin.token", settings.admin_token, clock())
     deadlines = _deadlines(settings)
     lives = LiveCache(database)
@@ -262,6 +265,7 @@ def _assemble(settings: Settings, database: Database, clock: Clock) -> SkyliftSe
         metrics=metrics,
         proofs=proofs,
         authorities=authorities,
+        seal=seal,
         revocations=Revocations(database, authorities, clock),
         max_body=settings.max_body_bytes,
         max_image=settings.max_image_bytes,

@@ -6,13 +6,15 @@ import sqlalchemy as sa
 
 from conftest import TestClock
 from skylift.core.errors import Rejected, Unavailable
-from skylift.engine import access
+from skylift.engine import access, sealed
 from skylift.engine import people as deeds
 from skylift.store import events, people, tables
 from skylift.store.db import Database
 from skylift.store.people import User
+from skylift.trust.seal import Seal
 
 PASSWORD = "correct horse battery"
+SEAL = Seal(bytes(32))
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +39,7 @@ def is_in(database: Database, token: str, clock: TestClock) -> bool:
 
 
 def test_the_right_password_begins_a_session(database: Database, clock: TestClock, ada: User) -> None:
-    token, user = deeds.sign_in(database, "ada", PASSWORD, "", clock())
+    token, user = deeds.sign_in(database, SEAL, "ada", PASSWORD, "", clock())
     assert user.name == "ada"
     assert is_in(database, token, clock)
     with database.read() as conn:
@@ -50,7 +52,7 @@ def test_a_wrong_name_and_a_wrong_password_get_the_same_answer(
     database: Database, clock: TestClock, ada: User, name: str, password: str
 ) -> None:
     with pytest.raises(Rejected, match=r"^name, password or code is wrong$"):
-        deeds.sign_in(database, name, password, "", clock())
+        deeds.sign_in(database, SEAL, name, password, "", clock())
 
 
 def test_wrong_tries_make_an_account_wait_and_the_wait_ends(
@@ -58,22 +60,22 @@ def test_wrong_tries_make_an_account_wait_and_the_wait_ends(
 ) -> None:
     for _ in range(deeds.FREE_TRIES):
         with pytest.raises(Rejected, match="wrong"):
-            deeds.sign_in(database, "ada", "x", "", clock())
+            deeds.sign_in(database, SEAL, "ada", "x", "", clock())
     with pytest.raises(Rejected, match="too many wrong tries"):
-        deeds.sign_in(database, "ada", PASSWORD, "", clock())
+        deeds.sign_in(database, SEAL, "ada", PASSWORD, "", clock())
     clock.forward(seconds=deeds.FIRST_WAIT.total_seconds() + 1)
-    deeds.sign_in(database, "ada", PASSWORD, "", clock())
+    deeds.sign_in(database, SEAL, "ada", PASSWORD, "", clock())
     assert look(database, "ada").failed == 0
 
 
 def test_a_session_that_nobody_uses_ends(database: Database, clock: TestClock, ada: User) -> None:
-    token, _ = deeds.sign_in(database, "ada", PASSWORD, "", clock())
+    token, _ = deeds.sign_in(database, SEAL, "ada", PASSWORD, "", clock())
     clock.now += deeds.IDLE
     assert not is_in(database, token, clock)
 
 
 def test_a_session_that_is_used_ends_after_a_week(database: Database, clock: TestClock, ada: User) -> None:
-    token, _ = deeds.sign_in(database, "ada", PASSWORD, "", clock())
+    token, _ = deeds.sign_in(database, SEAL, "ada", PASSWORD, "", clock())
     for _ in range(13):
         clock.forward(hours=11)
         with database.read() as conn:
@@ -87,8 +89,8 @@ def test_a_session_that_is_used_ends_after_a_week(database: Database, clock: Tes
 def test_signing_in_again_ends_the_session_the_browser_brought(
     database: Database, clock: TestClock, ada: User
 ) -> None:
-    planted, _ = deeds.sign_in(database, "ada", PASSWORD, "", clock())
-    token, _ = deeds.sign_in(database, "ada", PASSWORD, "", clock(), instead_of=planted)
+    planted, _ = deeds.sign_in(database, SEAL, "ada", PASSWORD, "", clock())
+    token, _ = deeds.sign_in(database, SEAL, "ada", PASSWORD, "", clock(), instead_of=planted)
     assert token != planted
     assert is_in(database, token, clock)
     assert not is_in(database, planted, clock)
@@ -97,21 +99,22 @@ def test_signing_in_again_ends_the_session_the_browser_brought(
 def test_with_a_second_factor_the_password_alone_is_not_enough_and_no_code_counts_twice(
     database: Database, clock: TestClock, ada: User
 ) -> None:
-    database.write(lambda conn: deeds.offer_code(conn, ada))
-    app = pyotp.TOTP(look(database, "ada").totp_new or "")
+    database.write(lambda conn: deeds.offer_code(conn, SEAL, ada))
+    secret, _ = deeds.offered_code(SEAL, look(database, "ada")) or ("", "")
+    app = pyotp.TOTP(secret)
     with pytest.raises(Rejected, match="code"):
-        database.write(lambda conn: deeds.prove_code(conn, ada.id, "000000", clock()))
-    assert deeds.sign_in(database, "ada", PASSWORD, "", clock())  # offered is not on
-    database.write(lambda conn: deeds.prove_code(conn, ada.id, app.at(clock()), clock()))
+        database.write(lambda conn: deeds.prove_code(conn, SEAL, ada.id, "000000", clock()))
+    assert deeds.sign_in(database, SEAL, "ada", PASSWORD, "", clock())  # offered is not on
+    database.write(lambda conn: deeds.prove_code(conn, SEAL, ada.id, app.at(clock()), clock()))
     with pytest.raises(Rejected, match="wrong"):
-        deeds.sign_in(database, "ada", PASSWORD, "", clock())
+        deeds.sign_in(database, SEAL, "ada", PASSWORD, "", clock())
     with pytest.raises(Rejected, match="wrong"):
-        deeds.sign_in(database, "ada", PASSWORD, app.at(clock()), clock())  # it proved the app already
+        deeds.sign_in(database, SEAL, "ada", PASSWORD, app.at(clock()), clock())  # it proved the app already
     clock.forward(seconds=30)
     code = app.at(clock())
-    assert deeds.sign_in(database, "ada", PASSWORD, f"{code[:3]} {code[3:]}", clock())
+    assert deeds.sign_in(database, SEAL, "ada", PASSWORD, f"{code[:3]} {code[3:]}", clock())
     with pytest.raises(Rejected, match="wrong"):
-        deeds.sign_in(database, "ada", PASSWORD, code, clock())
+        deeds.sign_in(database, SEAL, "ada", PASSWORD, code, clock())
 
 
 def test_a_new_password_a_new_role_and_disabling_end_every_session(
@@ -123,11 +126,11 @@ def test_a_new_password_a_new_role_and_disabling_end_every_session(
         lambda conn: deeds.set_role(conn, "olga", "viewer", "ada", clock()),
         lambda conn: deeds.set_disabled(conn, "olga", True, "ada", clock()),
     ):
-        token, _ = deeds.sign_in(database, "olga", PASSWORD, "", clock())
+        token, _ = deeds.sign_in(database, SEAL, "olga", PASSWORD, "", clock())
         database.write(change)
         assert not is_in(database, token, clock)
     with pytest.raises(Rejected, match="wrong"):
-        deeds.sign_in(database, "olga", PASSWORD, "", clock())
+        deeds.sign_in(database, SEAL, "olga", PASSWORD, "", clock())
 
 
 def test_the_last_admin_stays_one(database: Database, clock: TestClock, ada: User, hashed: str) -> None:
@@ -205,3 +208,44 @@ def test_a_token_reaches_only_its_scopes(database: Database, clock: TestClock) -
     assert not access.reaches(["releases"], "/api/deployments")
     assert not access.reaches(["releases"], "/api/users")
     assert not access.reaches(["releases"], "/api/releasesx")
+
+
+# --- what lies in the database -------------------------------------------------------------------------
+
+
+def test_the_secret_of_a_second_factor_is_nowhere_in_clear(
+    database: Database, clock: TestClock, ada: User
+) -> None:
+    database.write(lambda conn: deeds.offer_code(conn, SEAL, ada))
+    secret, uri = deeds.offered_code(SEAL, look(database, "ada")) or ("", "")
+    assert len(secret) == 32
+    assert secret in uri
+    code = pyotp.TOTP(secret).at(clock())
+    database.write(lambda conn: deeds.prove_code(conn, SEAL, ada.id, code, clock()))
+    with database.read() as conn:
+        rows = [str(conn.execute(sa.select(table)).all()) for table in tables.metadata.sorted_tables]
+    assert not [row for row in rows if secret in row]
+    with pytest.raises(Unavailable, match=r"another key than seal\.key"):
+        deeds.sign_in(database, Seal(b"x" * 32), "ada", PASSWORD, code, clock())
+
+
+def test_what_an_older_version_left_in_clear_is_sealed_at_the_start_and_still_counts(
+    database: Database, clock: TestClock, ada: User
+) -> None:
+    secret = pyotp.random_base32()
+    database.write(lambda conn: people.change(conn, ada.id, totp_secret=secret))
+    database.write(lambda conn: sealed.claim(conn, SEAL))
+    with database.read() as conn:
+        assert conn.execute(sa.select(tables.users.c.totp_secret)).scalar() is None
+    with pytest.raises(Rejected, match="wrong"):
+        deeds.sign_in(database, SEAL, "ada", PASSWORD, "", clock())
+    assert deeds.sign_in(database, SEAL, "ada", PASSWORD, pyotp.TOTP(secret).at(clock()), clock())
+
+
+def test_a_server_with_another_seal_does_not_start_unless_it_is_told_to(database: Database) -> None:
+    database.write(lambda conn: sealed.claim(conn, SEAL))
+    other = Seal(b"x" * 32)
+    with pytest.raises(Rejected, match=r"sealed under another seal\.key"):
+        database.write(lambda conn: sealed.claim(conn, other))
+    database.write(lambda conn: sealed.claim(conn, other, replace=True))
+    database.write(lambda conn: sealed.claim(conn, other))

@@ -15,6 +15,7 @@ from skylift.engine.checkin import Checkin
 from skylift.engine.identity import Authorities
 from skylift.engine.online import OnlineKeys
 from skylift.engine.proofs import Proofs
+from skylift.engine.sealed import Seal
 from skylift.engine.uploads import Uploads
 from skylift.store.db import Connection, Database
 from skylift.store.gather import Gather
@@ -41,6 +42,7 @@ class Context:
     metrics: Metrics
     proofs: Proofs
     authorities: Authorities
+    seal: Seal
     revocations: Callable[[], str]
     max_body: int
     max_image: int

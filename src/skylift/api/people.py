@@ -50,7 +50,7 @@ def view(user: User) -> dict[str, Any]:
         "id": user.id,
         "name": user.name,
         "role": user.role,
-        "second_factor": user.totp_secret is not None,
+        "second_factor": user.totp_sealed is not None,
         "disabled": user.disabled_at is not None,
         "created_at": views.instant(user.created_at),
         "created_by": user.created_by,

@@ -1,6 +1,7 @@
 """People: who they are, how they prove it, how long that lasts.
 
-Passwords are kept as argon2id; the second factor is a time-based code (RFC 6238), each taken once. A session
+Passwords are kept as argon2id; the second factor is a time-based code (RFC 6238), each taken once, whose
+secret lies sealed in the database. A session
 is 256 random bits in the browser and their SHA-256 here; a new one begins at every sign-in and ends the one
 the browser brought, so that nobody can plant one (fixation). It ends after twelve hours without a request,
 after a week in any case, and with every change of its user's password, role or standing.
@@ -25,6 +26,7 @@ from argon2.exceptions import InvalidHashError, VerificationError
 from skylift.core.errors import Kind, Rejected, Unavailable, invalid
 from skylift.core.ids import check_name, mint
 from skylift.engine.access import operator, role_named, token_hash
+from skylift.engine.sealed import Seal, code_purpose
 from skylift.store import events, people
 from skylift.store.db import Connection, Database
 from skylift.store.people import Session, User
@@ -51,6 +53,7 @@ _NOBODY = _HASHER.hash(secrets.token_hex(16))  # what a name that is not there i
 
 def sign_in(
     database: Database,
+    seal: Seal,
     name: str,
     password: str,
     code: str,
@@ -75,7 +78,7 @@ def sign_in(
             rule="wait",
         )
     proved = _is_password(user.password_hash if user else None, password)
-    step = _step_of(user.totp_secret, code, now) if user is not None and user.totp_secret else 0
+    step = _step_of(_secret(seal, user), code, now) if user is not None and user.totp_sealed else 0
     if user is None or not proved or step is None or user.disabled_at is not None:
         if user is not None:
             database.write(lambda conn: _note_failure(conn, user, now))
@@ -99,6 +102,11 @@ def _is_password(stored: str | None, given: str) -> bool:
             return _HASHER.verify(stored or _NOBODY, given[:MAX_PASSWORD]) and stored is not None
     except (VerificationError, InvalidHashError):
         return False
+
+
+def _secret(seal: Seal, user: User, offered: bool = False) -> str:
+    sealed = user.totp_offered if offered else user.totp_sealed
+    return seal.read(sealed or "", code_purpose(user.id))
 
 
 def _step_of(secret: str, code: str, now: datetime) -> int | None:
@@ -234,7 +242,7 @@ def add(conn: Connection, name: str, role: str, hashed: str, actor: str, now: da
 
 def _insert(conn: Connection, name: str, role: str, hashed: str, actor: str, now: datetime) -> str:
     user_id = mint("usr", now, token_bytes(5))
-    people.insert(conn, User(user_id, name, role, hashed, None, None, 0, 0, None, now, actor, None, None))
+    people.insert(conn, User(user_id, name, role, hashed, 0, 0, None, now, actor, None, None, None, None))
     events.record(conn, actor, "user.create", user_id, {"name": name, "role": role}, now)
     return user_id
 
@@ -295,7 +303,7 @@ def set_password(conn: Connection, name: str, hashed: str, actor: str, now: date
     """A new password; every session of the user ends, but the one with the token `keep`. An admin's reset
     also takes the second factor away, which may be what was lost."""
     user = find(conn, name)
-    lost = {} if keep else {"totp_secret": None, "totp_new": None}
+    lost = {} if keep else {"totp_sealed": None, "totp_offered": None}
     people.change(conn, user.id, password_hash=hashed, failed=0, blocked_until=None, **lost)
     people.close_sessions(conn, user.id, (token_hash(keep),) if keep else ())
     events.record(conn, actor, "user.password", user.id, {"by": "themselves" if keep else "an admin"}, now)
@@ -312,34 +320,36 @@ def check_password(user: User, password: str) -> None:
 # --- the second factor -------------------------------------------------------------------------------
 
 
-def offer_code(conn: Connection, user: User) -> None:
+def offer_code(conn: Connection, seal: Seal, user: User) -> None:
     """A new secret, which counts once a code of it has been shown."""
-    if user.totp_new is None:
-        people.change(conn, user.id, totp_new=pyotp.random_base32())
+    if user.totp_offered is None:
+        people.change(conn, user.id, totp_offered=seal.close(pyotp.random_base32(), code_purpose(user.id)))
 
 
-def code_uri(user: User) -> str:
-    """The offered secret, as authenticator apps read it."""
-    return pyotp.TOTP(user.totp_new or "", interval=STEP_S).provisioning_uri(
-        name=user.name, issuer_name=ISSUER
-    )
+def offered_code(seal: Seal, user: User) -> tuple[str, str] | None:
+    """The offered secret, and as the address that authenticator apps read; None where none is offered."""
+    if user.totp_offered is None:
+        return None
+    secret = _secret(seal, user, offered=True)
+    uri = pyotp.TOTP(secret, interval=STEP_S).provisioning_uri(name=user.name, issuer_name=ISSUER)
+    return secret, uri
 
 
-def prove_code(conn: Connection, user_id: str, code: str, now: datetime) -> None:
+def prove_code(conn: Connection, seal: Seal, user_id: str, code: str, now: datetime) -> None:
     """The app shows what it should: from now on a sign-in needs a code."""
     user = find(conn, user_id)
-    step = _step_of(user.totp_new, code, now) if user.totp_new else None
+    step = _step_of(_secret(seal, user, offered=True), code, now) if user.totp_offered else None
     if step is None:
         raise invalid("code", code[:10], "must be the six digits the app shows now")
-    people.change(conn, user.id, totp_secret=user.totp_new, totp_new=None, totp_step=step)
+    people.change(conn, user.id, totp_sealed=user.totp_offered, totp_offered=None, totp_step=step)
     events.record(conn, user.name, "user.second_factor", user.id, {"on": True}, now, before={"on": False})
 
 
 def drop_code(conn: Connection, user_id: str, now: datetime) -> None:
     """Sign in with the password alone again."""
     user = find(conn, user_id)
-    if user.totp_secret is None and user.totp_new is None:
+    if user.totp_sealed is None and user.totp_offered is None:
         return
-    people.change(conn, user.id, totp_secret=None, totp_new=None)
-    before = {"on": user.totp_secret is not None}
+    people.change(conn, user.id, totp_sealed=None, totp_offered=None)
+    before = {"on": user.totp_sealed is not None}
     events.record(conn, user.name, "user.second_factor", user.id, {"on": False}, now, before=before)

@@ -19,8 +19,6 @@ class User:
     name: str
     role: str
     password_hash: str | None
-    totp_secret: str | None
-    totp_new: str | None
     totp_step: int
     failed: int
     blocked_until: datetime | None
@@ -28,6 +26,8 @@ class User:
     created_by: str
     signed_in_at: datetime | None
     disabled_at: datetime | None
+    totp_sealed: str | None
+    totp_offered: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Session:
     agent: str
 
 
-_USER = tuple(users.c)
+_USER = tuple(column for column in users.c if column.name not in ("totp_secret", "totp_new"))
 
 
 def by_name(conn: Connection, name: str) -> User | None:
@@ -73,6 +73,13 @@ def insert(conn: Connection, user: User) -> None:
 
 def change(conn: Connection, user_id: str, **values: Any) -> None:
     conn.execute(sa.update(users).where(users.c.id == user_id).values(**values))
+
+
+def clear_codes(conn: Connection) -> list[tuple[str, str | None, str | None]]:
+    """(user, secret, offered) of one-time codes that lie here in clear."""
+    clear = users.c.totp_secret.is_not(None) | users.c.totp_new.is_not(None)
+    rows = conn.execute(sa.select(users.c.id, users.c.totp_secret, users.c.totp_new).where(clear))
+    return [(row.id, row.totp_secret, row.totp_new) for row in rows]
 
 
 def use_step(conn: Connection, user_id: str, step: int) -> bool:

@@ -434,8 +434,8 @@ users = Table(  # people who sign in to the dashboard
     Column("name", String(64), nullable=False, unique=True),
     Column("role", String(8), nullable=False),  # viewer | operator | admin
     Column("password_hash", Text),  # argon2id; null: signs in elsewhere
-    Column("totp_secret", String(64)),  # of the second factor, where there is one
-    Column("totp_new", String(64)),  # offered, not yet proved
+    Column("totp_secret", String(64)),  # as an older version wrote it, in clear: sealed at the next start
+    Column("totp_new", String(64)),
     Column("totp_step", BigInteger, nullable=False, default=0),  # of the last code: none is taken twice
     Column("failed", Integer, nullable=False, default=0),  # tries since the last that was right
     Column("blocked_until", Instant),
@@ -443,6 +443,8 @@ users = Table(  # people who sign in to the dashboard
     Column("created_by", String(64), nullable=False),
     Column("signed_in_at", Instant),
     Column("disabled_at", Instant),
+    Column("totp_sealed", Text),  # the secret of the second factor, where there is one (`trust.seal`)
+    Column("totp_offered", Text),  # sealed too; offered, not yet proved
 )
 
 sessions = Table(  # who is signed in, by the SHA-256 of what the browser holds

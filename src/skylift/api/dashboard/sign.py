@@ -52,6 +52,7 @@ def sign_in(request: Request, form: FormData) -> Response:
     try:
         token, _ = deeds.sign_in(
             context.database,
+            context.seal,
             name,
             password,
             code,
@@ -111,10 +112,17 @@ def account(visit: Visit, wrong: str = "", status: int = 200) -> Response:
     with visit.context.database.read() as conn:
         user = deeds.find(conn, visit.user.id)
         sessions = people.sessions_of(conn, user.id)
-    uri = deeds.code_uri(user) if user.totp_new else ""
+    offered = deeds.offered_code(visit.context.seal, user)
     done = DONE.get(visit.query.get("done", ""), "")
     return visit.page(
-        "account.html", status, user=user, sessions=sessions, uri=uri, wrong=wrong, done=done, now=visit.now
+        "account.html",
+        status,
+        user=user,
+        sessions=sessions,
+        offered=offered,
+        wrong=wrong,
+        done=done,
+        now=visit.now,
     )
 
 
@@ -138,10 +146,11 @@ def _change(visit: Visit) -> str:
             write(lambda conn: deeds.set_password(conn, user.id, hashed, user.name, now, keep=visit.token))
             return "password"
         case "offer-code":
-            write(lambda conn: deeds.offer_code(conn, deeds.find(conn, user.id)))
+            write(lambda conn: deeds.offer_code(conn, visit.context.seal, deeds.find(conn, user.id)))
             return "offered"
         case "prove-code":
-            write(lambda conn: deeds.prove_code(conn, user.id, form.get("code", ""), now))
+            code, seal = form.get("code", ""), visit.context.seal
+            write(lambda conn: deeds.prove_code(conn, seal, user.id, code, now))
             return "code-on"
         case "drop-code":
             deeds.check_password(user, form.get("old", ""))
