@@ -118,7 +118,7 @@ def missing(what: str) -> None:
     pytest.skip(f"{what} is not installed")
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 10.0, what: str = "") -> None:
+def wait_until(condition: Callable[[], object], seconds: float = 60.0, what: str = "") -> None:
     """Waits for a condition; fails when it does not come in time."""
     until = time.monotonic() + seconds
     while not condition():

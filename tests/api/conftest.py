@@ -166,7 +166,7 @@ def listening(server: SkyliftServer) -> Iterator[str]:
 
     thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
     thread.start()
-    assert begun.wait(30)
+    assert begun.wait(60)
     try:
         yield f"http://127.0.0.1:{bound.getsockname()[1]}"
     finally:

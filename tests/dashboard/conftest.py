@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from conftest import missing
 from skylift.testkit.image import build
@@ -16,7 +16,7 @@ from skylift.testkit.showroom import PASSWORD, Showroom
 
 SCREENS = Path(__file__).resolve().parents[2] / "build" / "screens"
 SIZES = {"desk": {"width": 1280, "height": 900}, "phone": {"width": 390, "height": 844}}
-PATIENCE_MS = 20_000
+PATIENCE_MS = 40_000
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +35,7 @@ def browser() -> Iterator[Browser]:
     if found is None:
         missing("Chromium")
     with sync_playwright() as playwright:
+        expect.set_options(timeout=PATIENCE_MS)
         arguments = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
         opened = playwright.chromium.launch(executable_path=found, args=arguments)
         yield opened

@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect
 from skylift.testkit.behaviours import Behaviour
 from skylift.testkit.showroom import Showroom
 
-from .conftest import SIZES, shoot, sign_in, violations
+from .conftest import PATIENCE_MS, SIZES, shoot, sign_in, violations
 
 STEADY = (
     Behaviour("well", 70, think_s=(0.02, 0.1)),
@@ -64,7 +64,7 @@ def pages(room: Showroom, images: Callable[[str], bytes]) -> dict[str, str]:
 def signed_in(room: Showroom, pages: dict[str, str], browser: Browser) -> Page:
     """An admin's page, the same for all looks."""
     context = browser.new_context()
-    context.set_default_timeout(20_000)
+    context.set_default_timeout(PATIENCE_MS)
     return sign_in(context, room)
 
 

@@ -63,7 +63,7 @@ def _mosquitto(folder: Path) -> Iterator[tuple[str, int]]:
         yield f"mqtt://skylift:secret-of-the-server@127.0.0.1:{port}", port
     finally:
         process.terminate()
-        process.wait(5)
+        process.wait(60)
 
 
 class Listener:

@@ -108,7 +108,7 @@ def test_a_full_disk_is_told_and_forgotten_when_there_is_room(sqlite: Api) -> No
     assert sqlite.names() == before  # reading goes on, and nothing half done is seen
     assert sqlite.check().status_code == 200  # nothing new to write down of this device
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, kept)
-    wait_until(lambda: sqlite.write().status_code == 201, 20, "it writes again")
+    wait_until(lambda: sqlite.write().status_code == 201, 60, "it writes again")
     assert sqlite.names() > before
     assert sqlite.server.process is process
     assert process.poll() is None
@@ -128,7 +128,7 @@ def test_a_locked_database_is_told_and_waited_for(sqlite: Api) -> None:
         for answer in answers:
             told(answer.result())
     person.execute("ROLLBACK")
-    wait_until(lambda: sqlite.write().status_code == 201, 20, "it writes again")
+    wait_until(lambda: sqlite.write().status_code == 201, 60, "it writes again")
     person.close()
     assert_no_tracebacks(sqlite.server)
 
@@ -180,7 +180,7 @@ def test_a_database_that_is_gone_for_a_while_is_told_and_waited_for(postgresql: 
         outage(postgresql)
     finally:
         own.start()
-    wait_until(lambda: postgresql.admin.get("/readyz").status_code == 200, 20, "it is ready again")
+    wait_until(lambda: postgresql.admin.get("/readyz").status_code == 200, 60, "it is ready again")
     asks = (postgresql.write, postgresql.read, postgresql.check)
     assert [ask().status_code for ask in asks] == [201, 200, 200]
     assert postgresql.names() > before
@@ -195,7 +195,7 @@ def outage(postgresql: Api) -> None:
         for ask in asks:
             began = time.monotonic()
             told(ask())
-            assert time.monotonic() - began < 10
+            assert time.monotonic() - began < 40  # told, before the client gives up
     assert postgresql.admin.get("/healthz").status_code == 200
     told(postgresql.admin.get("/readyz"))
 
@@ -214,7 +214,7 @@ def test_a_database_that_only_reads_is_told_and_waited_for(postgresql: Api, own:
         assert postgresql.check().status_code == 200
     finally:
         read_only(own, "off")
-    wait_until(lambda: postgresql.write().status_code == 201, 20, "it writes again")
+    wait_until(lambda: postgresql.write().status_code == 201, 60, "it writes again")
     assert_no_tracebacks(postgresql.server)
 
 
@@ -222,7 +222,7 @@ def read_only(own: Cluster, switch: str) -> None:
     own.sql(f"ALTER SYSTEM SET default_transaction_read_only = {switch}")
     own.sql("SELECT pg_reload_conf()")
     shown = "SHOW default_transaction_read_only"
-    wait_until(lambda: own.sql(shown).strip() == switch, 10, f"read-only is {switch}")
+    wait_until(lambda: own.sql(shown).strip() == switch, 60, f"read-only is {switch}")
 
 
 @pytest.mark.postgresql
@@ -258,26 +258,31 @@ def test_a_full_database_is_told_and_forgotten_when_there_is_room(postgresql: Ap
     assert postgresql.names() == before
     assert postgresql.check().status_code == 200  # who needs no new room is served
     own.sql("DROP TRIGGER full_disk ON groups", database)
-    wait_until(lambda: postgresql.write().status_code == 201, 20, "it writes again")
+    wait_until(lambda: postgresql.write().status_code == 201, 60, "it writes again")
     assert_no_tracebacks(postgresql.server)
+
+
+LOCKED = "FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND granted AND relation = 'devices'::regclass"
+HELD, FREED = f"SELECT count(*) {LOCKED}", f"SELECT pg_terminate_backend(pid) {LOCKED}"
+WAITING = "SELECT count(*) FROM pg_locks WHERE NOT granted"
 
 
 @pytest.mark.postgresql
 def test_a_slow_database_is_waited_for(postgresql: Api, own: Cluster) -> None:
-    """Somebody at psql locks the devices for some seconds: requests take as long, and are answered."""
+    """Somebody at psql locks the devices for a while: requests take as long, and are answered."""
     database = postgresql.server.settings["SKYLIFT_DATABASE_URL"].rpartition("/")[2]
-    statement = "BEGIN; LOCK TABLE devices IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(6); COMMIT"
+    statement = "BEGIN; LOCK TABLE devices IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(120)"
     with ThreadPoolExecutor(8) as pool:
         person = pool.submit(own.sql, statement, database)
-        locked = "SELECT count(*) FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND granted"
-        wait_until(lambda: own.sql(locked, database) != "0", 10, "the devices are locked")
-        began = time.monotonic()
+        wait_until(lambda: own.sql(HELD, database) != "0", what="the devices are locked")
         answers = [pool.submit(postgresql.check) for _ in range(4)]
+        wait_until(lambda: own.sql(WAITING, database) != "0", what="a request waits for them")
         assert postgresql.read().status_code == 200  # who does not need the devices is not held up
-        assert time.monotonic() - began < 4
+        assert not any(answer.done() for answer in answers)
+        own.sql(FREED, database)
         assert [answer.result().status_code for answer in answers] == [200] * 4
-        person.result()
-    assert time.monotonic() - began > 2
+        with pytest.raises(RuntimeError, match="terminat"):
+            person.result()
 
 
 @pytest.mark.postgresql

@@ -34,7 +34,7 @@ class Process:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "skylift", *words], stderr=subprocess.PIPE, text=True
         )
-        wait_until(self.is_up, 30, "the gateway answers")
+        wait_until(self.is_up, 60, "the gateway answers")
 
     def is_up(self) -> bool:
         assert self.process.poll() is None, self.process.stderr and self.process.stderr.read()
@@ -66,7 +66,7 @@ def running(envoy: Path, backend: Echo, tmp_path: Path) -> Iterator[Process]:
     process = Process(file)
     yield process
     process.process.terminate()
-    process.process.wait(20)
+    process.process.wait(60)
 
 
 def test_a_file_that_changes_is_in_place_within_moments_and_a_bad_one_never(
@@ -74,15 +74,15 @@ def test_a_file_that_changes_is_in_place_within_moments_and_a_bad_one_never(
 ) -> None:
     assert ask(running.port, "/first").status == 200
     running.write("services: [")
-    wait_until(lambda: running.status()["error"], 20, "the bad file is said")
+    wait_until(lambda: running.status()["error"], 60, "the bad file is said")
     assert "kong.yaml" in str(running.status()["error"])
     assert ask(running.port, "/first").status == 200
     assert "not taken" in ask(running.admin, "/").body
     running.write(FILE.format(port=backend.port, path="/second"))
-    wait_until(lambda: ask(running.port, "/second").status == 200, 20, "the good file is in place")
+    wait_until(lambda: ask(running.port, "/second").status == 200, 60, "the good file is in place")
     assert ask(running.port, "/first").status == 404
 
-    wait_until(lambda: running.status()["error"] == "", 20, "nothing is wrong any more")
+    wait_until(lambda: running.status()["error"] == "", 60, "nothing is wrong any more")
 
 
 def test_the_numbers_are_for_prometheus_and_a_hangup_swaps_envoy(running: Process) -> None:
@@ -92,7 +92,7 @@ def test_the_numbers_are_for_prometheus_and_a_hangup_swaps_envoy(running: Proces
     assert "envoy_http_downstream_rq_xx" in numbers
     assert ask(running.admin, "/elsewhere").status == 404
     running.process.send_signal(signal.SIGHUP)
-    wait_until(lambda: running.status()["swaps"] == 1, 30, "a fresh Envoy took over")
+    wait_until(lambda: running.status()["swaps"] == 1, 60, "a fresh Envoy took over")
     assert ask(running.port, "/first").status == 200
 
 

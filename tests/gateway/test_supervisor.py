@@ -108,7 +108,7 @@ def test_reloads_and_swaps_under_load_lose_nobody(supervised: Start, source: Sou
             source.say(f"turn {turn}")
             gateway.look()
         gateway.swap()
-        wait_until(lambda: right[0] > 300, 30, "enough requests went by")
+        wait_until(lambda: right[0] > 300, 60, "enough requests went by")
         gateway.swap()
     finally:
         stop.set()

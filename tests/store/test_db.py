@@ -41,11 +41,11 @@ class Held:
     def __init__(self, database: Database) -> None:
         self.begun, self.go = threading.Event(), threading.Event()
         self.future = database.submit(self._deed)
-        assert self.begun.wait(10)
+        assert self.begun.wait(60)
 
     def _deed(self, conn: Connection) -> None:
         self.begun.set()
-        assert self.go.wait(10)
+        assert self.go.wait(60)
 
 
 def test_a_write_that_was_answered_is_there(database: Database) -> None:
@@ -58,7 +58,7 @@ def test_deeds_that_wait_share_one_commit(database: Database) -> None:
     futures = [database.submit(put(f"k{n}")) for n in range(50)]
     before = database.stats.commits
     held.go.set()
-    assert [future.result(10) for future in futures] == [f"k{n}" for n in range(50)]
+    assert [future.result(60) for future in futures] == [f"k{n}" for n in range(50)]
     assert database.stats.commits - before == 2  # the one that held them up, and all others
 
 
@@ -74,11 +74,11 @@ def test_a_deed_that_raises_is_undone_alone(database: Database) -> None:
     held = Held(database)
     good, bad, worse, last = (database.submit(deed) for deed in (put("a"), half, clumsy, put("b")))
     held.go.set()
-    assert (good.result(10), last.result(10)) == ("a", "b")
+    assert (good.result(60), last.result(60)) == ("a", "b")
     with pytest.raises(Rejected):
-        bad.result(10)
+        bad.result(60)
     with pytest.raises(sa.exc.DBAPIError):
-        worse.result(10)
+        worse.result(60)
     assert keys(database) == {"a", "b"}
 
 
@@ -152,7 +152,7 @@ def test_closing_finishes_what_waits_and_refuses_what_comes(database: Database) 
     closing = threading.Thread(target=database.close)
     closing.start()
     held.go.set()
-    closing.join(10)
+    closing.join(60)
     assert waiting.result(0) == "waited"
     with pytest.raises(Unavailable):
         database.write(put("late"))
@@ -171,7 +171,7 @@ def test_of_many_threads_nobody_is_lost_or_done_twice(database: Database) -> Non
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(60)
     with database.read() as conn:
         assert read(conn) == 160
 
@@ -259,7 +259,7 @@ def test_a_killed_writer_loses_nothing_that_was_answered(database_url: str) -> N
     answered = [process.stdout.readline() for _ in range(30)]
     process.kill()
     answered += process.stdout.readlines()
-    process.wait(10)
+    process.wait(60)
     database = Database(database_url)
     found = keys(database)
     database.close()
@@ -361,7 +361,7 @@ def test_a_deadlock_is_run_again(shared: str) -> None:
         runs.append(1)
         conn.exec_driver_sql(touch.format("a"))
         holds.set()
-        assert go.wait(10)
+        assert go.wait(60)
         conn.exec_driver_sql(touch.format("b"))
 
     engine = sa.create_engine(shared.replace("postgresql", "postgresql+pg8000"), poolclass=sa.NullPool)
@@ -369,13 +369,13 @@ def test_a_deadlock_is_run_again(shared: str) -> None:
         person.exec_driver_sql("SET deadlock_timeout = '1h'")  # the deed is who finds out
         person.exec_driver_sql(touch.format("b"))
         future: Future[None] = database.submit(deed)
-        assert holds.wait(10)
+        assert holds.wait(60)
         waiting = threading.Thread(target=lambda: person.exec_driver_sql(touch.format("a")))
         waiting.start()
         wait_until(lambda: waits_for_a_lock(shared), what="the person waits for the deed")
         go.set()
-        waiting.join(20)
-    future.result(30)
+        waiting.join(60)
+    future.result(60)
     assert len(runs) == 2
     with database.read() as conn:
         assert set(conn.execute(sa.select(settings_kv.c.value)).scalars()) == {2}
@@ -393,15 +393,15 @@ def test_two_servers_that_insert_the_same_look_again(shared: str) -> None:
         devices.insert(conn, device_id="dev-1", device_type="t", token_hash="0" * 64, labels={}, now=START)
         if wait:
             inserted.set()
-            assert go.wait(10)
+            assert go.wait(60)
         return True
 
     first = one.submit(lambda conn: enroll(conn, True))
-    assert inserted.wait(10)
+    assert inserted.wait(60)
     second = two.submit(lambda conn: enroll(conn, False))
     wait_until(lambda: waits_for_a_lock(shared), what="the second waits for the first")
     go.set()
-    assert (first.result(10), second.result(10)) == (True, False)
+    assert (first.result(60), second.result(60)) == (True, False)
     one.close()
     two.close()
 
@@ -423,7 +423,7 @@ def test_an_outage_is_told_and_survived(own: Cluster) -> None:
     held = [database.submit(put(f"k{n}")) for n in range(20)]
     for future in held:
         with pytest.raises(Unavailable):
-            future.result(10)
+            future.result(60)
     with pytest.raises(Unavailable), database.read() as conn:
         conn.exec_driver_sql("SELECT 1")
     own.start()
