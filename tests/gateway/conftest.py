@@ -2,10 +2,11 @@
 
 import http.client
 import socket
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -15,6 +16,9 @@ from skylift.gateway.envoy import binary
 from skylift.gateway.envoy.process import Options
 from skylift.gateway.envoy.snapshot import HCM, TYPE, Json, Snapshot
 from skylift.gateway.envoy.supervisor import Supervisor
+
+if TYPE_CHECKING:
+    from gateway.door import Door
 
 ROUTER = {
     "name": "envoy.filters.http.router",
@@ -40,6 +44,13 @@ def limits_filter(envoy: Path) -> Path:
         missing("a C compiler (for the filter of exact limits)")
     assert found is not None
     return found
+
+
+def clear_of_the_minutes_edge(seconds: float = 10.0) -> None:
+    """Whatever takes less than so many seconds behind this is of one minute."""
+    left = 60 - time.time() % 60
+    if left < seconds:
+        time.sleep(left + 0.01)
 
 
 def free_port() -> int:
@@ -93,6 +104,16 @@ def one_listener(
         "filter_chains": [{"filters": [{"name": "http", "typed_config": manager}]}],
     }
     return Snapshot((listener,), (table,), clusters)
+
+
+@pytest.fixture(scope="module")
+def door(limits_filter: Path) -> Iterator["Door"]:
+    """One Envoy for a module's tests, each with a configuration of its own."""
+    from gateway.door import Door
+
+    made = Door()
+    yield made
+    made.close()
 
 
 Start = Callable[[Callable[[], Snapshot | None]], Supervisor]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.conftest import Answer, Start, ask, free_port, one_listener, says
+from gateway.conftest import Answer, Start, ask, clear_of_the_minutes_edge, free_port, one_listener, says
 from skylift.gateway.envoy.snapshot import TYPE, Json, Snapshot
 
 MODULE = {"name": "skylift_limits", "do_not_close": True}
@@ -55,13 +55,6 @@ def several(port: int, count: int) -> list[tuple[float, Answer]]:
     return done
 
 
-def early_in_a_minute() -> None:
-    """Two requests behind this are of one minute."""
-    left = 60 - time.time() % 60
-    if left < 5:
-        time.sleep(left)
-
-
 def test_a_sliding_window_lets_exactly_its_number_in_on_all_workers_together(
     supervised: Start, port: int
 ) -> None:
@@ -80,7 +73,7 @@ def test_a_refusal_explains_itself(supervised: Start, port: int) -> None:
             f"limit a\nhow calendar\nperiod 60000 1 minute\nperiod 3600000 9 hour\ntells kong\nbody {body}\n",
         )
     )
-    early_in_a_minute()
+    clear_of_the_minutes_edge()
     first, second = ask(port), ask(port)
     assert first.headers["x-ratelimit-limit-minute"] == "1"
     assert first.headers["x-ratelimit-remaining-minute"] == "0"

@@ -200,7 +200,7 @@ def test_a_token_passes_or_says_what_the_dialect_says(claims: dict[str, object],
 
 def test_no_algorithm_is_no_signature() -> None:
     token = tokens.make({"iss": "issuer"}, SECRET)
-    header = tokens._encode(b'{"alg":"none","typ":"JWT"}')
+    header = tokens.encoded(b'{"alg":"none","typ":"JWT"}')
     for forged in (
         f"{header}.{token.split('.')[1]}.",
         f"{header}.{token.split('.')[1]}.{token.split('.')[2]}",
@@ -209,7 +209,7 @@ def test_no_algorithm_is_no_signature() -> None:
             gateway([route("users", ALWAYS, TOKENS)]), make(headers=(("Authorization", f"Bearer {forged}"),))
         )
         assert found.reply is not None
-        assert "another algorithm" in found.reply.why
+        assert "unsigned" in found.reply.why
 
 
 def test_two_different_tokens_are_none() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from gateway.backends import Echo, serving
-from gateway.conftest import free_port
+from gateway.conftest import clear_of_the_minutes_edge, free_port
 from skylift.gateway.envoy.compiler import compiled
 from skylift.gateway.envoy.process import Options
 from skylift.gateway.envoy.supervisor import Supervisor
@@ -110,6 +110,8 @@ def otherwise(wire: Wire, dialect: str, row: dict[str, Any]) -> Iterator[str]:
     if refused:
         yield refused
         return
+    if "minute:" in row["config"]:
+        clear_of_the_minutes_edge()
     for case in read_cases([Document("row", {"tests": row["tests"]})]):
         if on_the_wire(case):
             for _ in range(case.repeat):

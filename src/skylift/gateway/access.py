@@ -45,6 +45,7 @@ class Fault(StrEnum):
     MALFORMED = "not readable"
     NO_KEY_NAME = "the token does not say whose it is"
     UNKNOWN = "unknown credential"
+    NO_ALGORITHM = "unsigned: its algorithm is none that signs"
     WRONG_ALGORITHM = "another algorithm than the credential's"
     BAD_SIGNATURE = "the signature does not verify"
     NOT_A_NUMBER = "a time claim is not a number"

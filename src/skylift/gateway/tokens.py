@@ -69,11 +69,11 @@ def _object(part: str) -> dict[str, Any] | None:
 def make(claims: Mapping[str, Any], secret: bytes, algorithm: str = "HS256", **header: str) -> str:
     """An HMAC token, for examples and tests."""
     parts = [{"alg": algorithm, "typ": "JWT", **header}, dict(claims)]
-    signed = ".".join(_encode(json.dumps(part, separators=(",", ":")).encode()) for part in parts)
-    return f"{signed}.{_encode(hmac.digest(secret, signed.encode(), _HASHES[algorithm]))}"
+    signed = ".".join(encoded(json.dumps(part, separators=(",", ":")).encode()) for part in parts)
+    return f"{signed}.{encoded(hmac.digest(secret, signed.encode(), _HASHES[algorithm]))}"
 
 
-def _encode(data: bytes) -> str:
+def encoded(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
@@ -88,6 +88,8 @@ def judge(
     token = read(texts[0])
     if token is None:
         return Doubted(Fault.MALFORMED)
+    if token.header["alg"] not in ALGORITHMS:
+        return Doubted(Fault.NO_ALGORITHM, token.header["alg"])
     name = token.claims.get(policy.key_claim, token.header.get(policy.key_claim))
     if not isinstance(name, str) or not name:
         return Doubted(Fault.NO_KEY_NAME, policy.key_claim)
@@ -108,7 +110,7 @@ def _signed_by(token: Token, key: JwtKey, verify: Callable[[str, JwtKey], bool])
         return verify(token.text, key)
     signed, _, signature = token.text.rpartition(".")
     digest = hmac.digest(key.secret, signed.encode(), _HASHES[token.header["alg"]])
-    return bool(key.secret) and hmac.compare_digest(_encode(digest), signature)
+    return bool(key.secret) and hmac.compare_digest(encoded(digest), signature)
 
 
 def _claims_fault(policy: Jwt, token: Token, key: JwtKey, now: float) -> Doubted | None:

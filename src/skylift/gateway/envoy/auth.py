@@ -61,7 +61,7 @@ JWT_FAULTS = (
     ("Jwt_issuer_is_not_configured", Fault.UNKNOWN),
     ("Jwt_verification_fails", Fault.BAD_SIGNATURE),
     ("Audiences_in_Jwt_are_not_allowed", Fault.WRONG_AUDIENCE),
-    ("Jwt_header_[alg]", Fault.WRONG_ALGORITHM),
+    ("Jwt_header_[alg]", Fault.NO_ALGORITHM),
     ("Jwks_doesn't_have_key_to_match_kid_or_alg_from_Jwt", Fault.WRONG_ALGORITHM),
     ("Jwt_is_not_in_the_form", Fault.MALFORMED),
     ("Jwt_header", Fault.MALFORMED),
@@ -146,6 +146,10 @@ def _jwk(key: JwtKey) -> Json:
 
 
 def _token_refusals(refusals: Refusals, book: Book) -> None:
+    # An unsigned token ends with its second dot; Envoy only says that a part is missing.
+    unsigned = 'response.code_details.startsWith("jwt_authn_access_denied{Jwt_is_not_in_the_form")'
+    ends = "request.headers['authorization'].endsWith('.')"
+    book.reply(f"{unsigned} && {ends}", refusals.answer(Fault.NO_ALGORITHM))
     for details, fault in JWT_FAULTS:
         found = f'response.code_details.startsWith("jwt_authn_access_denied{{{details}")'
         book.reply(found, refusals.answer(fault))

@@ -60,6 +60,7 @@ def jwt_refusals(key_claim: str, realm: str) -> Refusals:
     said: dict[Fault, object] = {
         Fault.SEVERAL: "Multiple tokens provided",
         Fault.MALFORMED: "Bad token; invalid JSON",
+        Fault.NO_ALGORITHM: "Bad token; invalid alg",
         Fault.NO_KEY_NAME: f"No mandatory '{key_claim}' in claims",
         Fault.UNKNOWN: f"No credentials found for given '{key_claim}'",
         Fault.WRONG_ALGORITHM: "Invalid algorithm",

@@ -27,15 +27,15 @@ local verbs = {
 }
 
 local function changed(h, side)
-  local context = h:filterContext()
-  if context:get('side') ~= side then return end
+  if h:filterContext():get('side') ~= side then return end
   if not (h:headers():get('content-type') or ''):lower():find('json', 1, true) then return end
   local body = h:body()
   if not body then return end
   local text = body:length() > 0 and body:getBytes(0, body:length()) or '{}'
   local ok, o = pcall(json.decode, text)
   if not ok or not json.is_object(o) then return end
-  for _, edit in ipairs(context:get('edits')) do verbs[edit.verb](o, edit) end
+  -- Asked for anew: what was got before the body came is not to be used behind it.
+  for _, edit in ipairs(h:filterContext():get('edits')) do verbs[edit.verb](o, edit) end
   h:headers():replace('content-length', tostring(body:setBytes(json.encode(o))))
 end
 
