@@ -56,6 +56,8 @@ class Depot:
     reports: list[dict[str, Any]] = field(default_factory=list)
     report_status: dict[str, int] = field(default_factory=dict)  # state -> HTTP status
     held: dict[str, str] = field(default_factory=dict)  # deployment -> the state the server answers
+    health: list[dict[str, Any]] = field(default_factory=list)
+    health_status: int = 200
     checks: list[dict[str, list[str]]] = field(default_factory=list)
     check_status: int = 200
     check_body: bytes | None = None
@@ -147,6 +149,9 @@ def handler(depot: Depot) -> type[BaseHTTPRequestHandler]:
                 return self._json(201, b"{}")
             if self.path.endswith("/certificate"):
                 return self._json(404, b"{}")
+            if self.path == "/api/devices/dev-1/health":
+                depot.health.append(body)
+                return self._json(depot.health_status, b'{"retry_after": 300}')
             status = depot.report_status.get(body["state"], 200)
             depot.reports.append(body)
             if status == 200 and body["state"] in ("complete", "failed", "rolled_back"):

@@ -70,6 +70,34 @@ def test_a_wrong_health_check_is_refused_by_its_place(item: object, field: str, 
 
 
 @pytest.mark.parametrize(
+    ("items", "field"),
+    [
+        ("load", "metrics"),
+        ([{"name": f"m{n}", "file": "/x"} for n in range(5)], "metrics"),
+        ([{"file": "/x"}], "metrics[0].name"),
+        ([{"name": "a b", "file": "/x"}], "metrics[0].name"),
+        ([{"name": "a"}], "metrics[0]"),
+        ([{"name": "a", "file": "/x", "command": ["x"]}], "metrics[0]"),
+        ([{"name": "a", "file": 7}], "metrics[0].file"),
+        ([{"name": "a", "command": "uptime"}], "metrics[0].command"),
+        ([{"name": "a", "file": "/x", "scale": "big"}], "metrics[0].scale"),
+        ([{"name": "a", "file": "/x", "scale": float("nan")}], "metrics[0].scale"),
+        ([{"name": "a", "file": "/x", "unit": "mV"}], "metrics[0].unit"),
+        ([{"name": "a", "file": "/x"}, {"name": "a", "file": "/y"}], "metrics[1].name"),
+    ],
+)
+def test_a_wrong_metric_is_refused_by_its_place(items: object, field: str, tmp_path: Path) -> None:
+    assert refused(tmp_path, metrics=items) == field
+
+
+def test_metrics_are_read_with_their_scale(tmp_path: Path) -> None:
+    given = [{"name": "supply", "file": "/sys/volts", "scale": 0.001}, {"name": "q", "command": ["qlen"]}]
+    supply, queue = parse(GOOD | {"metrics": given}, tmp_path).metrics
+    assert (supply.file, supply.scale) == ("/sys/volts", 0.001)
+    assert (queue.command, queue.scale) == (("qlen",), 1.0)
+
+
+@pytest.mark.parametrize(
     ("field", "value"),
     [
         ("boot_attempts", 0),

@@ -171,6 +171,9 @@ def test_a_device_says_how_it_is_any_time(fleet: Api) -> None:
     assert answer.json() == {"retry_after": 300}
     kept = said(fleet, "d01")
     assert (kept.healthy, kept.metrics) == (True, {"temperature": 41.5})
+    shown = fleet.get("/api/devices/d01").json()["health"]
+    assert (shown["healthy"], shown["metrics"]) == (True, {"temperature": 41.5})
+    assert fleet.get("/api/devices/d02").json()["health"] is None
     fleet.clock.forward(seconds=60)
     assert fleet.post("/api/devices/d01/health", {"healthy": False}, token=token("d01")).status_code == 200
     kept = said(fleet, "d01")  # only the latest word counts

@@ -241,6 +241,9 @@ def test_the_agent_updates_by_client_certificate_signs_its_report_and_pins_the_l
     told = stage.client.get("/api/devices/dev-1/timeline")["items"]
     (done,) = [one["data"] for one in told if one["data"].get("state") == "complete"]
     assert done["signed_by"] == shown["key"]
+    wait(lambda: stage.skylift("device", "show", "dev-1")["health"], "its health, signed as well, is shown")
+    said = stage.skylift("device", "show", "dev-1")["health"]
+    assert (said["healthy"], said["metrics"]["disk_free_mb"] > 0) == (True, True)
     found = stage.skylift("trust", "log", "verify", "--keys", "desk")
     assert (found["orders"], found["seen_before"]) == (1, 0)
     stage.skylift("trust", "log", "save", "copy.json")

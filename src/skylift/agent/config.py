@@ -24,6 +24,17 @@ class HealthCheck:
 
 
 @dataclass(frozen=True, slots=True)
+class Metric:
+    """A number the device reports of itself: the first one in a `file`, or in what a `command` says; times
+    `scale`."""
+
+    name: str
+    file: str = ""
+    command: tuple[str, ...] = ()
+    scale: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """One device. Times in seconds."""
 
@@ -51,8 +62,12 @@ class Config:
     build_time: datetime = datetime(2026, 1, 1, tzinfo=UTC)
     require_log: bool = False  # also before a first checkpoint of the transparency log is pinned
     own_key: bool = False  # make a key of its own also without a claim; with one it always does
+    metrics: tuple[Metric, ...] = ()  # beside disk, memory, load and temperature
+    report_health_seconds: float = 500.0  # how often, at a poll, it says how it is; 0: never
 
 
+MOST_METRICS = 4  # with the four of its own as many as a server takes
+MOST_SCALE = 1e12
 _HEALTH_KINDS = {"http": "url", "command": "command", "mqtt": "", "custom": "call"}
 
 
@@ -104,6 +119,8 @@ def _typed(name: str, value: Any) -> Any:
         if not isinstance(value, list):
             raise invalid(name, value, "a list of checks")
         return tuple(_health(number, item) for number, item in enumerate(value))
+    if name == "metrics":
+        return _metrics(value)
     if name == "build_time":
         if not isinstance(value, datetime) or value.tzinfo is None:
             raise invalid(name, value, "a time with its offset")
@@ -132,6 +149,7 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "download_deadline_seconds": (0, _YEAR),
     "min_bytes_per_second": (0, 1e12),
     "delta_memory_bytes": (0, 1 << 40),
+    "report_health_seconds": (0, _YEAR),
 }
 _DEFAULTS = Config("", "", "", Path(), Path())
 
@@ -156,6 +174,37 @@ def _health(number: int, item: Any) -> HealthCheck:
             raise invalid(f"{field}.command", given["command"], "a list of words")
         given["command"] = tuple(given["command"])
     return HealthCheck(**given)
+
+
+def _metrics(value: Any) -> tuple[Metric, ...]:
+    if not isinstance(value, list):
+        raise invalid("metrics", value, "a list of numbers to report")
+    if len(value) > MOST_METRICS:
+        raise invalid("metrics", len(value), f"at most {MOST_METRICS}")
+    made = tuple(_metric(f"metrics[{number}]", item) for number, item in enumerate(value))
+    for number, metric in enumerate(made):
+        if metric.name in {other.name for other in made[:number]}:
+            raise invalid(f"metrics[{number}].name", metric.name, "is there already")
+    return made
+
+
+def _metric(field: str, item: Any) -> Metric:
+    if not isinstance(item, dict) or not isinstance(item.get("name"), str):
+        raise invalid(f"{field}.name", item, "is needed, as text")
+    check_name(f"{field}.name", item["name"])
+    for name in item:
+        if name not in ("name", "file", "command", "scale"):
+            raise invalid(f"{field}.{name}", item[name], "is not a field of a metric", code="unknown_field")
+    file, command, scale = item.get("file", ""), item.get("command", []), item.get("scale", 1.0)
+    if bool(file) == bool(command):
+        raise invalid(field, item["name"], "exactly one of file and command is needed")
+    if not isinstance(file, str):
+        raise invalid(f"{field}.file", file, "is not text")
+    if not isinstance(command, list) or not all(isinstance(word, str) for word in command):
+        raise invalid(f"{field}.command", command, "a list of words")
+    if isinstance(scale, bool) or not isinstance(scale, int | float) or not abs(scale) <= MOST_SCALE:
+        raise invalid(f"{field}.scale", scale, f"a number between -{MOST_SCALE:g} and {MOST_SCALE:g}")
+    return Metric(item["name"], file, tuple(command), float(scale))
 
 
 def roots(config: Config) -> tuple[bytes, bytes]:

@@ -21,20 +21,25 @@ def judge(config: Config, port: int, alive: Callable[[], bool], *, local: bool =
     """ "" when every check passed `health_passes` times in a row, else what failed when the time was over.
     Without configured checks the image's own `/health` is asked. `local` leaves out what needs the network:
     an image that was confirmed does not become bad because a broker is away."""
-    asked = config.health or (HealthCheck("http", url="http://127.0.0.1:{port}/health"),)
-    checks = [check for check in asked if not (local and check.kind == "mqtt")]
     deadline = time.monotonic() + config.health_deadline_seconds
     passes = 0
     while True:  # a device that slept through its deadline is judged by a check, not by the clock
         if not alive():
             return "the image's process has ended"
-        wrong = next((said for check in checks if (said := run(check, config, port))), "")
+        wrong = look(config, port, local=local)
         passes = 0 if wrong else passes + 1
         if passes >= config.health_passes:
             return ""
         if time.monotonic() >= deadline:
             return wrong or "not healthy often enough before the deadline"
         time.sleep(config.health_interval_seconds)
+
+
+def look(config: Config, port: int, *, local: bool = False) -> str:
+    """ "" when every check passes at this moment, else what the first that does not pass says."""
+    asked = config.health or (HealthCheck("http", url="http://127.0.0.1:{port}/health"),)
+    checks = (check for check in asked if not (local and check.kind == "mqtt"))
+    return next((said for check in checks if (said := run(check, config, port))), "")
 
 
 def run(check: HealthCheck, config: Config, port: int) -> str:

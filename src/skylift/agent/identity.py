@@ -46,9 +46,10 @@ class Identity:
         """Key and certificate, for TLS; None before there is a certificate."""
         return self._file if self._facts.exists() and self.has_key else None
 
-    def signed(self, said: dict[str, Any]) -> tuple[bytes, str]:
-        """(body, signature) of a report: with the next number of the sequence, which is on disk before it is
-        told. Where the disk forgot it the clock goes on: what was signed before has lower numbers."""
+    def signed(self, said: dict[str, Any], purpose: str = "report") -> tuple[bytes, str]:
+        """(body, signature) of a report, or a word of health: with the next number of the sequence, which is
+        on disk before it is told. Where the disk forgot it the clock goes on: what was signed before has
+        lower numbers."""
         from skylift.trust.identity import Purpose, sign
 
         known = read_json(self._numbers)
@@ -56,7 +57,7 @@ class Identity:
         number = max(last + 1, min(time.time_ns() // 1000, SEQUENCES - 1) if not last else 0)
         self._disk.replace_json(self._numbers, number)
         body = json.dumps(said | {"sequence": number}).encode()
-        return body, sign(self._file.read_bytes(), Purpose.REPORT, body)
+        return body, sign(self._file.read_bytes(), Purpose(purpose), body)
 
     # --- its certificate ----------------------------------------------------------------------------
 

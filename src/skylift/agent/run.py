@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from skylift.agent import health
+from skylift.agent import health, vitals
 from skylift.agent.boot import BootFacts, SlotFacts
 from skylift.agent.boot.file import KINDS, FileBoot
 from skylift.agent.config import Config, roots
@@ -68,6 +68,7 @@ class Agent:
         self.stopping = False
         self._known_healthy = False
         self._shown = -1  # tenths of the download that were told last
+        self._health_due = 0.0  # when to say again how the device is, of the monotonic clock
 
     def run(self) -> Outcome:
         """Step after step, until a reboot is wanted or somebody stops us."""
@@ -166,6 +167,7 @@ class Agent:
         enroll(self._config, self._disk, self._transport)
         self._certify()
         self._deliver(journal)
+        self._tell_health()
         version, config_version, sha256 = self._boot.versions()
         try:
             answer = self._transport.check(version, config_version, sha256)
@@ -188,6 +190,22 @@ class Agent:
         begun = replace(journal, stage=Stage.FETCHING, order=order, offset=0, notes=())
         self._file.save(self._queue(begun, order, S.DOWNLOADING, progress=0))
         return 0
+
+    def _tell_health(self) -> None:
+        """How the device is now: its checks once, and its numbers. Often enough for the server's watch over
+        three polls, updated or not: devices that speak more often than others would look worse, or better."""
+        every = self._config.report_health_seconds
+        if not every or time.monotonic() < self._health_due:
+            return
+        wrong = health.look(self._config, self._port, local=True)
+        if wrong:
+            self._log(f"not well: {wrong}")
+        self._health_due = time.monotonic() + every
+        try:
+            self._transport.health(not wrong, vitals.measure(self._config))
+        except Refused as e:
+            self._log(f"health not told: {e}")
+            self._health_due += AGAIN_S
 
     def _certify(self) -> None:
         """The certificate that is missing, or about to run out. In vain: tomorrow again; updates go on."""
@@ -345,6 +363,8 @@ class Agent:
         journal = replace(journal, floor=self._floor.rise(max(journal.floor, order.security_version)))
         proof = self._boot.versions()[2] if order.kind == "image" else order.sha256
         more: dict[str, Any] = {"security_floor": journal.floor} if journal.floor else {}
+        if self._config.report_health_seconds:  # its checks have just passed
+            more |= {"healthy": True, "metrics": vitals.measure(self._config)}
         self._end(journal, order, S.COMPLETE, None, "; ".join(journal.notes), image_sha256=proof, **more)
         self._known_healthy = True
         return 0

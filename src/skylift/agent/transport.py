@@ -100,6 +100,16 @@ class Transport:
         body, signature = self.identity.signed(said)
         return self._json("POST", "/api/updates/status", body, **{"Skylift-Signature": signature})
 
+    def health(self, healthy: bool, metrics: Mapping[str, float]) -> None:
+        """Say how the device is; signed, where it has a key."""
+        said = {"healthy": healthy, "metrics": dict(metrics)}
+        where = f"/api/devices/{self.config.device_id}/health"
+        if self.identity is None or not self.identity.has_key:
+            self._json("POST", where, said)
+            return
+        body, signature = self.identity.signed(said, "health")
+        self._json("POST", where, body, **{"Skylift-Signature": signature})
+
     def enroll(self, claim: str) -> None:
         """Make this device's token known, and its key."""
         body = {

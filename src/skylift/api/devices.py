@@ -134,7 +134,7 @@ def _page(
 
 @router.get("/api/devices/{device_id}")
 def show(request: Request, device_id: DeviceId, who: Viewer) -> Any:
-    """One device, with its updates."""
+    """One device, with its updates and its last word of health."""
     with context_of(request).database.read() as conn:
         found = enrolling.find(conn, device_id)
         history = [
@@ -142,7 +142,8 @@ def show(request: Request, device_id: DeviceId, who: Viewer) -> Any:
             for row in _named(updates.of_device(conn, found.pk), device_id)
         ]
         certificate = identity.view(conn, found.pk, context_of(request).clock())
-        return {**_view(conn, device_id), "certificate": certificate, "updates": history}
+        said = views.health(devices.health_of(conn, found.pk))
+        return {**_view(conn, device_id), "health": said, "certificate": certificate, "updates": history}
 
 
 def _named(rows: list[Any], device_id: str) -> list[Any]:

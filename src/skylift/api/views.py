@@ -148,6 +148,13 @@ def device_list(conn: Connection, found: list[Device]) -> list[dict[str, Any]]:
     return [device(one, seen.get(one.pk)) for one in found]
 
 
+def health(said: Any) -> dict[str, Any] | None:
+    """A device's last word of health."""
+    if said is None:
+        return None
+    return {"at": instant(said.at), "healthy": said.healthy, "metrics": said.metrics}
+
+
 def event(found: Event) -> dict[str, Any]:
     return {
         "id": found.pk,

@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 
 from skylift.core.bucket import device_hash
 from skylift.store.bulk import Question, Statement
-from skylift.store.tables import Document, Instant, claims, devices, group_members, seen
+from skylift.store.tables import Document, Instant, claims, devices, group_members, health, seen
 
 ACTIVE = "active"
 DECOMMISSIONED = "decommissioned"
@@ -301,6 +301,12 @@ def note_health(
         for pk, (at, healthy, metrics) in sorted(said.items())
     ]
     _HEALTH.run(conn, rows)
+
+
+def health_of(conn: Connection, device_pk: int) -> Any:
+    """The row (at, healthy, metrics) of the device's last word, or None."""
+    question = sa.select(health.c.at, health.c.healthy, health.c.metrics)
+    return conn.execute(question.where(health.c.device_pk == device_pk)).first()
 
 
 # --- claims: how a device gets in -------------------------------------------------------------------
