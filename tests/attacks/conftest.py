@@ -1,10 +1,15 @@
-"""One server and one signed repository for every attack of a module; a device with its own proxy for each."""
+"""One server and one signed repository for every attack of a module, a device with its own proxy for each;
+and repositories of all kinds for the client that the conformance suite drives."""
 
 from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
 
 import pytest
 
 from skylift.testkit.victims import Scene, Victim
+
+from .simulated import Client, Host, Simulated, hosting
 
 MakeVictim = Callable[..., Victim]
 
@@ -35,3 +40,38 @@ def victim(make_victim: MakeVictim, scene: Scene) -> Victim:
     made = make_victim()
     scene.order(made)
     return made
+
+
+# --- the conformance suite's place -----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def host() -> Iterator[Host]:
+    with hosting() as made:
+        yield made
+
+
+@pytest.fixture
+def make_client(tmp_path: Path) -> Callable[[Simulated, str], Client]:
+    """A client with a folder of its own, for this repository at this URL."""
+    numbers = count()
+
+    def make(simulated: Simulated, url: str) -> Client:
+        folder = tmp_path / f"client-{next(numbers)}"
+        folder.mkdir()
+        return Client(simulated, url, folder)
+
+    return make
+
+
+@pytest.fixture
+def client(host: Host, make_client: Callable[[Simulated, str], Client]) -> Client:
+    """A client and a new repository."""
+    simulated = Simulated()
+    return make_client(simulated, host.serve(simulated))
+
+
+@pytest.fixture
+def other() -> Simulated:
+    """A repository that is not the client's."""
+    return Simulated()

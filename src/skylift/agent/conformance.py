@@ -4,6 +4,7 @@
     --metadata-dir D --metadata-url URL refresh
     --metadata-dir D --metadata-url URL --target-name N --target-dir T --target-base-url U download
 
+`--target-name` may stand several times: they are fetched in this order, and the first that fails ends it.
 Exit code 0: done, 1: refused or failed; the reason on stderr.
 """
 
@@ -33,8 +34,9 @@ def main(words: list[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="skylift-conformance", description="The agent's TUF client.")
     parser.add_argument("--metadata-dir", type=Path, required=True)
-    for name in ("--metadata-url", "--target-name", "--target-base-url"):
+    for name in ("--metadata-url", "--target-base-url"):
         parser.add_argument(name, default="")
+    parser.add_argument("--target-name", action="append", default=[])
     parser.add_argument("--target-dir", type=Path)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("init").add_argument("trusted_root", type=Path)
@@ -50,8 +52,8 @@ def _do(asked: argparse.Namespace) -> None:
         case "refresh":
             client.refresh(asked.metadata_dir, asked.metadata_url, _get)
         case _:
-            if asked.target_dir is None:
-                raise Unavailable("--target-dir is needed")
+            if asked.target_dir is None or not asked.target_name:
+                raise Unavailable("--target-dir and --target-name are needed")
             client.download(
                 asked.metadata_dir,
                 asked.metadata_url,

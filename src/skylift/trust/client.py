@@ -1,11 +1,11 @@
 """The agent's TUF client on a plain repository, as the conformance suite drives one.
 
-The same python-tuf, the same bounds and fetcher rules as `trust.verify` (but for escapes in names, which
-other repositories use, and whose a file is); no device, no director, no order. `get(url, max_bytes)` is the
-way out: (status, at most so many bytes and one).
+The same python-tuf, the same bounds and fetcher rules as `trust.verify` (but for the one form in which our
+files are written, which other repositories do not know, and whose a file is); no device, no director, no
+order. `get(url, max_bytes)` is the way out: (status, at most so many bytes and one).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from tuf.api import exceptions
@@ -68,18 +68,25 @@ def refresh(metadata_dir: Path, metadata_url: str, get: Get) -> None:
 
 
 def download(
-    metadata_dir: Path, metadata_url: str, target: str, target_dir: Path, target_url: str, get: Get
+    metadata_dir: Path,
+    metadata_url: str,
+    targets: Sequence[str],
+    target_dir: Path,
+    target_url: str,
+    get: Get,
 ) -> None:
-    """Fetch this target, if its metadata vouches for it. Raises `TrustError` and `Unavailable`."""
+    """Fetch these targets, one after the other and by one state of the repository, each if its metadata
+    vouches for it; the first that is refused ends it. Raises `TrustError` and `Unavailable`."""
 
     def deed() -> None:
         updater = _updater(metadata_dir, metadata_url, get)
-        found = updater.get_targetinfo(target)
-        if found is None:
-            raise TrustError(Reason.SIGNATURE_INVALID, f"nobody vouches for {target!r}")
         updater.target_dir = str(target_dir)
-        if updater.find_cached_target(found) is None:
-            updater.download_target(found, target_base_url=target_url)
+        for target in targets:
+            found = updater.get_targetinfo(target)
+            if found is None:
+                raise TrustError(Reason.SIGNATURE_INVALID, f"nobody vouches for {target!r}")
+            if updater.find_cached_target(found) is None:
+                updater.download_target(found, target_base_url=target_url)
 
     _judged(deed)
 
