@@ -50,6 +50,7 @@ def some_reports(yard: Any, names: list[str], draw: Random) -> list[Said]:
             reason=draw.choice([None, None, Reason.BOOT_FAILED]),
             message=draw.choice(["", "word"]),
             image_sha256=draw.choice([None, None, digest("sensor", "1.1.0", "sensor-v2"), "0" * 64]),
+            security_floor=draw.choice([None, None, 0, 1, 2]),
         )
         token = device.token_hash if draw.random() < 0.95 else "f" * 64
         said.append(Said(device.pk, token, report, yard.clock()))
@@ -63,7 +64,7 @@ def told(answers: list[Any]) -> list[Any]:
 def picture(yard: Any) -> dict[str, Any]:
     """All that reports leave behind, without what numbers the database gave it. Events in any order."""
     d, u = tables.devices.c, tables.updates.c
-    e, c, p = tables.events.c, tables.counters.c, tables.phases.c
+    e, c, p, f = tables.events.c, tables.counters.c, tables.phases.c, tables.floors.c
     per_update = [u.phase, u.state, u.attempt, u.reason, u.message, u.progress, u.offered_at, u.started_at]
     per_update += [u.completed_at, u.updated_at, u.deadline_at]
     questions = {
@@ -71,6 +72,7 @@ def picture(yard: Any) -> dict[str, Any]:
         "devices": sa.select(d.device_id, d.current_version, d.config_version, d.image_sha256, d.attempt),
         "events": sa.select(d.device_id, e.at, e.kind, e.data).join(tables.devices, d.pk == e.device_pk),
         "counters": sa.select(c.phase, c.state, c.n).where(c.n != 0),
+        "floors": sa.select(d.device_id, f.floor).join(tables.devices, d.pk == f.device_pk),
         "phases": sa.select(p.number, p.state, p.waiting),
     }
     return {

@@ -25,7 +25,7 @@ from skylift.core.health import MAX_METRICS, check_metrics
 from skylift.core.ids import check_name, check_nonce, check_version
 from skylift.core.lifecycle import FINAL, Reason, UpdateState
 from skylift.engine import enroll as enrolling
-from skylift.engine import floors, identity
+from skylift.engine import identity
 from skylift.engine.checkin import Answer, Ask, Needs
 from skylift.engine.proofs import SEQUENCES, Proof, Said, tell
 from skylift.engine.reports import Recorded, Report
@@ -164,9 +164,6 @@ async def take_down(
 ) -> bytes:
     """The report of the device with this key and token, in the writer's next group: `StatusAnswer`, JSON."""
     found: Recorded = await context.reports.do(said_by(context, pk, token, body, raw, signature))
-    if body.security_floor is not None:  # of a report that is the device's own; durable before the answer
-        floor = body.security_floor
-        await context.write_async(lambda conn: floors.note(conn, pk, floor))
     return answer_of(context, pk, body, found)
 
 
@@ -182,6 +179,7 @@ def said_by(context: Context, pk: int, token: str, body: Status, raw: bytes, sig
         reason=body.reason,
         message=_clean(body.error_message or ""),
         image_sha256=body.image_sha256,
+        security_floor=body.security_floor,
     )
     seen = (body.log.size, body.log.root) if body.log else None
     given = signature or _bears_health(body) or seen

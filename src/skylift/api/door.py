@@ -3,7 +3,8 @@
 One protocol per connection. A request that arrives whole and plain (`api.plain`) goes to the front and is
 answered without a task, a scope or a framework: on a new connection that is most of what it would cost. For
 any other the connection gets its `_Rest`, uvicorn's protocol, and both take turns on it from then on: what
-arrives between two requests is looked at here first. Connections of a proxy carry both kinds.
+arrives between two requests is looked at here first. Connections of a proxy carry both kinds. What comes on a
+connection of its own mostly does not get as far as here (`api.porch`).
 
 The rules:
 - An answer at a time: what arrives before it is written waits.
@@ -13,6 +14,7 @@ The rules:
 
 import asyncio
 import ssl
+from functools import partial
 from socket import socket
 from typing import Any
 
@@ -23,9 +25,9 @@ from uvicorn.server import ServerState
 
 from skylift.api.front import Front
 from skylift.api.plain import read
+from skylift.api.porch import BACKLOG, Porch
 from skylift.api.sendfile import LINE, Files
 
-BACKLOG = 1024  # new connections that wait: a third of a second of a million devices' polls
 IDLE_S = 75.0  # a kept connection without a request: longer than proxies keep theirs (60 s is usual)
 HEAD_S = 15.0  # from the first byte of a head to its last
 LOOK_S = 2.5
@@ -57,14 +59,17 @@ class Hall:
         self.state = ServerState()
         self.doors: set[Door] = set()
         self.loop = asyncio.get_running_loop()
-        self._server: asyncio.Server | None = None
+        self._server: asyncio.Server | Porch | None = None
         self._looking: asyncio.TimerHandle | None = None
 
     async def open(self, listening: socket, tls: ssl.SSLContext | None = None) -> None:
         """Answer whoever comes, in this event loop."""
-        self._server = await self.loop.create_server(
-            lambda: Door(self), sock=listening, backlog=BACKLOG, ssl=tls
-        )
+        if tls is None:
+            self._server = Porch(listening, self.front, partial(Door, self))
+        else:
+            self._server = await self.loop.create_server(
+                lambda: Door(self), sock=listening, backlog=BACKLOG, ssl=tls
+            )
         self._look()
 
     async def close(self) -> None:
@@ -74,12 +79,16 @@ class Hall:
         self._looking.cancel()
         self._server.close()
         until = self.loop.time() + STOP_S
-        for door in list(self.doors):
-            door.finish()
-        while self.doors and self.loop.time() < until:
+        while not self._is_empty and self.loop.time() < until:
+            for door in list(self.doors):
+                door.finish()
             await asyncio.sleep(0.02)
         for door in list(self.doors):
             door.slam()
+
+    @property
+    def _is_empty(self) -> bool:
+        return not self.doors and not (isinstance(self._server, Porch) and not self._server.is_empty)
 
     def _look(self) -> None:
         now = self.loop.time()
@@ -89,12 +98,12 @@ class Hall:
 
 
 class Door(asyncio.Protocol):
-    """One connection."""
+    """One connection, which may have `said` something on the porch."""
 
-    __slots__ = ("_asked", "_behind", "_closes", "_ends", "_hall", "_heard", "_rest", "_transport")
+    __slots__ = ("_asked", "_behind", "_closes", "_ends", "_hall", "_heard", "_rest", "_said", "_transport")
 
-    def __init__(self, hall: Hall) -> None:
-        self._hall = hall
+    def __init__(self, hall: Hall, said: bytes = b"") -> None:
+        self._hall, self._said = hall, said
         self._transport: Any = None  # uvloop's own, which is no asyncio.Transport by name
         self._rest: _Rest | None = None
         self._asked: bytes | None = None  # the request whose answer the front owes
@@ -106,6 +115,9 @@ class Door(asyncio.Protocol):
         self._transport = transport
         self._heard = self._hall.loop.time()
         self._hall.doors.add(self)
+        said, self._said = self._said, b""
+        if said:
+            self.data_received(said)
 
     def connection_lost(self, error: Exception | None) -> None:
         self._hall.doors.discard(self)

@@ -140,8 +140,6 @@ class Front:
             status = Status.model_validate_json(plain.body)
         except ValidationError:
             return False
-        if status.security_floor is not None:
-            return False  # a second write, before the answer
         digest = sha256(plain.token).hexdigest()
 
         def seen(glance: Glance | None) -> None:

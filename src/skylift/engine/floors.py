@@ -12,11 +12,6 @@ from skylift.store.db import Connection
 from skylift.store.members import Scope, Want
 
 
-def note(conn: Connection, device_pk: int, floor: int) -> None:
-    """The floor a device reports of itself."""
-    floors.set_floor(conn, device_pk, floor)
-
-
 def check(conn: Connection, release: Any, scope: Scope) -> None:
     """Raises `Rejected` where devices of the scope would refuse the release: how many, and one of them."""
     want = Want(release.kind, release.version, deployments.device_types(conn, release.id))

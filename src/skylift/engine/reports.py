@@ -30,6 +30,7 @@ class Report:
     reason: Reason | None = None
     message: str = ""
     image_sha256: str | None = None
+    security_floor: int | None = None  # what the device has confirmed
     signed_by: str = ""  # the key that signed it, as verified (`engine.proofs`); empty: none
 
 

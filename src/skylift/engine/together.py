@@ -7,6 +7,7 @@ own, after the others. The same rows come out either way; the tests hold both be
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -19,7 +20,7 @@ from skylift.engine.access import unknown_token
 from skylift.engine.moves import MAX_MESSAGE
 from skylift.engine.proofs import Proofs, Said
 from skylift.engine.reports import Recorded
-from skylift.store import apply, counters, deployments, devices, events, releases, updates
+from skylift.store import apply, counters, deployments, devices, events, floors, releases, updates
 from skylift.store.db import Connection
 from skylift.store.devices import Device, Speaker
 from skylift.store.updates import Update
@@ -75,6 +76,7 @@ class Reports:
         for number, one in enumerate(said):
             if answers[number] is None:
                 answers[number] = self._alone(conn, one)
+        floors.set_floors(conn, _confirmed(said, answers))
         return answers
 
     def _take_down(self, bulk: _Bulk, one: Said, update: Update, facts: "_Facts") -> Recorded:
@@ -174,6 +176,15 @@ def _facts(one: Said, device: Speaker, deployment: Any, images: _Images) -> _Fac
     if deployment.kind == "config":
         return device.current_version, deployment.version, device.image_sha256
     return deployment.version, device.config_version, image or proof
+
+
+def _confirmed(said: Sequence[Said], answers: Sequence[Any]) -> dict[int, int]:
+    """Device -> its security floor, of the reports that were not refused."""
+    return {
+        one.device_pk: one.report.security_floor
+        for one, answer in zip(said, answers, strict=True)
+        if isinstance(answer, Recorded) and one.report.security_floor is not None
+    }
 
 
 def _write(conn: Connection, bulk: _Bulk) -> None:

@@ -1,23 +1,30 @@
 """Security floors as devices report them: the highest security_version each has confirmed. Only those above 0
 have a row."""
 
+from collections.abc import Mapping
+
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
+from skylift.store.bulk import Statement
 from skylift.store.members import Scope, Want, wanting
 from skylift.store.tables import devices, floors
 
 
-def set_floor(conn: Connection, device_pk: int, floor: int) -> None:
-    """What the device says: it knows best, also after it was reset."""
-    conn.execute(sa.delete(floors).where(floors.c.device_pk == device_pk))
-    if floor > 0:
-        conn.execute(sa.insert(floors).values(device_pk=device_pk, floor=floor))
+_SET = Statement(
+    """
+    INSERT INTO floors (device_pk, floor) SELECT * FROM {rows} WHERE true
+    ON CONFLICT (device_pk) DO UPDATE SET floor = excluded.floor WHERE floors.floor <> excluded.floor
+    """,
+    ("bigint", "bigint"),
+)
+_DROP = Statement("DELETE FROM floors WHERE device_pk IN (SELECT a FROM {rows})", ("bigint",))
 
 
-def floor_of(conn: Connection, device_pk: int) -> int:
-    found = conn.execute(sa.select(floors.c.floor).where(floors.c.device_pk == device_pk)).scalar()
-    return int(found or 0)
+def set_floors(conn: Connection, said: Mapping[int, int]) -> None:
+    """What devices (by key) say: they know best, also after they were reset."""
+    _DROP.run(conn, [(pk,) for pk, floor in said.items() if floor == 0])
+    _SET.run(conn, [(pk, floor) for pk, floor in said.items() if floor > 0])
 
 
 def above(conn: Connection, scope: Scope, want: Want, security_version: int) -> tuple[int, str | None, int]:
