@@ -1,5 +1,7 @@
 """The door: both kinds of requests on one connection, in pieces or together; who dawdles is sent away."""
 
+import asyncio
+import errno
 import hashlib
 import json
 import socket
@@ -9,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from skylift.api import door
+from skylift.api import door, porch
 from skylift.api.plain import Plain, pairs, read
 from skylift.testkit.image import build
 
@@ -90,6 +92,76 @@ def test_a_connection_is_closed_for_whoever_asks_for_that(api: Api, token: str) 
         connection.sendall(poll(token, "Connection: close"))
         assert answers(connection, 1)[0]["update_available"] is False
         assert connection.recv(1) == b""
+
+
+@pytest.mark.parametrize("at", [0, 60, -3])
+def test_a_connection_for_one_report_is_answered_in_one_piece_or_two(api: Api, token: str, at: int) -> None:
+    """The first is answered on the porch, the others are let in with what they had said."""
+    body = json.dumps({"device_id": "dev-1", "deployment": "dep_none", "state": "complete"})
+    head = [
+        "POST /api/updates/status HTTP/1.1",
+        "Host: skylift",
+        f"Authorization: Bearer {token}",
+        "Content-Type: application/json",
+        f"Content-Length: {len(body)}",
+        "Connection: close",
+    ]
+    request = "\r\n".join([*head, "", body]).encode()
+    with line(api) as connection:
+        if at:
+            connection.sendall(request[:at])
+            api.get("/healthz")  # by then the first piece has been read
+        connection.sendall(request[at:])
+        assert answers(connection, 1)[0]["code"] == "unknown_update"
+        assert connection.recv(1) == b""
+
+
+def test_a_stranger_s_only_request_is_refused_like_any(api: Api, token: str) -> None:
+    with line(api) as connection:
+        connection.sendall(poll("dev_stranger", "Connection: close"))
+        assert answers(connection, 1)[0]["code"] == "unknown_token"
+        assert connection.recv(1) == b""
+
+
+def test_who_says_nothing_at_first_is_heard_later(api: Api, token: str) -> None:
+    with line(api) as connection, line(api) as other:
+        other.sendall(poll(token))
+        assert answers(other, 1)[0]["update_available"] is False
+        connection.sendall(poll(token, "Connection: close"))
+        assert answers(connection, 1)[0]["update_available"] is False
+
+
+class Narrow(socket.socket):
+    """A listening socket of a process that has no file handle left, for the first time or two."""
+
+    left = 2
+
+    def accept(self) -> tuple[socket.socket, object]:
+        self.left -= 1
+        if self.left >= 0:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return super().accept()
+
+
+def test_where_there_is_no_room_a_connection_waits_until_there_is(
+    api: Api, token: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(porch, "REST_S", 0.05)
+
+    async def story() -> bytes:
+        with Narrow() as listening:
+            listening.bind(("127.0.0.1", 0))
+            hall = door.Hall(api.server.app, api.server.front)
+            await hall.open(listening)
+            reader, writer = await asyncio.open_connection(*listening.getsockname())
+            writer.write(b"GET /healthz HTTP/1.1\r\nHost: skylift\r\nConnection: close\r\n\r\n")
+            got = await asyncio.wait_for(reader.read(), 30)
+            writer.close()
+            await hall.close()
+            assert listening.left < 0
+            return got
+
+    assert asyncio.run(story()).startswith(b"HTTP/1.1 200 ")
 
 
 def test_a_client_that_has_said_all_it_will_still_gets_its_answer(api: Api, token: str) -> None:

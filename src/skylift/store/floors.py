@@ -10,7 +10,6 @@ from skylift.store.bulk import Statement
 from skylift.store.members import Scope, Want, wanting
 from skylift.store.tables import devices, floors
 
-
 _SET = Statement(
     """
     INSERT INTO floors (device_pk, floor) SELECT * FROM {rows} WHERE true
