@@ -425,8 +425,13 @@ def test_the_api_only_reads_from_the_store() -> None:
             {"sqlalchemy", "httpx2", "asyncio", "socket", "logging"},
             "core is paper",
         ),
+        (
+            "import skylift.trust.ceremony, skylift.trust.verify, skylift.trust.keyring, tuf.ngclient",
+            {"boto3", "botocore", "pkcs11", "google", "azure", "hvac"},
+            "libraries of key services are loaded when a key of theirs is used",
+        ),
     ],
-    ids=["agent", "cli", "core"],
+    ids=["agent", "cli", "core", "trust"],
 )
 def test_what_runs_loads_nothing_it_does_not_need(code: str, never: set[str], reason: str) -> None:
     asked = f"{code}; import sys; print(*sys.modules)"

@@ -12,10 +12,10 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
-from securesystemslib.signer import SIGNER_FOR_URI_SCHEME, AWSSigner, HSMSigner, Key, Signer, SSlibKey
+from securesystemslib.signer import SIGNER_FOR_URI_SCHEME, Key, Signer, SSlibKey
 
 from skylift.core.errors import Rejected, invalid
-from skylift.trust import keys
+from skylift.trust import keys, lazily
 
 PIN_ENV = "SKYLIFT_HSM_PIN"
 
@@ -26,6 +26,7 @@ def load(path: Path, passphrase: bytes | None) -> Signer:
         return keys.load(path, passphrase)
     uri, known = _reference(path)
     try:
+        lazily.signer(uri.partition(":")[0])
         return _Elsewhere(path.name, Signer.from_priv_key_uri(uri, known, _pin))
     except Exception as e:
         raise _unusable(path.name, e) from e
@@ -90,10 +91,15 @@ def _asked(scheme: str, uri: str) -> tuple[str, Key]:
     if scheme == "hsm":
         number, _, query = rest.partition("?")
         label = dict(parse_qsl(query)).get("label")
-        return HSMSigner.import_(int(number) if number else None, label, _pin)
+        return _named(lazily.signer(scheme).import_(int(number) if number else None, label, _pin))
     if scheme == "awskms":
-        return AWSSigner.import_(rest, keys.SCHEME)
+        return _named(lazily.signer(scheme).import_(rest, keys.SCHEME))
     raise invalid("uri", uri, "give its public key, a PEM file (--public)")
+
+
+def _named(found: Any) -> tuple[str, Key]:
+    uri, key = found
+    return str(uri), key
 
 
 def _pin(_: str) -> str:
