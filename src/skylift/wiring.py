@@ -9,7 +9,7 @@ import socket
 import ssl
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -42,7 +42,7 @@ from skylift.engine.notify import Doorbell, PhaseBell
 from skylift.engine.online import OnlineKeys
 from skylift.engine.outbox import Courier
 from skylift.engine.pace import Load, Pace
-from skylift.engine.proofs import Proofs
+from skylift.engine.proofs import Proofs, Word, write_words
 from skylift.engine.retention import Purge, Retention
 from skylift.engine.rollback import roll_back
 from skylift.engine.sample import Sample
@@ -80,17 +80,15 @@ class SeenBook:
         self._database = database
         self._lock = threading.Lock()
         self._contacts: dict[int, datetime] = {}
-        self._health: dict[int, tuple[datetime, bool | None, Mapping[str, float]]] = {}
+        self._health: dict[int, Word] = {}
 
     def note(self, device_pk: int, now: datetime) -> None:
         with self._lock:
             self._contacts[device_pk] = now
 
-    def note_health(
-        self, device_pk: int, now: datetime, healthy: bool | None, metrics: Mapping[str, float]
-    ) -> None:
+    def note_health(self, device_pk: int, word: Word) -> None:
         with self._lock:
-            self._health[device_pk] = (now, healthy, metrics)
+            self._health[device_pk] = word
 
     def flush(self) -> None:
         with self._lock:
@@ -101,7 +99,7 @@ class SeenBook:
                 self._database.write(lambda conn: devices.touch(conn, contacts))
                 contacts = {}
             if said:
-                self._database.write(lambda conn: devices.note_health(conn, said))
+                self._database.write(lambda conn: write_words(conn, said))
         except SkyliftError:  # an outage: they are written when it is over
             with self._lock:
                 self._contacts = contacts | self._contacts

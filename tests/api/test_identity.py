@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -10,10 +11,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives.hashes import SHA256
 from prometheus_client.parser import text_string_to_metric_families
 
+from conftest import TestClock
 from skylift.trust import identity
 from skylift.trust.identity import Purpose
 
-from .conftest import Api
+from .conftest import Api, closed, opened
 from .test_bad_input import refused as refused_for
 
 
@@ -402,3 +404,59 @@ def test_a_word_of_health_is_signed_too(api: Api, device: Keyed, offered: str) -
     )
     token = api.device("dev-2")
     assert api.post("/api/devices/dev-2/health", {"healthy": True}, token=token).status_code == 200
+
+
+def test_after_a_restart_an_old_signed_word_is_still_a_replay(
+    tmp_path: Path, database_url: str, clock: TestClock, image: bytes
+) -> None:
+    """Words of health and reports count with one sequence; a restarted server knows how far it is."""
+    path = "/api/devices/dev-1/health"
+
+    def word(sequence: int, healthy: bool) -> tuple[bytes, str]:
+        body = json.dumps({"healthy": healthy, "sequence": sequence}).encode()
+        return body, identity.sign(device.key, Purpose.HEALTH, body)
+
+    first = opened(tmp_path, database_url, clock)
+    device = Keyed(first)
+    assert device.enroll().status_code == 201
+    first.hold_ceremony()
+    first.publish("1.1.0", image)
+    deployment = first.deploy("1.1.0")
+    assert first.check("dev-1", device.token).json()["deployment"] == deployment
+    for number in (3, 4):
+        assert device.post(path, *word(number, True)).status_code == 200
+    first.server.seen.flush()
+    assert device.shown["certificate"]["sequence"] == 4
+    device.sequence = 4
+    report = device.body(deployment, "failed")
+    assert device.send(report).status_code == 200
+    for number in (6, 7):
+        assert device.post(path, *word(number, number == 7)).status_code == 200
+    closed(first)
+    second = opened(tmp_path, database_url, clock)
+    try:
+        device.api = second
+        for number in (3, 6):
+            refused(device.post(path, *word(number, True)), 409, "sequence", "report_replayed")
+        refused(device.send(report), 409, "sequence", "report_replayed")
+        assert (
+            device.post(path, *word(7, True)).status_code == 200
+        )  # the latest, whose answer was lost
+        assert device.post(path, *word(8, True)).status_code == 200
+    finally:
+        closed(second)
+
+
+@ON_SQLITE
+def test_the_sequence_of_a_key_is_none_of_the_next_ones(api: Api, device: Keyed) -> None:
+    """A device that was reset and enrolls anew counts from one."""
+    path = "/api/devices/dev-1/health"
+    body = json.dumps({"healthy": True, "sequence": 900}).encode()
+    assert device.post(path, body, identity.sign(device.key, Purpose.HEALTH, body)).status_code == 200
+    assert api.post("/api/devices/dev-1:decommission").status_code == 200
+    device.key = identity.new_key()
+    assert device.enroll().status_code in (200, 201)
+    api.server.seen.flush()  # the old word comes late
+    assert device.shown["certificate"]["sequence"] == 0
+    body = json.dumps({"healthy": True, "sequence": 1}).encode()
+    assert device.post(path, body, identity.sign(device.key, Purpose.HEALTH, body)).status_code == 200

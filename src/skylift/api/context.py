@@ -1,7 +1,7 @@
 """What the routes need, handed to them as one frozen value; never a global."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypeVar
@@ -14,7 +14,7 @@ from skylift.engine.blobs import Blobs
 from skylift.engine.checkin import Checkin
 from skylift.engine.identity import Authorities
 from skylift.engine.online import OnlineKeys
-from skylift.engine.proofs import Proofs
+from skylift.engine.proofs import Proofs, Word
 from skylift.engine.sealed import Seal
 from skylift.engine.uploads import Uploads
 from skylift.store.db import Connection, Database
@@ -38,7 +38,7 @@ class Context:
     settled: Callable[[], None]
     seen: Callable[[int, datetime], None]
     reports: Gather
-    health: Callable[[int, datetime, bool | None, Mapping[str, float]], None]
+    health: Callable[[int, Word], None]
     metrics: Metrics
     proofs: Proofs
     authorities: Authorities

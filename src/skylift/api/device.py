@@ -27,7 +27,7 @@ from skylift.core.lifecycle import FINAL, Reason, UpdateState
 from skylift.engine import enroll as enrolling
 from skylift.engine import identity
 from skylift.engine.checkin import Answer, Ask, Needs
-from skylift.engine.proofs import SEQUENCES, Proof, Said, tell
+from skylift.engine.proofs import SEQUENCES, Proof, Said, Signed, Word, tell
 from skylift.engine.reports import Recorded, Report
 from skylift.store.db import Connection
 from skylift.store.devices import Device
@@ -196,7 +196,7 @@ def answer_of(context: Context, pk: int, body: Status, found: Recorded) -> bytes
     now = context.clock()
     context.seen(pk, now)
     if _bears_health(body):
-        context.health(pk, now, body.healthy, body.metrics)
+        context.health(pk, Word(now, body.healthy, body.metrics))
     if found.recorded and found.state in FINAL:  # a failure may have stopped the deployment
         (context.settled if found.state is UpdateState.COMPLETE else context.poke)()
     context.metrics.reported(body.state.value, found.recorded).inc()
@@ -241,19 +241,21 @@ async def health(request: Request, device_id: Annotated[str, Path(pattern=NAMES)
     now = context.clock()
     proof = Proof(await request.body(), request.headers.get(SIGNATURE, ""), body.sequence)
     if context.poll_in_loop:
-        pk, why = _heard(request, context, device_id, proof)
+        pk, found = _heard(request, context, device_id, proof)
     else:
-        pk, why = await asyncio.to_thread(_heard, request, context, device_id, proof)
+        pk, found = await asyncio.to_thread(_heard, request, context, device_id, proof)
     context.seen(pk, now)
-    if why is not None:
-        refusal = why
+    if isinstance(found, Rejected):
+        refusal = found
         await context.write_async(lambda conn: tell(conn, pk, refusal, {"about": "health"}, now))
-        raise why
-    context.health(pk, now, body.healthy, body.metrics)
+        raise refusal
+    context.health(pk, Word(now, body.healthy, body.metrics, found))
     return JSONResponse({"retry_after": math.ceil(context.checkin.pace.idle_s)})
 
 
-def _heard(request: Request, context: Context, device_id: str, proof: Proof) -> tuple[int, Rejected | None]:
+def _heard(
+    request: Request, context: Context, device_id: str, proof: Proof
+) -> tuple[int, Signed | Rejected | None]:
     with context.database.read() as conn:
         pk = device_named(conn, request, device_id).pk
         return pk, context.proofs.check_health(conn, pk, proof)

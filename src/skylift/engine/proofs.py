@@ -10,22 +10,22 @@ Refusals are counted, and told in the device's events at most once a minute: who
 fill the database.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from skylift.core.errors import Kind, Rejected
 from skylift.core.lifecycle import OUTCOMES
 from skylift.engine.identity import short
 from skylift.engine.reports import Report
-from skylift.store import events, identity
+from skylift.store import devices, events, identity
 from skylift.store.db import Connection
 from skylift.store.identity import DeviceKey
 from skylift.trust.identity import Purpose, verifies
 
 SEQUENCES = 1 << 53  # below it, as every JSON reader can say it
-WORDS = 100_000  # devices whose latest word of health is remembered: 10 MB
+WORDS = 100_000  # keys whose latest word of health is remembered until it is written: 20 MB
 TOLD_EVERY = timedelta(minutes=1)
 
 
@@ -55,6 +55,23 @@ class Said:
         return self.report.state in OUTCOMES or (self.proof is not None and self.proof.health)
 
 
+class Signed(NamedTuple):
+    """By which key, and with which number."""
+
+    public: str
+    sequence: int
+
+
+class Word(NamedTuple):
+    """A word of health, as it is written behind. `signed`: None where a report brought it, which was written
+    down by itself, and of a device that has no key."""
+
+    at: datetime
+    healthy: bool | None
+    metrics: Mapping[str, float]
+    signed: Signed | None = None
+
+
 @dataclass
 class Judged:
     """The reports, those that were verified saying by which key; and what refuses the others."""
@@ -77,13 +94,13 @@ class Judged:
 class Proofs:
     """The rule of this server. `required`: also of devices that have no key. `count` is told each refusal.
 
-    Words of health are written behind, and so is how far their sequence has come: `_words` holds it for the
-    devices heard last. After a restart a word is new if it is newer than the device's last signed report.
+    Words of health are written behind, and with each how far its key's sequence has come (`write_words`);
+    `_words` holds that for the keys heard last until then.
     """
 
     required: bool = False
     count: Callable[[str], None] = lambda code: None
-    _words: dict[int, int] = field(default_factory=dict)
+    _words: dict[str, int] = field(default_factory=dict)
 
     def judge(self, conn: Connection, said: Sequence[Said]) -> Judged:
         """In the transaction that takes them down."""
@@ -100,25 +117,26 @@ class Proofs:
                 self.count(why.code)
         return judged
 
-    def check_health(self, conn: Connection, device_pk: int, proof: Proof) -> Rejected | None:
-        """Why this word of health does not count; a read."""
-        key = identity.key_of(conn, device_pk)
-        if key is None:
-            why = unsigned() if self.required else None
-        elif not proof.signature:
-            why = unsigned()
-        else:
-            latest = max(key.sequence, self._words.get(device_pk, 0))
-            found = check(key, Purpose.HEALTH, proof, latest)
-            why = found if isinstance(found, Rejected) else None
-        if why is not None:
-            self.count(why.code)
-        elif key is not None:
-            self._words.pop(device_pk, None)
-            self._words[device_pk] = proof.sequence or 0
+    def check_health(self, conn: Connection, device_pk: int, proof: Proof) -> "Signed | Rejected | None":
+        """Who signed this word of health, or why it does not count; None where nobody has to. A read."""
+        found = self._who(identity.key_of(conn, device_pk), proof)
+        if isinstance(found, Rejected):
+            self.count(found.code)
+        elif found is not None:
+            self._words.pop(found.public, None)
+            self._words[found.public] = found.sequence
             while len(self._words) > WORDS:
                 self._words.pop(next(iter(self._words)), None)
-        return why
+        return found
+
+    def _who(self, key: DeviceKey | None, proof: Proof) -> "Signed | Rejected | None":
+        if key is None:
+            return unsigned() if self.required else None
+        if not proof.signature:
+            return unsigned()
+        latest = max(key.sequence, *(self._words.get(known or "", 0) for known in (key.public, key.previous)))
+        found = check(key, Purpose.HEALTH, proof, latest)
+        return found if isinstance(found, Rejected) else Signed(found, proof.sequence or latest)
 
     def _check(self, number: int, one: Said, key: DeviceKey | None, judged: Judged) -> Rejected | None:
         if key is None:
@@ -133,6 +151,20 @@ class Proofs:
         sequence = one.proof.sequence or latest
         judged.heard[one.device_pk] = (max(latest, sequence), newest_heard or found == key.public)
         return None
+
+
+def write_words(conn: Connection, said: Mapping[int, Word]) -> None:
+    """device_pk -> its latest word of health, and how far its key's sequence has come, in one transaction. A
+    word that another server has overtaken meanwhile is no news."""
+    keys = identity.keys_of(conn, [pk for pk, word in said.items() if word.signed])
+    news = {
+        pk: word
+        for pk, word in said.items()
+        if word.signed is None or pk not in keys or word.signed.sequence >= keys[pk].sequence
+    }
+    devices.note_health(conn, {pk: (word.at, word.healthy, word.metrics) for pk, word in news.items()})
+    signed = [(pk, word.signed) for pk, word in news.items() if word.signed]
+    identity.advance(conn, [(pk, one.sequence, one.public) for pk, one in signed])
 
 
 def check(key: DeviceKey, purpose: Purpose, proof: Proof, latest: int) -> "str | Rejected":

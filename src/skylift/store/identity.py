@@ -80,6 +80,18 @@ def heard(conn: Connection, said: Sequence[tuple[int, int, bool]]) -> None:
     _HEARD.run(conn, [(pk, number, int(newest)) for pk, number, newest in said])
 
 
+_ADVANCED = Statement(
+    "UPDATE device_keys SET sequence = b, previous = CASE WHEN public = c THEN NULL ELSE previous END"
+    " FROM {rows} WHERE device_pk = a AND sequence <= b AND (public = c OR previous = c)",
+    ("bigint", "bigint", "text"),
+)
+
+
+def advance(conn: Connection, said: Sequence[tuple[int, int, str]]) -> None:
+    """(device_pk, sequence, the key that signed): never backwards, and nothing of a key that is gone."""
+    _ADVANCED.run(conn, said)
+
+
 # --- certificates -----------------------------------------------------------------------------------
 
 
