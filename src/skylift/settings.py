@@ -30,7 +30,9 @@ class Settings(BaseSettings):
         description="Start with other online keys than the roots name: a key ceremony is about to.",
     )
     ca_passphrase: str = Field(
-        default="", description="Of the devices' certificate authority's keys; empty: they lie in clear."
+        default="",
+        description="Of the devices' certificate authority's keys, which are in keys_dir. Empty: one that is "
+        "made at the first start and kept in the database.",
     )
     trusted_proxies: str = Field(
         default="",

@@ -35,7 +35,7 @@ from skylift.engine import access, deltas, log, matching, sealed, signing, waiti
 from skylift.engine.blobs import Blobs, BlobStore
 from skylift.engine.broker import EmbeddedBroker
 from skylift.engine.checkin import Checkin, LiveCache
-from skylift.engine.identity import Authorities, Revocations
+from skylift.engine.identity import Revocations, open_authorities
 from skylift.engine.loop import Loop
 from skylift.engine.matching import Matching
 from skylift.engine.notify import Doorbell, PhaseBell
@@ -221,7 +221,8 @@ def _assemble(settings: Settings, database: Database, clock: Clock) -> SkyliftSe
     folder = settings.keys_dir or data / "keys"
     online = OnlineKeys.open(folder)
     database.write(lambda conn: log.catch_up(conn, clock()))
-    authorities = Authorities.open(folder, settings.ca_passphrase, clock())
+    passphrase = settings.ca_passphrase
+    authorities = database.write(lambda conn: open_authorities(conn, folder, passphrase, clock()))
     metrics = Metrics(database)
     proofs = Proofs(settings.require_signed_reports, lambda code: metrics.refused.labels(code).inc())
     database.write(lambda conn: online.claim(conn, settings.new_keys))

@@ -12,7 +12,7 @@ from cryptography import x509
 from skylift.agent.config import Config
 from skylift.agent.disk import Disk
 from skylift.agent.identity import Identity
-from skylift.trust import identity
+from skylift.trust import identity, keys
 from skylift.trust.authority import Authorities
 from skylift.trust.identity import Purpose
 
@@ -42,7 +42,7 @@ class Bench:
     def __init__(self, home: Path) -> None:
         self.config = Config("http://127.0.0.1:1", "dev-1", "board", home, home, claim="clm_x")
         (home / "shared").mkdir()
-        self.authorities = Authorities.open(home / "ca", "", NOW)
+        self.authorities = Authorities.open(home / "ca", "of the test", NOW)
         self.public = ""
         self.issued = 0
 
@@ -157,15 +157,26 @@ def test_a_signed_report_bears_a_number_that_grows_also_over_a_lost_file(bench: 
     assert json.loads(mine.signed({})[0])["sequence"] < 1 << 53
 
 
-def test_the_authority_is_encrypted_as_soon_as_there_is_a_passphrase(tmp_path: Path) -> None:
+def test_the_authoritys_keys_never_lie_in_clear(tmp_path: Path) -> None:
     from skylift.core.errors import Rejected
 
-    Authorities.open(tmp_path, "", NOW)
-    assert b"ENCRYPTED" not in (tmp_path / "device-ca-1.pem").read_bytes()
     made = Authorities.open(tmp_path, "long enough", NOW)
     made.make(2, NOW)
-    assert all(b"ENCRYPTED" in path.read_bytes() for path in tmp_path.glob("device-ca-*.pem"))
+    path = tmp_path / "device-ca-1.pem"
+    clear = keys.load(path, b"long enough")
+    path.unlink()
+    keys.save(clear, path, None)  # as an earlier server left it
     assert Authorities.open(tmp_path, "long enough", NOW).newest == 2
-    for wrong in ("", "another"):
-        with pytest.raises(Rejected, match=r"device-ca-2\.pem"):
-            Authorities.open(tmp_path, wrong, NOW)
+    assert all(b"ENCRYPTED" in path.read_bytes() for path in tmp_path.glob("device-ca-*.pem"))
+    with pytest.raises(Rejected, match=r"device-ca-2\.pem"):
+        Authorities.open(tmp_path, "another", NOW)
+    Authorities.open(tmp_path, "another", NOW, former="long enough")
+    assert Authorities.open(tmp_path, "another", NOW).issue("dev-1", own_public(), NOW)
+    with pytest.raises(Rejected, match=r"device-ca-2\.pem"):
+        Authorities.open(tmp_path, "long enough", NOW)
+    with pytest.raises(AssertionError):
+        Authorities.open(tmp_path, "", NOW)
+
+
+def own_public() -> str:
+    return identity.public_of(identity.new_key())

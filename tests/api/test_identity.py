@@ -12,10 +12,16 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from prometheus_client.parser import text_string_to_metric_families
 
 from conftest import TestClock
-from skylift.trust import identity
+from skylift.core.errors import Rejected
+from skylift.engine.identity import PASSPHRASE
+from skylift.store import facts
+from skylift.store.connect import normal
+from skylift.store.db import Database
+from skylift.trust import identity, keys
 from skylift.trust.identity import Purpose
+from skylift.wiring import SkyliftServer
 
-from .conftest import Api, closed, opened
+from .conftest import Api, closed, opened, start
 from .test_bad_input import refused as refused_for
 
 
@@ -175,6 +181,43 @@ def test_a_token_only_device_gets_its_first_key_by_its_token_and_no_second(api: 
         "/api/devices/dev-1/certificate", {"csr": identity.request(device.key, "dev-1")}, token=other
     )
     refused(answer, 403, "device_id", "foreign_token")
+
+
+def test_the_authoritys_key_is_locked_with_what_the_database_keeps_or_the_operator_gives(
+    tmp_path: Path, database_url: str, clock: TestClock
+) -> None:
+    path = tmp_path / "data" / "keys" / "device-ca-1.pem"
+
+    def started(**settings: str) -> SkyliftServer:
+        server = start(tmp_path, database_url, clock, **settings)
+        assert server.front._context.authorities.issue("dev-1", public, clock())  # type: ignore[attr-defined]
+        server.eyes.close()
+        server.database.close()
+        return server
+
+    public = identity.public_of(identity.new_key())
+    started()
+    first = path.read_bytes()
+    assert b"ENCRYPTED" in first
+    with pytest.raises(Rejected, match="a passphrase is needed"):
+        keys.load(path, None)
+    started()
+    assert path.read_bytes() == first
+    key = keys.load(path, kept_passphrase(database_url)).public_key
+    started(ca_passphrase="the operator's")
+    assert keys.load(path, b"the operator's").public_key == key
+    for wrong in ({}, {"ca_passphrase": "another"}):
+        with pytest.raises(Rejected, match=r"ca_passphrase is.*device-ca-1\.pem, which another one locks"):
+            start(tmp_path, database_url, clock, **wrong)
+    started(ca_passphrase="the operator's")
+
+
+def kept_passphrase(database_url: str) -> bytes:
+    database = Database(normal(database_url))
+    with database.read() as conn:
+        found = facts.get(conn, PASSPHRASE)
+    database.close()
+    return str(found).encode()
 
 
 # --- claims -----------------------------------------------------------------------------------------
@@ -439,9 +482,7 @@ def test_after_a_restart_an_old_signed_word_is_still_a_replay(
         for number in (3, 6):
             refused(device.post(path, *word(number, True)), 409, "sequence", "report_replayed")
         refused(device.send(report), 409, "sequence", "report_replayed")
-        assert (
-            device.post(path, *word(7, True)).status_code == 200
-        )  # the latest, whose answer was lost
+        assert device.post(path, *word(7, True)).status_code == 200  # the latest, whose answer was lost
         assert device.post(path, *word(8, True)).status_code == 200
     finally:
         closed(second)

@@ -331,6 +331,7 @@ def test_the_server_alone_keeps_strangers_from_connecting(tmp_path: Path) -> Non
         "SKYLIFT_TLS_CERTIFICATE": str(certificate),
         "SKYLIFT_TLS_KEY": str(key),
         "SKYLIFT_TLS_CLIENT_CA": str(tmp_path / "data" / "keys" / "device-ca-1.crt"),
+        "SKYLIFT_CA_PASSPHRASE": "of the test",
     }
     server = Server(tmp_path / "data", settings, ("--mqtt", "off"))
     server.start()
@@ -338,7 +339,7 @@ def test_the_server_alone_keeps_strangers_from_connecting(tmp_path: Path) -> Non
         with pytest.raises(httpx2.HTTPError):
             httpx2.get(f"{server.url}/healthz", verify=ssl.create_default_context(cafile=str(certificate)))
         own = identity.new_key()
-        authorities = Authorities.open(tmp_path / "data" / "keys", "", datetime.now(UTC))
+        authorities = Authorities.open(tmp_path / "data" / "keys", "of the test", datetime.now(UTC))
         issued = authorities.issue("dev-1", identity.public_of(own), datetime.now(UTC))
         (tmp_path / "dev.pem").write_bytes(own + issued.pem.encode())
         context = ssl.create_default_context(cafile=str(certificate))

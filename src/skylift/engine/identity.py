@@ -7,13 +7,15 @@ new one signs for the first time, so a device that never got the answer is not s
 """
 
 import hashlib
+import secrets
 import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from skylift.core.errors import Kind, Rejected
-from skylift.store import devices, events, identity
+from skylift.store import devices, events, facts, identity
 from skylift.store.db import Connection, Database
 from skylift.store.devices import Device
 from skylift.store.identity import Certificate, DeviceKey
@@ -138,6 +140,32 @@ def _whose(conn: Connection, device_pk: int) -> str:
 
 
 # --- authorities ------------------------------------------------------------------------------------
+
+PASSPHRASE = "ca_passphrase"  # noqa: S105 - the fact's name: one made here, for every server on the database
+
+
+def open_authorities(conn: Connection, folder: Path, passphrase: str, now: datetime) -> Authorities:
+    """The authorities of this folder, locked with this passphrase. Without one it is made, and kept in the
+    database, for the keys are in the folder: either without the other is worth nothing. Where another one
+    locks them nothing is opened: `Rejected`."""
+    kept = facts.get(conn, PASSPHRASE) or ""
+    if not passphrase and not kept:
+        kept = secrets.token_urlsafe(32)
+        facts.put(conn, PASSPHRASE, kept)
+    try:
+        return Authorities.open(folder, passphrase or kept, now, former=kept)
+    except Rejected as e:
+        rule = (
+            f"opens {e.value}, which another one locks; where that is lost, move the files device-ca-* out "
+            "of keys_dir, and devices get certificates of a new authority"
+        )
+        why = "is set" if passphrase else "is not set, and the one that this database keeps is another"
+        raise Rejected(
+            "bad_key",
+            f"ca_passphrase {why}: it must be the one that {rule}",
+            field="ca_passphrase",
+            rule=rule,
+        ) from e
 
 
 class Revocations:

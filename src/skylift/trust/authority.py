@@ -3,7 +3,7 @@
 It says which key is which device's, for a year at a time, and takes that back in a revocation list. It
 vouches for no code: whoever steals it can pose as devices, not update them.
 
-A folder holds `device-ca-1.pem` (a private key, encrypted where there is a passphrase) and `device-ca-1.crt`
+A folder holds `device-ca-1.pem` (a private key, encrypted) and `device-ca-1.crt`
 (its certificate), and so on: the highest number issues, all that are there are trusted. A rotation adds a
 number; the old one stays for as long as certificates of it live, and is retired by removing its files.
 Several servers share the folder, so it is read again whenever it is asked.
@@ -81,17 +81,20 @@ REASONS = {
 class Authorities:
     """The folder."""
 
-    def __init__(self, folder: Path, passphrase: str = "") -> None:
+    def __init__(self, folder: Path, passphrase: str) -> None:
+        if not passphrase:
+            raise AssertionError("the keys of an authority never lie in clear")
         self._folder = folder
-        self._passphrase = passphrase.encode() or None
+        self._passphrase = passphrase.encode()
 
     @classmethod
-    def open(cls, folder: Path, passphrase: str, now: datetime) -> "Authorities":
-        """Makes the first one where there is none; encrypts what lies there in clear."""
+    def open(cls, folder: Path, passphrase: str, now: datetime, former: str = "") -> "Authorities":
+        """Makes the first one where there is none; encrypts what lies there in clear, or is locked with the
+        former passphrase."""
         made = cls(folder, passphrase)
         if not made._numbers():
             made.make(1, now)
-        made._encrypt()
+        made._encrypt(former.encode())
         made._signer(made.newest)  # a wrong passphrase is said at the start
         return made
 
@@ -238,17 +241,25 @@ class Authorities:
         _place(self._certificate(number), made.public_bytes(Encoding.PEM))
         return self._read(number)
 
-    def _encrypt(self) -> None:
-        """A passphrase that was given later holds for the keys that are there."""
-        if self._passphrase is None:
-            return
+    def _encrypt(self, former: bytes) -> None:
+        """The passphrase holds for the keys that are there as well."""
         for number in self._numbers():
             path = self._key(number)
-            if b"ENCRYPTED" in path.read_bytes():
-                continue
-            locked = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-            keys.save(keys.load(path, None), locked, self._passphrase)
-            os.replace(locked, path)
+            if (found := self._otherwise(path, former)) is not None:
+                locked = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+                keys.save(found, locked, self._passphrase)
+                os.replace(locked, path)
+
+    def _otherwise(self, path: Path, former: bytes) -> keys.KeySigner | None:
+        """The key, where it is locked otherwise than it should be, and can be opened."""
+        if b"ENCRYPTED" not in path.read_bytes():
+            return keys.load(path, None)
+        if not former or former == self._passphrase:
+            return None
+        try:
+            return keys.load(path, former)
+        except Rejected:
+            return None
 
 
 def _place(path: Path, body: bytes) -> None:
