@@ -13,7 +13,7 @@ from skylift.core.deadlines import Deadlines
 from skylift.core.ids import mint
 from skylift.core.lifecycle import OPEN, Reason, UpdateState
 from skylift.core.world import World
-from skylift.engine import auditor, deployments, enroll, explain, reports, rollback, waiting
+from skylift.engine import auditor, deployments, enroll, explain, leaving, reports, rollback, waiting
 from skylift.engine import groups as engine_groups
 from skylift.engine.checkin import Ask, Checkin, LiveCache, Needs, order_again, recount
 from skylift.engine.loop import Loop
@@ -195,9 +195,11 @@ class Yard:
     def resume(
         self, deployment: str, threshold: float | None = None, *without: str, expect: float | None = None
     ) -> None:
-        asked = {"threshold_percent": threshold, "expected_percent": expect, "without": without}
+        asked = {"threshold_percent": threshold, "expected_percent": expect}
         now = self.clock()
-        self.write(lambda conn: deployments.resume(conn, deployment, "ada", now, self.deadlines, **asked))
+        if without:
+            leaving.leave_out(self.database, deployment, without, now, self.deadlines, **asked)
+        self.write(lambda conn: deployments.resume(conn, deployment, "ada", now, **asked))
 
     def promote(self, deployment: str) -> None:
         self.write(lambda conn: deployments.promote(conn, deployment, "ada", self.clock()))

@@ -1,12 +1,14 @@
 """A cohort that is to blame: found, left out, or rolled back by itself."""
 
 import shlex
+import threading
 from typing import Any
 
 import pytest
 
-from skylift.core.errors import Rejected
-from skylift.engine import cohorts
+from skylift.core.errors import Rejected, Unavailable
+from skylift.engine import cohorts, leaving
+from skylift.store import leavers, members
 
 ALL_AT_ONCE = {"all_at_once": True}
 BAD = "label.hw=rev-b"
@@ -232,6 +234,66 @@ def test_leaving_out_the_wrong_cohort_does_not_resume_and_changes_nothing(mixed:
             mixed.resume(deployment, None, wrong)
         assert caught.value.code == code
         assert mixed.everything() == before
+
+
+def test_the_fleet_is_looked_over_outside_of_the_one_writer(
+    mixed: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every report of the fleet would queue behind it: what is written is a little at a time."""
+    deployment = stopped(mixed)
+    where: list[str] = []
+
+    def watched(ask: Any) -> Any:
+        def asking(*words: Any, **more: Any) -> Any:
+            where.append(threading.current_thread().name)
+            return ask(*words, **more)
+
+        return asking
+
+    for module, name in (
+        (leavers, "devices"),
+        (leavers, "tally"),
+        (leavers, "versions"),
+        (members, "by_phase"),
+    ):
+        monkeypatch.setattr(module, name, watched(getattr(module, name)))
+    monkeypatch.setattr(leaving, "AT_ONCE", 2)
+    gone = sum(bad(mixed, name) for name in mixed.states(deployment))
+    before = mixed.database.stats.commits
+    mixed.resume(deployment, None, BAD)
+    assert len(where) == 4
+    assert "skylift-writer" not in where
+    assert gone > 4
+    assert mixed.database.stats.commits - before >= 3 + gone / 2
+    assert mixed.status(deployment) == "running"
+    mixed.must_hold()
+
+
+def test_a_server_that_dies_in_the_middle_leaves_it_paused_and_asked_again_it_goes_on(
+    mixed: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deployment = stopped(mixed)
+    done, take_out = [], leaving._take_out
+
+    def dies(*words: Any) -> None:
+        done.append(1)
+        if len(done) == 2:
+            raise Unavailable("the power has failed")
+        take_out(*words)
+
+    monkeypatch.setattr(leaving, "AT_ONCE", 2)
+    monkeypatch.setattr(leaving, "_take_out", dies)
+    with pytest.raises(Unavailable):
+        mixed.resume(deployment, None, BAD)
+    mixed.restart()
+    mixed.must_hold()
+    assert mixed.status(deployment) == "paused"
+    mixed.resume(deployment, None, BAD)
+    mixed.must_hold()
+    mixed.carry_recounts()
+    assert tally(mixed, deployment)[:2] == (20, 0)
+    assert mixed.row(deployment).selector["without"] == [{"text": BAD}]
+    assert mixed.audit(deployment)["findings"] == []
 
 
 def test_only_a_paused_deployment_goes_on_without_somebody(mixed: Any) -> None:

@@ -15,6 +15,7 @@ from skylift.engine import auditor, retention
 from skylift.engine import deployments as deeds
 from skylift.engine.checkin import order_again
 from skylift.engine.explain import explain
+from skylift.engine.leaving import leave_out
 from skylift.engine.rehearse import rehearsed
 from skylift.engine.rollback import roll_back
 from skylift.store import deployments, updates
@@ -239,21 +240,21 @@ def resume(request: Request, deployment_id: DeploymentId, who: Acting, body: Res
     cohorts it comes from, such as `label.hw=rev-b`, `current_version=1.0.0`, `group=eu`."""
     context = context_of(request)
     asked = body or Resume()
+    rates = {
+        "threshold_percent": asked.failure_threshold_percent,
+        "expected_percent": asked.expected_failure_percent,
+    }
+
+    def leave() -> None:
+        names, now = tuple(asked.without), context.clock()
+        leave_out(context.database, deployment_id, names, now, context.deadlines, **rates)
 
     def deed(conn: Connection) -> Any:
-        deeds.resume(
-            conn,
-            deployment_id,
-            who.name,
-            context.clock(),
-            context.deadlines,
-            threshold_percent=asked.failure_threshold_percent,
-            expected_percent=asked.expected_failure_percent,
-            without=tuple(asked.without),
-        )
+        deeds.resume(conn, deployment_id, who.name, context.clock(), **rates)
         return _view(conn, deployment_id)
 
-    return answer_once(request, context, who.name, body and body.model_dump(), 200, deed)
+    given = body and body.model_dump()
+    return answer_once(request, context, who.name, given, 200, deed, first=leave if asked.without else None)
 
 
 @router.post("/{deployment_id}:promote")

@@ -28,9 +28,13 @@ def answer_once(
     status: int,
     deed: Callable[[Connection], Any],
     withheld: str | None = None,
+    first: Callable[[], object] | None = None,
 ) -> Response:
-    """Do the deed, or repeat the answer it got under this key; the member `withheld` is not kept."""
+    """Do the deed, or repeat the answer it got under this key; the member `withheld` is not kept. `first` is
+    done before it, outside of its transaction, unless the answer is known; it may happen twice."""
     key = request.headers.get("idempotency-key")
+    if first is not None and not _is_kept(context, actor, key):
+        first()
     if key is None:
         return JSONResponse(context.write(deed), status_code=status)
     if not 0 < len(key) <= MAX_KEY or not key.isprintable():
@@ -40,6 +44,11 @@ def answer_once(
         lambda conn: access.once(conn, actor, key, digest, status, deed, context.clock(), withheld)
     )
     return JSONResponse(found.body, status_code=found.status)
+
+
+def _is_kept(context: Context, actor: str, key: str | None) -> bool:
+    with context.database.read() as conn:
+        return key is not None and access.is_kept(conn, actor, key)
 
 
 def look_then_answer_once(

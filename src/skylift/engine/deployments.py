@@ -19,9 +19,8 @@ from skylift.core.gate import stops
 from skylift.core.ids import mint
 from skylift.core.lifecycle import ENDED, DeploymentStatus, PausedBy, UpdateState
 from skylift.core.rollout import DeploymentConfig, PhaseConfig, expand, parse
-from skylift.core.world import FailureGate, PhaseState, World
-from skylift.engine import cohorts, floors, moves, select
-from skylift.engine.leaving import leave_out
+from skylift.core.world import FailureGate, FailureRule, PhaseState, World
+from skylift.engine import floors, moves, select
 from skylift.store import (
     apply,
     deployments,
@@ -332,7 +331,8 @@ def unknown(deployment_id: str) -> Rejected:
     )
 
 
-def _conflict(code: str, found: World, sentence: str) -> Rejected:
+def conflict(code: str, found: World, sentence: str) -> Rejected:
+    """This verb cannot be done to the deployment as it stands."""
     return Rejected(
         code, f"{found.deployment} is {found.status}: {sentence}", kind=Kind.CONFLICT,
         field="status", value=found.status.value, rule=sentence,
@@ -341,7 +341,7 @@ def _conflict(code: str, found: World, sentence: str) -> Rejected:
 
 def _change(conn: Connection, found: World, actor: str, verb: str, now: datetime, **values: Any) -> None:
     if not apply.change(conn, found, now, **values):
-        raise _conflict("changed_meanwhile", found, "it changed at the same moment; look again")
+        raise conflict("changed_meanwhile", found, "it changed at the same moment; look again")
     said = {"status": values.get("status", found.status.value), "by": actor, "verb": verb}
     if values.get("status_reason"):
         said["status_reason"] = values["status_reason"]
@@ -362,7 +362,7 @@ def pause(conn: Connection, deployment_id: str, actor: str, now: datetime, reaso
     if found.status is DeploymentStatus.PAUSED:
         return
     if found.status not in (DeploymentStatus.RUNNING, DeploymentStatus.SCHEDULED):
-        raise _conflict("not_running", found, "only a scheduled or running deployment can be paused")
+        raise conflict("not_running", found, "only a scheduled or running deployment can be paused")
     sentence = reason or f"paused by {actor}"
     _change(conn, found, actor, "pause", now,
             status="paused", paused_by=PausedBy.OPERATOR.value, status_reason=sentence)  # fmt: skip
@@ -373,58 +373,59 @@ def resume(
     deployment_id: str,
     actor: str,
     now: datetime,
-    deadlines: Deadlines,
     *,
     threshold_percent: float | None = None,
     expected_percent: float | None = None,
-    without: tuple[str, ...] = (),
 ) -> None:
-    """Go on. While a breach stands this needs a higher threshold or expected rate, a retry first, or to go on
-    `without` the cohorts it comes from: their devices are offered nothing more, and count no more."""
+    """Go on. While a breach stands this needs a higher threshold or expected rate, a retry first, or to have
+    left out the cohorts it comes from (`engine.leaving`)."""
     found = _load(conn, deployment_id)
-    asks = without or threshold_percent is not None or expected_percent is not None
+    asks = threshold_percent is not None or expected_percent is not None
     if found.status in (DeploymentStatus.RUNNING, DeploymentStatus.SCHEDULED) and not asks:
         return
     if found.status is DeploymentStatus.DRAFT and not asks:
         _change(conn, found, actor, "resume", now, status="scheduled", status_reason="")
         return
     if found.status is not DeploymentStatus.PAUSED:
-        raise _conflict("not_paused", found, "only a paused or draft deployment can be resumed")
-    for text in without:
-        row = deployments.find(conn, deployment_id)
-        leave_out(conn, row, cohorts.read(conn, "without", text), now, deadlines)
-    if without:
-        found = _load(conn, deployment_id)
-    rule = found.failure_rule
-    values: dict[str, Any] = {}
-    if threshold_percent is not None:
-        rule = replace(rule, threshold_percent=threshold_percent)
-        values["threshold_percent"] = threshold_percent
-    if expected_percent is not None:
-        rule = replace(rule, expected_percent=expected_percent)
-        values["expected_percent"] = expected_percent
-    if bad := stops(replace(found, failure_rule=rule)):
-        higher = "threshold" if rule.gate is FailureGate.THRESHOLD else "threshold or expected failure rate"
-        raise _conflict(
+        raise conflict("not_paused", found, "only a paused or draft deployment can be resumed")
+    rule, values = asked(found.failure_rule, threshold_percent, expected_percent)
+    must_not_breach(replace(found, failure_rule=rule))
+    begun = any(phase.state is not PhaseState.CLOSED for phase in found.phases)
+    status = "running" if begun else "scheduled"
+    _change(conn, found, actor, "resume", now, status=status, status_reason="", **values)
+
+
+def asked(
+    rule: FailureRule, threshold_percent: float | None, expected_percent: float | None
+) -> tuple[FailureRule, dict[str, Any]]:
+    """The rule it is resumed with, and what changes of it."""
+    given = {"threshold_percent": threshold_percent, "expected_percent": expected_percent}
+    values: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    return replace(rule, **values), values
+
+
+def must_not_breach(found: World) -> None:
+    """`Rejected` where it would stop again at once."""
+    if bad := stops(found):
+        threshold = found.failure_rule.gate is FailureGate.THRESHOLD
+        higher = "threshold" if threshold else "threshold or expected failure rate"
+        raise conflict(
             "breach_stands",
             found,
             f"{bad.sentence}; retry its devices, go on without a cohort, or resume with a higher {higher}",
         )
-    begun = any(phase.state is not PhaseState.CLOSED for phase in found.phases)
-    status = "running" if begun else "scheduled"
-    _change(conn, found, actor, "resume", now, status=status, status_reason="", **values)
 
 
 def promote(conn: Connection, deployment_id: str, actor: str, now: datetime) -> None:
     """Let the next phase open now: through its gate, without the rest of the soak."""
     found = _load(conn, deployment_id)
     if found.status is not DeploymentStatus.RUNNING:
-        raise _conflict("not_running", found, "only a running deployment can be promoted")
+        raise conflict("not_running", found, "only a running deployment can be promoted")
     opened = [phase for phase in found.phases if phase.state is not PhaseState.CLOSED]
     if not opened:
-        raise _conflict("not_begun", found, "its first phase has not opened yet")
+        raise conflict("not_begun", found, "its first phase has not opened yet")
     if len(opened) == len(found.phases):
-        raise _conflict("last_phase", found, "its last phase is already open")
+        raise conflict("last_phase", found, "its last phase is already open")
     if opened[-1].promoted:
         return
     apply.promote(conn, deployment_id, opened[-1].number)
@@ -439,7 +440,7 @@ def abort(
     if found.status is DeploymentStatus.ABORTED:
         return
     if found.status in ENDED:
-        raise _conflict("ended", found, "it has ended already")
+        raise conflict("ended", found, "it has ended already")
     _change(conn, found, actor, "abort", now,
             status="aborted", status_reason=reason or f"aborted by {actor}")  # fmt: skip
     moves.cancel_unbegun(conn, deployment_id, now, deadlines)
@@ -461,9 +462,7 @@ def retry(
     """
     found = _load(conn, deployment_id)
     if found.status in (DeploymentStatus.ABORTED, DeploymentStatus.FAILED, DeploymentStatus.DRAFT):
-        raise _conflict(
-            "not_retryable", found, "only a running, paused or complete deployment can be retried"
-        )
+        raise conflict("not_retryable", found, "only a running, paused or complete deployment can be retried")
     again = 0
     for update in updates.failed_of(conn, deployment_id, device_ids):
         if not updates.take_slot(conn, update.device_pk, deployment_id, update.attempt + 1, None):

@@ -85,15 +85,15 @@ def recount(database: Database, deployment_id: str, now: datetime) -> None:
         database.write(lambda conn: put(conn, deployment_id, counted, now))
 
 
-def count(conn: Connection, deployment_id: str) -> Waiting | None:
-    """One question over the selected devices; reads only."""
+def count(conn: Connection, deployment_id: str, selector: select.Selector | None = None) -> Waiting | None:
+    """One question over the selected devices; reads only. `selector`: as if it were the deployment's."""
     row = deployments.find(conn, deployment_id)
     if row is None or DeploymentStatus(row.status) in ENDED:
         return None
     want = Want(row.kind, row.version, deployments.device_types(conn, row.release_id))
     phases = deployments.phases_of(conn, deployment_id)
     ends = [phase.upto for phase in phases]
-    scope = select.scope(conn, deployment_id, row.selector)
+    scope = select.scope(conn, deployment_id, row.selector if selector is None else selector)
     waiting, _ = members.by_phase(conn, scope, want, row.salt, ends, but=deployment_id)
     waiting.pop(members.OUTSIDE, None)
     kept = {phase.number: phase.waiting for phase in phases}
@@ -104,7 +104,8 @@ def put(conn: Connection, deployment_id: str, counted: Waiting, now: datetime) -
     """Write the count down, less the devices that got their row since; count again if more has moved."""
     world.lock(conn, deployment_id)
     rows = counters.rows(conn, deployment_id)
-    since = {number: rows.get(number, 0) - counted.rows.get(number, 0) for number in counted.devices}
+    # Never fewer: where a cohort leaves meanwhile its rows are counted elsewhere; the recount notices.
+    since = {number: max(0, rows.get(number, 0) - counted.rows.get(number, 0)) for number in counted.devices}
     kept = {phase.number: phase.waiting for phase in deployments.phases_of(conn, deployment_id)}
     now_is = {number: max(0, n - since[number]) for number, n in counted.devices.items()}
     deployments.set_waiting(conn, deployment_id, now_is)

@@ -4,7 +4,7 @@ The rows stay after the verdict: a device takes part once per deployment, and th
 deployment (`sets_updated`, `sets_control`) can be counted again from them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -187,17 +187,18 @@ def close(conn: Connection, deployment_id: str, updated_pk: int, verdicts: dict[
         )
 
 
-def count(conn: Connection, deployment_id: str) -> tuple[int, int]:
-    """(updated, control): in how many sets exactly one device was unhealthy, by whose that was."""
+def count(conn: Connection, deployment_id: str, but: Collection[int] = frozenset()) -> tuple[int, int]:
+    """(updated, control): in how many sets exactly one device was unhealthy, by whose that was; without the
+    sets of these updated devices."""
     own = sa.case((matches.c.device_pk == matches.c.updated_pk, 1), else_=0)
     bad = sa.case((matches.c.unhealthy.is_(True), 1), else_=0)
     question = (
-        sa.select(sa.func.sum(own * bad).label("updated"))
+        sa.select(matches.c.updated_pk, sa.func.sum(own * bad).label("updated"))
         .where(matches.c.deployment_id == deployment_id, matches.c.closed.is_(True))
         .group_by(matches.c.updated_pk)
         .having(sa.func.sum(bad) == 1, sa.func.count() == sa.func.count(matches.c.unhealthy))
     )
-    found = [row.updated for row in conn.execute(question)]
+    found = [row.updated for row in conn.execute(question) if row.updated_pk not in but]
     return sum(found), len(found) - sum(found)
 
 

@@ -112,6 +112,11 @@ def wanting(conn: Connection, scope: Scope, want: Want) -> Condition:
     return sa.and_(_inside(conn, scope), _wants(want))
 
 
+def named(conn: Connection, scope: Scope) -> Condition:
+    """Named by the scope, active or not."""
+    return _belongs(conn, scope)
+
+
 def _inside(conn: Connection, scope: Scope) -> Condition:
     return sa.and_(devices.c.status == ACTIVE, _belongs(conn, scope))
 

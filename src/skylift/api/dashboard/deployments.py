@@ -14,6 +14,7 @@ from skylift.core.lifecycle import DeploymentStatus, UpdateState
 from skylift.engine import deployments as deeds
 from skylift.engine.checkin import order_again
 from skylift.engine.explain import explain
+from skylift.engine.leaving import leave_out
 from skylift.engine.rollback import roll_back
 from skylift.store import deployments, looks, updates
 from skylift.store.db import Connection
@@ -111,6 +112,8 @@ def act(visit: Visit) -> Response:
     if deed is None:
         raise Rejected("not_found", "There is no such page.", kind=Kind.NOT_FOUND)
     try:
+        if verb in _BEFORE:
+            _BEFORE[verb](visit, deployment)
         visit.context.write(lambda conn: deed(visit, conn, deployment))
     except Rejected as e:
         if e.kind is Kind.NOT_FOUND:
@@ -131,16 +134,20 @@ def _pause(visit: Visit, conn: Connection, deployment: str) -> None:
 
 
 def _resume(visit: Visit, conn: Connection, deployment: str) -> None:
-    without = visit.form.get("without", "").strip()
-    deeds.resume(
-        conn,
-        deployment,
-        visit.name,
-        visit.now,
-        visit.context.deadlines,
-        threshold_percent=_percent(visit, "threshold"),
-        without=(without,) if without else (),
-    )
+    deeds.resume(conn, deployment, visit.name, visit.now, threshold_percent=_percent(visit, "threshold"))
+
+
+def _leave_out(visit: Visit, deployment: str) -> None:
+    """Before it is resumed: the cohort that it goes on without."""
+    if without := visit.form.get("without", "").strip():
+        leave_out(
+            visit.context.database,
+            deployment,
+            (without,),
+            visit.now,
+            visit.context.deadlines,
+            threshold_percent=_percent(visit, "threshold"),
+        )
 
 
 def _percent(visit: Visit, field: str) -> float | None:
@@ -189,3 +196,5 @@ _DEEDS: Mapping[str, Callable[[Visit, Connection, str], None]] = {
     "retry": _retry,
     "rollback": _rollback,
 }
+# What takes a look over the fleet, or many small writes: before the deed, and not in its transaction.
+_BEFORE: Mapping[str, Callable[[Visit, str], None]] = {"resume": _leave_out}
