@@ -217,7 +217,12 @@ LIBRARY_DOORS = (
         "MQTT is a doorbell; what it says is never trusted, so few may listen",
     ),
     Door(("uvloop",), ("wiring", "testkit/press.py"), "an event loop is chosen where a process begins"),
-    Door(("typer", "rich", "httpx2", "click"), ("cli", "testkit"), "hands and pictures belong to people"),
+    Door(("typer", "rich", "click"), ("cli", "testkit"), "hands and pictures belong to people"),
+    Door(
+        ("httpx2",),
+        ("cli", "testkit", "engine/post.py"),
+        "people ask the server; the server itself calls nobody but the channels an admin named",
+    ),
     Door(("urllib3",), ("agent",), "the device's HTTP is small enough to audit"),
     Door(("obstore",), ("engine/bucket.py",), "a bucket is one place for bytes among others"),
     Door(("hdiffpatch",), ("firmware",), "a delta library must be replaceable in one place"),

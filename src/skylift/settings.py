@@ -93,6 +93,16 @@ class Settings(BaseSettings):
     downloading_deadline_s: int = Field(default=60 * 60, ge=1)
     installing_deadline_s: int = Field(default=30 * 60, ge=1)
     validating_deadline_s: int = Field(default=20 * 60, ge=1)
+    public_url: str = Field(
+        default="",
+        description="How people reach this server, such as https://ota.example; for links in messages.",
+    )
+    smtp_url: str = Field(
+        default="",
+        description="Where mail is handed in: smtp://user:password@host:587 (TLS where it is offered, "
+        "and always before a password) or smtps://host:465. Empty: no mail.",
+    )
+    mail_from: str = Field(default="", description="The address that mail comes from; needed with smtp_url.")
     retention_days: int = Field(
         default=0,
         ge=0,

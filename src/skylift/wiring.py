@@ -42,6 +42,7 @@ from skylift.engine.notify import Doorbell, PhaseBell
 from skylift.engine.online import OnlineKeys
 from skylift.engine.outbox import Courier
 from skylift.engine.pace import Load, Pace
+from skylift.engine.post import Mail, Post, check_public_url
 from skylift.engine.proofs import Proofs, Word, write_words
 from skylift.engine.retention import Purge, Retention
 from skylift.engine.rollback import roll_back
@@ -51,7 +52,7 @@ from skylift.engine.together import Reports
 from skylift.engine.uploads import Uploads
 from skylift.settings import Settings
 from skylift.store import access as stored
-from skylift.store import devices, outbox
+from skylift.store import channels, devices, outbox
 from skylift.store.db import Database, migrate
 from skylift.store.gather import Gather
 from skylift.store.glance import Glances, glances
@@ -66,6 +67,7 @@ LAG_LOOK_S = 0.25
 KEEP_ANSWERS = timedelta(days=7)  # for repeated requests
 GARBAGE = 20_000  # objects made and not yet gone: what a thousand requests under way hold is none
 KEEP_EFFECTS = timedelta(days=7)  # done outbox rows
+KEEP_DELIVERIES = timedelta(days=30)  # of the log of messages
 
 
 def utc_now() -> datetime:
@@ -129,6 +131,7 @@ class Chores:
         if self._is_due("sweep", now, SWEEP_EVERY):
             self.database.write(lambda conn: stored.forget_kept(conn, now - KEEP_ANSWERS))
             self.database.write(lambda conn: outbox.sweep(conn, now - KEEP_EFFECTS))
+            self.database.write(lambda conn: channels.sweep(conn, now - KEEP_DELIVERIES))
             self.blobs.sweep()
             self.retention(now)
 
@@ -216,6 +219,8 @@ def _assemble(settings: Settings, database: Database, clock: Clock) -> SkyliftSe
     hop = Hop.read(settings.trusted_proxies, settings.proxy_secret)
     if settings.require_client_certificates and not hop.proxies:
         raise invalid("require_client_certificates", True, "needs trusted_proxies, which say whose it was")
+    mail = Mail.read(settings.smtp_url, settings.mail_from)
+    public_url = check_public_url(settings.public_url)
     blobs = _blobs(settings)
     blobs.sweep(starting=True)
     folder = settings.keys_dir or data / "keys"
@@ -242,7 +247,10 @@ def _assemble(settings: Settings, database: Database, clock: Clock) -> SkyliftSe
     sample = Sample(database, checkin, deadlines)
     loop = Loop(database, clock, deadlines, lives, (chores, sample))
     broker, bell = _doorbell(settings, database)
-    handlers = _handlers(database, blobs, clock, deadlines, bell, settings.delta_max_ratio)
+    post = Post(database, seal, clock, mail, public_url)
+    handlers = _handlers(database, blobs, clock, deadlines, bell, settings.delta_max_ratio) | {
+        "delivery": post
+    }
     courier = Courier(database, handlers, clock)
 
     def poke() -> None:
@@ -268,6 +276,7 @@ def _assemble(settings: Settings, database: Database, clock: Clock) -> SkyliftSe
         revocations=Revocations(database, authorities, clock),
         max_body=settings.max_body_bytes,
         max_image=settings.max_image_bytes,
+        can_mail=post.can_mail,
         uploads=Uploads(data / "uploads", settings.max_image_bytes),
         certificates_required=settings.require_client_certificates,
         metrics_public=settings.metrics_public,

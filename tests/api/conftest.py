@@ -176,8 +176,8 @@ def listening(server: SkyliftServer) -> Iterator[str]:
         bound.close()
 
 
-def opened(tmp_path: Path, database_url: str, clock: TestClock) -> Api:
-    server = start(tmp_path, database_url, clock)
+def opened(tmp_path: Path, database_url: str, clock: TestClock, **settings: Any) -> Api:
+    server = start(tmp_path, database_url, clock, **settings)
     admin = (tmp_path / "data" / "admin.token").read_text().strip()
     ends = ExitStack()
     url = ends.enter_context(listening(server))

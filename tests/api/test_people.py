@@ -86,7 +86,16 @@ def test_a_token_is_refused_outside_its_scopes(api: Api) -> None:
 
 PATHS = (
     *("/", "/deployments", "/deployments?status=paused", "/devices", "/releases", "/groups", "/trust"),
-    *("/audit", "/settings", "/account", "/devices/a", "/devices/enroll", "/releases/new", "/groups/lab"),
+    *(
+        "/audit",
+        "/settings",
+        "/settings/channels",
+        "/account",
+        "/devices/a",
+        "/devices/enroll",
+        "/releases/new",
+        "/groups/lab",
+    ),
     *("/devices?q=device_type+%3D+sensor-v2+and+label.hw+%3D+b", "/devices?q=current_version+%3D+1.0.0"),
     *('/devices?q=device_id+~+"a*"', "/devices?status=any&after=a", "/devices/complete?q=label."),
     *("/groups?preview=1&query=not+current_version+<+1.0", "/devices.csv?q=device_type+%3D+sensor-v2"),
@@ -131,6 +140,8 @@ WRONG = {
     "/deployments?status=odd": 422,
     "/audit?under=x": 422,
     "/audit/xml": 404,
+    "/settings/channels?state=odd": 422,
+    "/settings/channels?before=x": 422,
     "/static/0/none.js": 404,
     "/deployments/new?preview=1&phases=ten": 422,
 }

@@ -34,6 +34,8 @@ def pages(room: Showroom, images: Callable[[str], bytes]) -> dict[str, str]:
         assert room.ended(deployment)["status"] == "paused"
     room.post("/api/groups", {"name": "eu", "query": "label.region = eu"})
     room.post("/api/groups", {"name": "lab", "devices": ["sim-0000000"]})
+    room.post("/api/channels", {"name": "chat", "kind": "chat", "address": "http://127.0.0.1:1/secret-path"})
+    room.post("/api/channels", {"name": "ci", "kind": "webhook", "address": "http://127.0.0.1:1/hook"})
     draft = room.draft("1.2.0", images("1.2.0"))
     return {
         "overview": "/ui/",
@@ -54,6 +56,7 @@ def pages(room: Showroom, images: Callable[[str], bytes]) -> dict[str, str]:
         "trust": "/ui/trust",
         "audit": "/ui/audit",
         "settings": "/ui/settings",
+        "channels": "/ui/settings/channels",
         "account": "/ui/account",
         "failed": "/ui/devices/nobody",
         "sign-in": "/ui/sign-in",
@@ -71,7 +74,7 @@ def signed_in(room: Showroom, pages: dict[str, str], browser: Browser) -> Page:
 PAGES = (
     *("overview", "deployments", "deployment", "why", "deployment-devices", "wizard", "devices", "device"),
     *("enroll", "releases", "release", "release-half-signed", "release-new", "groups", "group", "trust"),
-    *("audit", "settings", "account", "failed", "sign-in"),
+    *("audit", "settings", "channels", "account", "failed", "sign-in"),
 )
 
 

@@ -12,7 +12,18 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from skylift import __version__
-from skylift.api import deployments, device, devices, events, groups, identity, log, people, releases
+from skylift.api import (
+    channels,
+    deployments,
+    device,
+    devices,
+    events,
+    groups,
+    identity,
+    log,
+    people,
+    releases,
+)
 from skylift.api.auth import needs
 from skylift.api.context import Context, context_of
 from skylift.api.dashboard.app import dashboard
@@ -77,7 +88,7 @@ def build(context: Context, lifespan: Lifespan | None = None) -> ASGIApp:
     )
     app.state.context = context
     app.router.routes.extend(PLAIN)
-    for part in (device, events, deployments, devices, identity, log, groups, people, releases):
+    for part in (device, events, deployments, devices, identity, log, groups, people, channels, releases):
         app.include_router(part.router)
     app.mount("/ui", dashboard(context))
 

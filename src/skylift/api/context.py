@@ -47,6 +47,7 @@ class Context:
     max_body: int
     max_image: int
     uploads: Uploads
+    can_mail: bool = False
     certificates_required: bool = False
     metrics_public: bool = False
     poll_in_loop: bool = field(default=True)  # an indexed SQLite read is cheaper than a thread

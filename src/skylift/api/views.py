@@ -6,6 +6,7 @@ from typing import Any
 from skylift.core.failure import rate_percent
 from skylift.core.gate import evidence
 from skylift.core.lifecycle import UpdateState
+from skylift.core.telling import standing
 from skylift.core.world import FailureGate, Phase
 from skylift.store import counters, deployments, devices, updates, world
 from skylift.store.db import Connection
@@ -30,6 +31,7 @@ def deployment(conn: Connection, row: Any, *, whole: bool = True) -> dict[str, A
         "kind": row.kind,
         "status": row.status,
         "status_reason": row.status_reason,
+        "sentence": standing(row.product, row.version, row.status, row.status_reason),
         "paused_by": row.paused_by,
         "generation": row.generation,
         "mandatory": row.mandatory,

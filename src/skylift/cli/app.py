@@ -7,6 +7,7 @@ import typer
 from skylift import __version__
 from skylift.cli import (
     agent,
+    channel,
     delta,
     demo,
     deploy,
@@ -39,6 +40,7 @@ for name, part in (
     ("delta", delta.app),
     ("gateway", gateway.app),
     ("user", user.app),
+    ("channel", channel.app),
     ("agent", agent.app),
 ):
     app.add_typer(part, name=name)

@@ -114,7 +114,7 @@ def picture(found: dict[str, Any]) -> RenderableType:
     )
     parts: list[RenderableType] = [head]
     if found.get("status_reason"):
-        parts.append(Text(found["status_reason"], style=colour))
+        parts.append(Text(found["sentence"], style=colour))
     parts.append(_phases(found))
     if found.get("without"):
         without = f"goes on without {', '.join(found['without'])}: {found['left_out']} devices left out"

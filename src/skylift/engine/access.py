@@ -22,7 +22,7 @@ SCOPES = {
     "deployments": ("deployments",),
     "devices": ("devices", "claims", "authorities"),
     "groups": ("groups",),
-    "people": ("tokens", "users", "audit"),
+    "people": ("tokens", "users", "audit", "channels", "deliveries"),
     "releases": ("releases", "artifacts", "blobs"),
     "trust": ("trust", "log"),
 }

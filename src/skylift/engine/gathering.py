@@ -13,9 +13,10 @@ from datetime import datetime
 from typing import Any
 
 from skylift.core.errors import Kind, Rejected
+from skylift.core.telling import Told
 from skylift.engine import signing
 from skylift.engine.online import OnlineKeys
-from skylift.store import events, outbox, releases, trustfiles
+from skylift.store import channels, events, outbox, releases, trustfiles
 from skylift.store.db import Connection
 from skylift.store.trustfiles import Pending
 from skylift.trust import ceremony, files
@@ -255,6 +256,7 @@ def _releases_follow(conn: Connection, role: str, waiting: Pending, now: datetim
     for release_id in waiting.release_ids:
         releases.set_status(conn, release_id, releases.PUBLISHED, now)
         outbox.put(conn, "deltas", {"release": release_id}, now)
+        channels.of_release(conn, Told.PUBLISHED, release_id, now)
     for release in releases.of_status(conn, role, releases.WITHDRAWING):
         releases.set_status(conn, release.id, releases.WITHDRAWN)
 

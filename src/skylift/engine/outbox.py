@@ -1,10 +1,10 @@
 """The courier: carries side effects out of the outbox, at least once, one of each sort at a time.
 
-The slow ones (`SLOW`: minutes of computing) have a thread of their own, so that a doorbell or a rollback
-never waits behind them.
+The slow ones have threads of their own (`LANES`: minutes of computing; answers of other people's servers), so
+that a doorbell or a rollback never waits behind them.
 
 Who works on a row holds its lease; killed in the middle, the row comes back when the lease ends. A handler
-that fails is tried again with back-off, for ever: effects are promises.
+that fails is tried again with back-off, for ever: effects are promises. One that raises `Later` says when.
 """
 
 import secrets
@@ -26,12 +26,20 @@ LOG = structlog.get_logger("skylift.outbox")
 LEASE = timedelta(minutes=6)
 BACK_OFF_S = (1.0, 300.0)
 LONGEST_SLEEP_S = 1.0
-SLOW = frozenset({"deltas", "purge"})
+LANES = (frozenset({"deltas", "purge"}), frozenset({"delivery"}))  # the others share one
+
+
+class Later(Exception):
+    """Not done, and nobody's mistake: again at `at`, an hour ahead at most."""
+
+    def __init__(self, sentence: str, at: datetime) -> None:
+        super().__init__(sentence)
+        self.at = at
 
 
 @dataclass
 class Courier:
-    """Two threads. `poke` makes them look at once; `stop` ends each after the effect it is at."""
+    """A thread for each lane. `poke` makes them look at once; `stop` ends each after the effect it is at."""
 
     database: Database
     handlers: Mapping[str, Callable[[dict[str, Any]], None]]
@@ -39,9 +47,9 @@ class Courier:
 
     def __post_init__(self) -> None:
         self._stopping = False
-        slow = [kind for kind in self.handlers if kind in SLOW]
-        quick = [kind for kind in self.handlers if kind not in SLOW]
-        self._walks = [_Walk(self, kinds) for kinds in (quick, slow) if kinds]
+        quick = frozenset(self.handlers).difference(*LANES)
+        lanes = [[kind for kind in self.handlers if kind in lane] for lane in (quick, *LANES)]
+        self._walks = [_Walk(self, kinds) for kinds in lanes if kinds]
 
     def start(self) -> None:
         for walk in self._walks:
@@ -87,6 +95,10 @@ class Courier:
     def _carry(self, job: Job) -> None:
         try:
             self.handlers[job.kind](job.payload)
+        except Later as e:
+            sentence, at = str(e), e.at
+            self.database.write(lambda conn: outbox.failed(conn, job, sentence, at))
+            return
         except Exception as e:
             LOG.warning("effect failed", kind=job.kind, attempt=job.attempts, error=str(e), exc_info=True)
             wait = min(BACK_OFF_S[1], BACK_OFF_S[0] * 2 ** min(job.attempts, 10))

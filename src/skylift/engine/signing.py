@@ -10,9 +10,10 @@ from datetime import datetime
 from typing import Any
 
 from skylift.core.errors import Kind, Rejected, invalid
+from skylift.core.telling import Told
 from skylift.engine import log
 from skylift.engine.online import OnlineKeys
-from skylift.store import events, releases, trustfiles
+from skylift.store import channels, events, releases, trustfiles
 from skylift.store.db import Connection
 from skylift.store.trustfiles import Pending, TrustFile
 from skylift.trust import ceremony, files
@@ -220,6 +221,7 @@ def seal(conn: Connection, release_id: str, actor: str, now: datetime) -> None:
     others = waiting.release_ids if waiting else []
     rebuild(conn, release.product, [*others, release_id], now)
     releases.set_status(conn, release_id, releases.SIGNING)
+    channels.of_release(conn, Told.WAITING, release_id, now)
     events.record(conn, actor, "release.seal", release_id, {"product": release.product}, now)
 
 

@@ -9,9 +9,10 @@ from datetime import datetime
 
 from skylift.core.deadlines import Deadlines
 from skylift.core.errors import invalid
+from skylift.core.telling import Told
 from skylift.engine import deployments, signing
+from skylift.store import channels, events, releases, trustfiles
 from skylift.store import deployments as stored
-from skylift.store import events, releases, trustfiles
 from skylift.store.db import Connection
 
 MAX_REASON = 300
@@ -30,6 +31,7 @@ def withdraw(
         return []
     published = release.status == releases.PUBLISHED
     releases.set_status(conn, release_id, releases.WITHDRAWING if published else releases.WITHDRAWN)
+    channels.of_release(conn, Told.WITHDRAWN, release_id, now, reason)
     events.record(conn, actor, "release.withdraw", release_id, {"reason": reason}, now)
     _next_role(conn, release_id, release.product, published, now)
     sentence = f"{release.product} {release.version} was withdrawn: {reason}"

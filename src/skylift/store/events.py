@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
+from skylift.store import channels
 from skylift.store.bulk import Statement
 from skylift.store.tables import Instant, audit, events
 
@@ -43,10 +44,12 @@ def say(
     deployment_id: str | None = None,
     device_pk: int | None = None,
 ) -> None:
-    """Writes one event into the running transaction."""
+    """Writes one event into the running transaction. A deployment's own are also told to people."""
     conn.execute(
         events.insert().values(at=now, deployment_id=deployment_id, device_pk=device_pk, kind=kind, data=data)
     )
+    if deployment_id is not None and device_pk is None:
+        channels.of_deployment(conn, kind, data, deployment_id, now)
 
 
 class Told(NamedTuple):

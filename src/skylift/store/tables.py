@@ -459,6 +459,41 @@ sessions = Table(  # who is signed in, by the SHA-256 of what the browser holds
     Index(None, "user_id"),
 )
 
+channels = Table(  # where people are told: webhooks, mail, chats
+    "channels",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("name", String(64), nullable=False, unique=True),
+    Column("kind", String(8), nullable=False),  # webhook | mail | chat
+    Column("address", Text, nullable=False),  # as people see it; of a chat without its secret path
+    Column("sealed", Text, nullable=False),  # the whole address, the signing secrets (`trust.seal`)
+    Column("template", Document),  # a chat's JSON
+    Column("wants", Document),  # null: everything but chatter
+    Column("created_at", Instant, nullable=False),
+    Column("created_by", String(64), nullable=False),
+    Column("disabled_at", Instant),
+    Column("disabled_why", Text, nullable=False, default=""),
+    Column("failures", Integer, nullable=False, default=0),  # since the last delivery that arrived
+    Column("quiet_until", Instant),  # it did not answer: nothing is tried before
+)
+
+deliveries = Table(  # every message to a channel, and what came of it
+    "deliveries",
+    metadata,
+    Column("pk", PK, primary_key=True, autoincrement=True),
+    Column("channel_id", String(32), ForeignKey("channels.id", ondelete="CASCADE"), nullable=False),
+    Column("message_id", String(32), nullable=False),  # the same at every try, and when it is sent again
+    Column("type", String(32), nullable=False),  # core.telling.Told
+    Column("body", Document, nullable=False),
+    Column("state", String(12), nullable=False),  # waiting | delivered | given_up
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("created_at", Instant, nullable=False),
+    Column("tried_at", Instant),
+    Column("answer", Text, nullable=False, default=""),
+    Index(None, "channel_id", "pk"),
+    Index(None, "created_at"),
+)
+
 claims = Table(  # enrollment: a claim token lets a device in
     "claims",
     metadata,

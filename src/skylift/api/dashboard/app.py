@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from skylift.api.context import Context
 from skylift.api.dashboard import (
     audit,
+    channels,
     deployments,
     devices,
     groups,
@@ -105,6 +106,8 @@ ROUTES = [
     Route("/audit/{form}", signed(audit.export)),
     Route("/settings", signed(settings.page, ADMIN)),
     Route("/settings", signed(settings.change, ADMIN), methods=["POST"]),
+    Route("/settings/channels", signed(channels.page, ADMIN)),
+    Route("/settings/channels", signed(channels.change, ADMIN), methods=["POST"]),
 ]
 
 

@@ -14,6 +14,7 @@ from starlette.responses import Response
 
 from skylift.api.context import Context
 from skylift.api.dashboard.visit import Visit, server_of
+from skylift.core.telling import standing
 from skylift.engine import gathering, log, sample, witness
 from skylift.store import deployments, looks, releases
 from skylift.store.db import Connection
@@ -115,7 +116,11 @@ def page(visit: Visit) -> Response:
 
 def _needs(conn: Connection, trust: dict[str, Any], now: datetime) -> Iterator[Need]:
     for row in deployments.page(conn, limit=20, status="paused"):
-        yield Need("paused", f"{row.product} {row.version}: {row.status_reason}", f"/deployments/{row.id}")
+        yield Need(
+            "paused",
+            standing(row.product, row.version, row.status, row.status_reason),
+            f"/deployments/{row.id}",
+        )
     for waiting in trust["pending"]:
         missing = waiting["threshold"] - waiting["signatures"]
         keys = "signature is" if missing == 1 else "signatures are"
