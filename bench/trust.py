@@ -24,10 +24,12 @@ from xml.etree import ElementTree
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.hashes import SHA256
 
+from skylift.settings import Settings
 from skylift.testkit import fuzz
 from skylift.testkit.victims import TALLY
 from skylift.trust import compact, files, keys
 from skylift.trust.roles import DIRECTOR, IMAGE, target_path
+from skylift.wiring import SkyliftServer, build
 
 ROOT = Path(__file__).resolve().parents[1]
 FULL, SHORT = 1_000_000, 50_000
@@ -57,8 +59,11 @@ def attacks() -> dict[str, int]:
 
 def fuzzed(inputs: int, seed: int) -> dict[str, Any]:
     """Feed every parser; what broke is written to tests/attacks/finds, to be kept."""
-    with tempfile.TemporaryDirectory() as scratch:
-        targets = fuzz.targets(Path(scratch))
+
+    def server(folder: Path, admin: str) -> SkyliftServer:
+        return build(Settings(data_dir=folder, mqtt_url="off", admin_token=admin))
+
+    with tempfile.TemporaryDirectory() as scratch, fuzz.targets(Path(scratch), server) as targets:
         begun = time.monotonic()
         found = fuzz.run(targets, inputs, seed)
         took = time.monotonic() - begun

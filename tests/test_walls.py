@@ -216,6 +216,11 @@ LIBRARY_DOORS = (
         ("engine/notify.py", "engine/broker.py", "agent"),
         "MQTT is a doorbell; what it says is never trusted, so few may listen",
     ),
+    Door(
+        ("httptools",),
+        ("testkit/fuzz/server.py",),
+        "the HTTP server's parser: what the door reads itself is held to it",
+    ),
     Door(("uvloop",), ("wiring", "testkit/press.py"), "an event loop is chosen where a process begins"),
     Door(("typer", "rich", "click"), ("cli", "testkit"), "hands and pictures belong to people"),
     Door(

@@ -1,18 +1,25 @@
 """Mutated bytes into every parser that strangers reach: few here, a million in `bench trust --full`."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from skylift.settings import Settings
 from skylift.testkit import fuzz
 from skylift.testkit.fuzz import Findings, Target
+from skylift.wiring import SkyliftServer, build
 
 FINDS = Path(__file__).parent / "finds"
 
 
 @pytest.fixture(scope="module")
-def targets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Target]:
-    return fuzz.targets(tmp_path_factory.mktemp("fuzz"))
+def targets(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Target]]:
+    def server(folder: Path, admin: str) -> SkyliftServer:
+        return build(Settings(data_dir=folder, mqtt_url="off", admin_token=admin))
+
+    with fuzz.targets(tmp_path_factory.mktemp("fuzz"), server) as made:
+        yield made
 
 
 def test_mutated_bytes_break_no_parser_and_install_nothing(targets: dict[str, Target]) -> None:

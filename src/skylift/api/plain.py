@@ -32,7 +32,7 @@ _PLAIN = re.compile(
     rb"(?:GET\ /api/updates/check\?(?P<query>[!-~]+)|POST\ /api/updates/status)\ HTTP/1\.1\r\n" + _HEADERS,
     re.VERBOSE,
 )
-_PAIR = re.compile(r"([a-z0-9_]+)=([^&%+#]*)(?=&|$)")
+_PAIR = re.compile(r"(?:^|&)([a-z0-9_]+)=([^&%+#]*)(?=&|$)")
 _ONCE = (b"uthorization:", b"onnection:", b"atch:", b"ignature:", b"ype:", b"ength:")
 
 

@@ -91,7 +91,7 @@ def _components(field: str, value: Any) -> Iterator[tuple[str, Any]]:
 def _check(field: str, component: Any, seen: set[str]) -> None:
     if not isinstance(component, dict):
         raise _wrong(field, type(component).__name__, "an object")
-    if component.get("type") not in TYPES:
+    if not isinstance(component.get("type"), str) or component["type"] not in TYPES:
         raise _wrong(f"{field}.type", component.get("type"), f"one of {', '.join(sorted(TYPES))}")
     if not isinstance(component.get("name"), str) or not component["name"]:
         raise _wrong(f"{field}.name", component.get("name"), "is needed, as text")

@@ -73,6 +73,7 @@ def read(field: str, raw: bytes, kind: type[S]) -> "Metadata[S]":
         raise invalid(field, f"{len(raw)} bytes", f"at most {MAX_FILE} bytes", code="bad_metadata")
     try:
         metadata: Metadata[Any] = Metadata.from_bytes(raw)
+        _ = metadata.signed_bytes  # what has no canonical form (a fraction) nobody can have signed
     except (DeserializationError, RepositoryError) as e:
         raise invalid(field, raw[:40], f"is not TUF metadata: {e}", code="bad_metadata") from e
     if not isinstance(metadata.signed, kind):
