@@ -93,6 +93,11 @@ class Settings(BaseSettings):
     downloading_deadline_s: int = Field(default=60 * 60, ge=1)
     installing_deadline_s: int = Field(default=30 * 60, ge=1)
     validating_deadline_s: int = Field(default=20 * 60, ge=1)
+    approval_above_devices: int = Field(
+        default=0,
+        ge=0,
+        description="A deployment to more devices waits until a second person has approved it; 0: never.",
+    )
     public_url: str = Field(
         default="",
         description="How people reach this server, such as https://ota.example; for links in messages.",

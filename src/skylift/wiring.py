@@ -277,6 +277,7 @@ def _assemble(settings: Settings, database: Database, clock: Clock) -> SkyliftSe
         max_body=settings.max_body_bytes,
         max_image=settings.max_image_bytes,
         can_mail=post.can_mail,
+        approval_above=settings.approval_above_devices or None,
         uploads=Uploads(data / "uploads", settings.max_image_bytes),
         certificates_required=settings.require_client_certificates,
         metrics_public=settings.metrics_public,

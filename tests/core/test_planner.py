@@ -97,6 +97,7 @@ def worlds(draw: st.DrawFn, of: st.SearchStrategy[Tally] = tallies) -> World:
         failure_rule=draw(rules),
         starts_at=draw(st.none() | st.just(NOW + timedelta(hours=1)) | st.just(NOW - timedelta(hours=1))),
         ends_at=NOW + draw(st.sampled_from([timedelta(days=7), timedelta(0), timedelta(days=-1)])),
+        approval_above=draw(st.none() | st.none() | counts),
     )
 
 
@@ -323,6 +324,32 @@ def running(*tallies: Tally, rule: FailureRule | None = None, **first: object) -
     )
 
 
+def scheduled(devices: int) -> World:
+    """A deployment about to start."""
+    phase = Phase(0, "phase 1", Tally(waiting=devices))
+    return World("dep_x", "1.1.0", 1, DeploymentStatus.SCHEDULED, (phase,))
+
+
+def test_to_more_devices_than_one_person_may_decide_on_it_waits_before_it_starts() -> None:
+    assert plan(replace(scheduled(5), approval_above=5), NOW).actions == (Start(),)
+    (action,) = plan(replace(scheduled(6), approval_above=5), NOW).actions
+    assert action == Pause(
+        PausedBy.APPROVAL, "6 devices are more than 5: waits for a second person's approval"
+    )
+    later = replace(scheduled(6), approval_above=5, starts_at=NOW + timedelta(days=1))
+    assert plan(later, NOW).actions == (action,)  # asked for now, not when it is to start
+
+
+def test_a_deployment_that_grows_beyond_that_on_its_way_waits_too_and_a_breach_is_said_first() -> None:
+    world = replace(running(Tally(complete=3), Tally(waiting=4)), approval_above=6)
+    (action,) = plan(world, NOW).actions
+    assert isinstance(action, Pause)
+    assert action.by is PausedBy.APPROVAL
+    (action,) = plan(replace(running(Tally(failed=30)), approval_above=6), NOW).actions
+    assert isinstance(action, Pause)
+    assert action.by is PausedBy.FAILURE_THRESHOLD
+
+
 def test_exactly_at_the_limit_goes_on() -> None:
     world = running(Tally(waiting=80, complete=18, failed=2), Tally(waiting=100))
     assert plan(world, NOW).actions == ()
@@ -439,6 +466,8 @@ def proposal(world: World, *actions: object) -> Plan:
         (running(Tally(waiting=5)), [EndPhase(0)]),
         (running(Tally(complete=5)), [Pause(PausedBy.FAILURE_THRESHOLD, "no")]),
         (running(Tally(complete=5)), [Start()]),
+        (running(Tally(complete=5)), [Pause(PausedBy.APPROVAL, "no")]),
+        (replace(scheduled(6), approval_above=5), [Start()]),
         (replace(running(Tally(complete=5)), status=DeploymentStatus.PAUSED), [EndPhase(0)]),
     ],
 )

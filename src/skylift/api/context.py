@@ -48,6 +48,7 @@ class Context:
     max_image: int
     uploads: Uploads
     can_mail: bool = False
+    approval_above: int | None = None
     certificates_required: bool = False
     metrics_public: bool = False
     poll_in_loop: bool = field(default=True)  # an indexed SQLite read is cheaper than a thread

@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse, Response
 
 from skylift.api import views
 from skylift.api.auth import Acting, Viewer
-from skylift.api.context import context_of
+from skylift.api.context import Context, context_of
 from skylift.api.idempotency import answer_once, look_then_answer_once
 from skylift.engine import auditor, retention
 from skylift.engine import deployments as deeds
@@ -131,7 +131,8 @@ def create(
     given = body.given()
     if dry_run and not rehearse:
         with context.database.ask() as conn:
-            return JSONResponse(deeds.preview(conn, given))
+            counted = deeds.preview(conn, given)
+        return JSONResponse({**counted, "needs_approval": _needs_second(context, counted["devices"])})
     if rehearse:
         pace = context.checkin.pace
         with context.database.ask() as conn:
@@ -141,9 +142,16 @@ def create(
         return deeds.prepare(conn, given)
 
     def deed(conn: Connection, prepared: deeds.Prepared) -> Any:
-        return _view(conn, deeds.insert(conn, prepared, who.name, context.clock()))
+        return _view(
+            conn,
+            deeds.insert(conn, prepared, who.name, context.clock(), approval_above=context.approval_above),
+        )
 
     return look_then_answer_once(request, context, who.name, given, 201, look, deed)
+
+
+def _needs_second(context: Context, devices: int) -> bool:
+    return context.approval_above is not None and devices > context.approval_above
 
 
 @router.get("")
@@ -255,6 +263,18 @@ def resume(request: Request, deployment_id: DeploymentId, who: Acting, body: Res
 
     given = body and body.model_dump()
     return answer_once(request, context, who.name, given, 200, deed, first=leave if asked.without else None)
+
+
+@router.post("/{deployment_id}:approve")
+def approve(request: Request, deployment_id: DeploymentId, who: Acting) -> Any:
+    """Say yes as a second person: whoever created it cannot."""
+    context = context_of(request)
+
+    def deed(conn: Connection) -> Any:
+        deeds.approve(conn, deployment_id, who.name, context.clock())
+        return _view(conn, deployment_id)
+
+    return answer_once(request, context, who.name, None, 200, deed)
 
 
 @router.post("/{deployment_id}:promote")

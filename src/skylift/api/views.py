@@ -41,6 +41,7 @@ def deployment(conn: Connection, row: Any, *, whole: bool = True) -> dict[str, A
         "failure_action": row.failure_action,
         "gate": row.gate,
         "rollback_of": row.rollback_of,
+        "approval": _approval(row),
         "created_by": row.created_by,
         "created_at": instant(row.created_at),
         "starts_at": instant(row.starts_at),
@@ -51,6 +52,13 @@ def deployment(conn: Connection, row: Any, *, whole: bool = True) -> dict[str, A
     if whole:
         shown |= _progress(conn, row)
     return shown
+
+
+def _approval(row: Any) -> dict[str, Any] | None:
+    """Who approved it, and above how many devices it takes a second person; null where it never does."""
+    if row.approval_above is None:
+        return None
+    return {"above": row.approval_above, "by": row.approved_by, "at": instant(row.approved_at)}
 
 
 def _progress(conn: Connection, row: Any) -> dict[str, Any]:

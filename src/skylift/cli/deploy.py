@@ -327,6 +327,21 @@ def resume(
 
 
 @app.command()
+def approve(
+    deployment: Deployment,
+    server: ServerOption = None,
+    token: TokenOption = None,
+    output: FormatOption = Format.TABLE,
+    as_json: JsonOption = False,
+) -> None:
+    """Say yes as a second person to a deployment that waits for one. Whoever created it cannot.
+
+    skylift deploy approve dep_01jb
+    """
+    _verb("approve", deployment, {}, session(server, token, output, as_json))
+
+
+@app.command()
 def promote(
     deployment: Deployment,
     server: ServerOption = None,

@@ -31,6 +31,8 @@ def summary(found: dict[str, Any]) -> Iterator[tuple[str, Any]]:
             yield name, found[name]
     if found.get("without"):
         yield "without", f"{', '.join(found['without'])} ({found['left_out']} devices left out)"
+    if approval := found.get("approval"):
+        yield "approved by", approval["by"] or f"nobody (needed above {approval['above']} devices)"
     for note in _notes(found):
         yield "waits for", note
 
@@ -102,6 +104,8 @@ def preview(output: Output, counted: dict[str, Any]) -> None:
         return
     output.many(counted["phases"], ("name", "percent", "count", "devices", "min_minutes", "gate"))
     output.say(f"{counted['devices']} devices, {counted['skipped']} already there or without an image")
+    if counted.get("needs_approval"):
+        output.say("[yellow]it will wait for a second person: skylift deploy approve[/yellow]")
 
 
 def picture(found: dict[str, Any]) -> RenderableType:

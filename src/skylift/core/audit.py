@@ -42,7 +42,16 @@ def audit(world: World, plan: Plan, now: datetime) -> list[str]:
     """What is wrong with this plan for this world; nothing wrong is an empty list."""
     return [
         finding
-        for rule in (_generation, _status_moves, _breach_stops, _openings, _endings, _finish, _next_time)
+        for rule in (
+            _generation,
+            _status_moves,
+            _breach_stops,
+            _approval,
+            _openings,
+            _endings,
+            _finish,
+            _next_time,
+        )
         for finding in rule(world, plan, now)
     ]
 
@@ -147,6 +156,26 @@ def _breach_stops(world: World, plan: Plan, now: datetime) -> Iterator[str]:
             yield "stops for good where a pause was asked for"
     elif any(isinstance(a, Pause) and a.by is PausedBy.FAILURE_THRESHOLD for a in stops):
         yield "pauses for a breach that is not there"
+
+
+def _approval(world: World, plan: Plan, now: datetime) -> Iterator[str]:
+    """Nobody alone sends a release to more devices than one person may."""
+    counted = (
+        "waiting",
+        "pending",
+        "downloading",
+        "installing",
+        "validating",
+        "complete",
+        "failed",
+        "rolled_back",
+    )
+    everyone = sum(getattr(phase.tally, name) for phase in world.phases for name in counted)
+    alone = world.approval_above is not None and everyone > world.approval_above
+    if alone and any(isinstance(action, Start | OpenPhase) for action in plan.actions):
+        yield "goes on without the second person it needs"
+    if not alone and any(isinstance(a, Pause) and a.by is PausedBy.APPROVAL for a in plan.actions):
+        yield "waits for a second person where one is enough"
 
 
 def _openings(world: World, plan: Plan, now: datetime) -> Iterator[str]:

@@ -8,15 +8,17 @@ The rules, in order:
 
 1. A breach in any phase that ever opened, or the statistical gate's verdict over all of them, stops the
    deployment before anything else happens.
-2. One phase at a time is *current*: the last one opened. It ends when every device is decided, or when
+2. A deployment to more devices than one person may decide on waits, paused, for a second: before it starts,
+   and again where it grows beyond that on the way.
+3. One phase at a time is *current*: the last one opened. It ends when every device is decided, or when
    its time to wait is over, nobody is in flight and at least one device has proved the release.
-3. The next phase opens when the current one has ended and soaked (or was promoted). A manual gate opens
+4. The next phase opens when the current one has ended and soaked (or was promoted). A manual gate opens
    only by promotion.
-4. After the last phase, the deployment finishes when nobody is waiting or in flight; devices that never
+5. After the last phase, the deployment finishes when nobody is waiting or in flight; devices that never
    ask are waited for until `ends_at`.
-5. At `ends_at` a running deployment that still has phases to open has failed: nobody proved the release
+6. At `ends_at` a running deployment that still has phases to open has failed: nobody proved the release
    in time, or nobody promoted it. Every running deployment therefore ends.
-6. Whatever happens, something is returned that has a next time, or that only an event can change.
+7. Whatever happens, something is returned that has a next time, or that only an event can change.
 """
 
 from datetime import datetime
@@ -57,6 +59,8 @@ def plan(world: World, now: datetime) -> Plan:
 
 
 def _start(world: World, now: datetime) -> Plan:
+    if sentence := _needs_second(world):
+        return _act(world, sentence, Pause(PausedBy.APPROVAL, sentence))
     if world.starts_at is not None and now < world.starts_at:
         note = f"scheduled: starts at {world.starts_at:%Y-%m-%d %H:%M} UTC"
         return Plan(world.generation, (), (note,), world.starts_at)
@@ -67,12 +71,21 @@ def _run(world: World, now: datetime) -> Plan:
     if found := stops(world):
         return _act(world, found.sentence, _breach_action(world, found.sentence))
 
+    if sentence := _needs_second(world):
+        return _act(world, sentence, Pause(PausedBy.APPROVAL, sentence))
     current = _current(world)
     if current is None:
         return _open_next(world, -1)
     if current.state is PhaseState.OPEN:
         return _watch(world, current, now)
     return _after(world, current, now)
+
+
+def _needs_second(world: World) -> str:
+    """The sentence that asks for a second person; empty where one is enough."""
+    if world.approval_above is None or world.size <= world.approval_above:
+        return ""
+    return f"{world.size} devices are more than {world.approval_above}: waits for a second person's approval"
 
 
 def _breach_action(world: World, sentence: str) -> Action:

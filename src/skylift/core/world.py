@@ -127,7 +127,8 @@ class Phase:
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """One deployment as the planner sees it. `ends_at`: when it stops waiting for devices that never ask."""
+    """One deployment as the planner sees it. `ends_at`: when it stops waiting for devices that never ask.
+    `approval_above`: to more devices it needs a second person; None: it does not, or has been approved."""
 
     deployment: DeploymentId
     version: str
@@ -138,6 +139,12 @@ class World:
     matched: Matched = field(default_factory=Matched)
     starts_at: datetime | None = None
     ends_at: datetime | None = None
+    approval_above: int | None = None
+
+    @property
+    def size(self) -> int:
+        """Devices that count, in all phases."""
+        return sum(phase.tally.size for phase in self.phases)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +168,7 @@ class EndPhase:
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """Running -> paused, with the sentence that says why."""
+    """Scheduled or running -> paused, with the sentence that says why."""
 
     by: PausedBy
     sentence: str

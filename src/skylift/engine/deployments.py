@@ -120,10 +120,16 @@ def create(
 
 
 def insert(
-    conn: Connection, prepared: Prepared, actor: str, now: datetime, *, rollback_of: str | None = None
+    conn: Connection,
+    prepared: Prepared,
+    actor: str,
+    now: datetime,
+    *,
+    rollback_of: str | None = None,
+    approval_above: int | None = None,
 ) -> str:
     """A new deployment, scheduled (or a draft); its id. O(phases) rows; who joined since it was prepared is
-    counted soon."""
+    counted soon. To more than `approval_above` devices it waits for a second person."""
     config, count = prepared.config, prepared.count
     release = find_release(conn, config)
     if not count.total:
@@ -147,6 +153,7 @@ def insert(
         status=status,
         ends_at=begins + timedelta(minutes=config.lifetime_minutes),
         rollback_of=rollback_of,
+        approval_above=approval_above,
         now=now,
     )
     if prepared.listed:
@@ -380,6 +387,7 @@ def resume(
     """Go on. While a breach stands this needs a higher threshold or expected rate, a retry first, or to have
     left out the cohorts it comes from (`engine.leaving`)."""
     found = _load(conn, deployment_id)
+    _check_approved(conn, found)
     asks = threshold_percent is not None or expected_percent is not None
     if found.status in (DeploymentStatus.RUNNING, DeploymentStatus.SCHEDULED) and not asks:
         return
@@ -390,8 +398,7 @@ def resume(
         raise conflict("not_paused", found, "only a paused or draft deployment can be resumed")
     rule, values = asked(found.failure_rule, threshold_percent, expected_percent)
     must_not_breach(replace(found, failure_rule=rule))
-    begun = any(phase.state is not PhaseState.CLOSED for phase in found.phases)
-    status = "running" if begun else "scheduled"
+    status = "running" if _has_begun(found) else "scheduled"
     _change(conn, found, actor, "resume", now, status=status, status_reason="", **values)
 
 
@@ -414,6 +421,40 @@ def must_not_breach(found: World) -> None:
             found,
             f"{bad.sentence}; retry its devices, go on without a cohort, or resume with a higher {higher}",
         )
+
+
+def _check_approved(conn: Connection, found: World) -> None:
+    row = deployments.find(conn, found.deployment)
+    if row is not None and row.paused_by == PausedBy.APPROVAL.value:
+        raise conflict("approval_needed", found, f"{row.status_reason}; another person than {row.created_by}")
+
+
+def approve(conn: Connection, deployment_id: str, actor: str, now: datetime) -> None:
+    """A second person says yes: it goes on, to however many devices."""
+    found = _load(conn, deployment_id)
+    row = deployments.find(conn, deployment_id)
+    if row is None:
+        raise unknown(deployment_id)
+    if row.approved_by is not None:
+        return
+    if row.paused_by != PausedBy.APPROVAL.value:
+        raise conflict("no_approval_needed", found, "it waits for nobody's approval")
+    if actor == row.created_by:
+        raise Rejected(
+            "second_person_needed",
+            f"approved by {actor}: whoever created a deployment does not approve it",
+            kind=Kind.FORBIDDEN,
+            field="approved_by",
+            value=actor,
+            rule=f"another person than {row.created_by}",
+        )
+    status = "running" if _has_begun(found) else "scheduled"
+    _change(conn, found, actor, "approve", now,
+            status=status, status_reason="", approved_by=actor, approved_at=now)  # fmt: skip
+
+
+def _has_begun(found: World) -> bool:
+    return any(phase.state is not PhaseState.CLOSED for phase in found.phases)
 
 
 def promote(conn: Connection, deployment_id: str, actor: str, now: datetime) -> None:

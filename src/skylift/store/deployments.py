@@ -54,6 +54,7 @@ def insert(
     status: DeploymentStatus,
     ends_at: datetime | None,
     rollback_of: str | None,
+    approval_above: int | None,
     now: datetime,
 ) -> None:
     """The deployment and its phases: O(phases) rows, whatever the size of the fleet."""
@@ -86,6 +87,7 @@ def insert(
             created_at=now,
             created_by=actor,
             rollback_of=rollback_of,
+            approval_above=approval_above,
         )
     )
     conn.execute(

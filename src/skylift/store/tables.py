@@ -323,6 +323,9 @@ deployments = Table(
     Column("finished_at", Instant),
     Column("deleted_at", Instant),  # gone for everybody who asks; its rows follow
     Column("rollback_of", String(32)),
+    Column("approval_above", Integer),  # to more devices it needs a second person; null: never
+    Column("approved_by", String(64)),
+    Column("approved_at", Instant),
     Index(None, "status"),
 )
 

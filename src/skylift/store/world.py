@@ -66,6 +66,7 @@ def load_world(conn: Connection, deployment_id: str) -> World | None:
         matched=Matched(row.sets_updated, row.sets_control),
         starts_at=row.starts_at,
         ends_at=row.ends_at,
+        approval_above=row.approval_above if row.approved_by is None else None,
     )
 
 

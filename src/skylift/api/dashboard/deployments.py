@@ -24,6 +24,7 @@ EXPLAIN_AT_ONCE = 5_000  # failures are explained on the page itself while so fe
 DONE = {
     "pause": "Paused: no more offers; devices that have begun go on.",
     "resume": "It goes on.",
+    "approve": "Approved: it goes on.",
     "promote": "The next phase opens now.",
     "abort": "Aborted.",
     "retry": "Failed devices get another attempt.",
@@ -36,6 +37,7 @@ VERBS: Mapping[str, tuple[str, ...]] = {
     "scheduled": ("pause", "abort"),
     "running": ("pause", "promote", "abort", "retry", "rollback"),
     "paused": ("resume", "abort", "retry", "rollback"),
+    "approval": ("approve", "abort"),  # paused, until a second person says yes
     "complete": ("retry", "rollback"),
     "failed": ("rollback",),
     "aborted": ("rollback",),
@@ -68,6 +70,7 @@ def show(visit: Visit, wrong: str = "", status: int = 200) -> Response:
         found = explain(conn, row) if ill and decided <= EXPLAIN_AT_ONCE else None
     return visit.page(
         "deployment.html", status, d=seen, chart=chart, verbs=VERBS, why=found, wrong=wrong,
+        state=live.state_of(seen),
         parts=live.parts(seen, chart), done=DONE.get(visit.query.get("done", ""), ""), names=live.PARTS,
     )  # fmt: skip
 
@@ -163,6 +166,10 @@ def _percent(visit: Visit, field: str) -> float | None:
     return found
 
 
+def _approve(visit: Visit, conn: Connection, deployment: str) -> None:
+    deeds.approve(conn, deployment, visit.name, visit.now)
+
+
 def _promote(visit: Visit, conn: Connection, deployment: str) -> None:
     deeds.promote(conn, deployment, visit.name, visit.now)
 
@@ -191,6 +198,7 @@ def _rollback(visit: Visit, conn: Connection, deployment: str) -> None:
 _DEEDS: Mapping[str, Callable[[Visit, Connection, str], None]] = {
     "pause": _pause,
     "resume": _resume,
+    "approve": _approve,
     "promote": _promote,
     "abort": _abort,
     "retry": _retry,

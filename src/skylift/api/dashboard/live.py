@@ -26,7 +26,7 @@ from skylift.api.context import Context, context_of
 from skylift.api.dashboard import draw, render
 from skylift.api.dashboard.visit import visit_of
 from skylift.core.errors import SkyliftError, Unavailable
-from skylift.core.lifecycle import ENDED
+from skylift.core.lifecycle import ENDED, PausedBy
 from skylift.store import deployments, looks
 from skylift.store.db import Connection
 
@@ -61,6 +61,11 @@ def course(conn: Connection, seen: Mapping[str, Any], now: datetime) -> draw.Pro
         complete.append(done)
         failed.append(bad)
     return draw.Progress(slot, complete, failed)
+
+
+def state_of(seen: Mapping[str, Any]) -> str:
+    """Its status, as far as what can be done about it depends on that."""
+    return "approval" if seen["paused_by"] == PausedBy.APPROVAL else str(seen["status"])
 
 
 def parts(seen: Mapping[str, Any], chart: draw.Progress | None) -> dict[str, str]:
@@ -177,7 +182,7 @@ class Hub:
                 # Due again even where nothing changes: the line goes on to "now".
                 topic.chart_due = perf_counter() + max(4 * FRAME_S, CHART_COST * cost)
         topic.mark = mark
-        return str(seen["status"]), parts(seen, topic.chart)
+        return state_of(seen), parts(seen, topic.chart)
 
 
 def _done(futures: "list[asyncio.Future[None]]") -> None:

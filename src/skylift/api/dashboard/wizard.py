@@ -150,9 +150,16 @@ def _show(
         wrong=wrong,
         release=release,
         confirm=bool(found and found["devices"] > CONFIRM_ABOVE),
+        second=_needs_second(visit, found),
         kept=[(name, value) for name, value in kept if value],
         address=urlencode([(name, value) for name, value in kept if value]),
     )
+
+
+def _needs_second(visit: Visit, found: Mapping[str, Any] | None) -> int | None:
+    """Above how many devices it takes a second person, where this one does."""
+    above = visit.context.approval_above
+    return above if above is not None and found is not None and found["devices"] > above else None
 
 
 def _steps(found: Mapping[str, Any]) -> list[draw.Step]:
@@ -176,7 +183,7 @@ def _steps(found: Mapping[str, Any]) -> list[draw.Step]:
 def create(visit: Visit) -> Response:
     """Start it. Above a thousand devices only with the release's version, typed."""
     fields, chosen = _fields(visit.form), visit.lists.get("group", [])
-    context = visit.context
+    context, above = visit.context, visit.context.approval_above
     try:
         body = body_of(fields, chosen)
         with context.database.ask() as conn:
@@ -190,7 +197,9 @@ def create(visit: Visit) -> Response:
                 visit.form.get("confirm", "")[:40],
                 f"type {prepared.release.version} to send it to {prepared.count.total:,} devices",
             )
-        made = context.write(lambda conn: deeds.insert(conn, prepared, visit.name, visit.now))
+        made = context.write(
+            lambda conn: deeds.insert(conn, prepared, visit.name, visit.now, approval_above=above)
+        )
     except Rejected as e:
         return _show(visit, fields, chosen, preview=True, wrong=str(e), status=STATUS[e.kind])
     return visit.go(f"/deployments/{made}", done="create")
