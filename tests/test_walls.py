@@ -225,8 +225,8 @@ LIBRARY_DOORS = (
     Door(("typer", "rich", "click"), ("cli", "testkit"), "hands and pictures belong to people"),
     Door(
         ("httpx2",),
-        ("cli", "testkit", "engine/post.py"),
-        "people ask the server; the server itself calls nobody but the channels an admin named",
+        ("cli", "testkit", "engine/post.py", "engine/oidc.py"),
+        "people ask the server; the server itself calls nobody but whom an admin named",
     ),
     Door(("urllib3",), ("agent",), "the device's HTTP is small enough to audit"),
     Door(("obstore",), ("engine/bucket.py",), "a bucket is one place for bytes among others"),
@@ -239,8 +239,8 @@ LIBRARY_DOORS = (
     ),
     Door(
         ("joserfc",),
-        ("gateway/signatures.py", "gateway/envoy/auth.py"),
-        "whose signature a token has is decided on paper, and told to Envoy as keys",
+        ("gateway/signatures.py", "gateway/envoy/auth.py", "engine/oidc.py"),
+        "whose signature a token has is decided on paper, and told to Envoy as keys; and at the sign-in",
     ),
     Door(("structlog",), ("engine", "api", "wiring"), "only the server writes a structured log"),
     Door(
@@ -249,6 +249,7 @@ LIBRARY_DOORS = (
         "what is escaped, and what is not, is decided in one place",
     ),
     Door(("argon2", "pyotp"), ("engine/people.py",), "how people prove who they are is decided in one place"),
+    Door(("webauthn",), ("engine/passkeys.py",), "as are their passkeys"),
 )
 
 

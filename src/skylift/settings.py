@@ -102,6 +102,18 @@ class Settings(BaseSettings):
         default="",
         description="How people reach this server, such as https://ota.example; for links in messages.",
     )
+    oidc_issuer: str = Field(default="", description="Of the OpenID Connect provider that people sign in at.")
+    oidc_client_id: str = ""
+    oidc_client_secret: str = ""
+    oidc_title: str = Field(default="single sign-on", description="What the sign-in page calls it.")
+    oidc_scopes: str = "openid profile email"
+    oidc_name_claim: str = Field(default="preferred_username", description="The claim with the user's name.")
+    oidc_role_claim: str = Field(default="groups", description="The claim that says what somebody may do.")
+    oidc_roles: str = Field(
+        default="",
+        description="Its values and our roles, such as `admins=admin, ops=operator, *=viewer`; the first "
+        "that fits. Whoever fits none is not let in.",
+    )
     smtp_url: str = Field(
         default="",
         description="Where mail is handed in: smtp://user:password@host:587 (TLS where it is offered, "

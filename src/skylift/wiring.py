@@ -39,6 +39,7 @@ from skylift.engine.identity import Revocations, open_authorities
 from skylift.engine.loop import Loop
 from skylift.engine.matching import Matching
 from skylift.engine.notify import Doorbell, PhaseBell
+from skylift.engine.oidc import Oidc, Provider, roles_of
 from skylift.engine.online import OnlineKeys
 from skylift.engine.outbox import Courier
 from skylift.engine.pace import Load, Pace
@@ -277,6 +278,7 @@ def _assemble(settings: Settings, database: Database, clock: Clock) -> SkyliftSe
         max_body=settings.max_body_bytes,
         max_image=settings.max_image_bytes,
         can_mail=post.can_mail,
+        oidc=_oidc(settings, public_url, seal),
         approval_above=settings.approval_above_devices or None,
         uploads=Uploads(data / "uploads", settings.max_image_bytes),
         certificates_required=settings.require_client_certificates,
@@ -289,6 +291,31 @@ def _assemble(settings: Settings, database: Database, clock: Clock) -> SkyliftSe
     return SkyliftServer(
         settings, database, app, front, loop, courier, seen, broker, bell, eyes, load, listener
     )
+
+
+def _oidc(settings: Settings, public_url: str, seal: Seal) -> Oidc | None:
+    if not settings.oidc_issuer:
+        return None
+    for name, value in (
+        ("public_url", public_url),
+        ("oidc_client_id", settings.oidc_client_id),
+        ("oidc_client_secret", settings.oidc_client_secret),
+        ("oidc_roles", settings.oidc_roles),
+    ):
+        if not value:
+            raise invalid(name, "", "is needed with oidc_issuer")
+    provider = Provider(
+        settings.oidc_issuer,
+        settings.oidc_client_id,
+        settings.oidc_client_secret,
+        settings.oidc_title,
+        settings.oidc_scopes,
+        settings.oidc_name_claim,
+        settings.oidc_role_claim,
+        roles_of(settings.oidc_roles),
+        f"{public_url}/ui/oidc/back",
+    )
+    return Oidc(provider, seal)
 
 
 def _blobs(settings: Settings) -> Blobs:

@@ -13,6 +13,7 @@ from skylift.core.deadlines import Deadlines
 from skylift.engine.blobs import Blobs
 from skylift.engine.checkin import Checkin
 from skylift.engine.identity import Authorities
+from skylift.engine.oidc import Oidc
 from skylift.engine.online import OnlineKeys
 from skylift.engine.proofs import Proofs, Word
 from skylift.engine.sealed import Seal
@@ -48,6 +49,7 @@ class Context:
     max_image: int
     uploads: Uploads
     can_mail: bool = False
+    oidc: Oidc | None = None
     approval_above: int | None = None
     certificates_required: bool = False
     metrics_public: bool = False

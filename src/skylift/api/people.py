@@ -14,7 +14,7 @@ from skylift.api.auth import Admin, Viewer
 from skylift.api.context import Context, context_of
 from skylift.api.deployments import Limit
 from skylift.engine import people as deeds
-from skylift.store import events, people
+from skylift.store import events, passkeys, people
 from skylift.store.db import Connection
 from skylift.store.events import Change
 from skylift.store.people import User
@@ -44,13 +44,14 @@ class UserChange(BaseModel):
     password: str | None = Field(default=None, max_length=deeds.MAX_PASSWORD)
 
 
-def view(user: User) -> dict[str, Any]:
+def view(conn: Connection, user: User) -> dict[str, Any]:
     """A user as people see it: nothing of the password."""
     return {
         "id": user.id,
         "name": user.name,
         "role": user.role,
-        "second_factor": user.totp_sealed is not None,
+        "second_factor": user.totp_sealed is not None or bool(passkeys.of_user(conn, user.id)),
+        "elsewhere": user.subject is not None,
         "disabled": user.disabled_at is not None,
         "created_at": views.instant(user.created_at),
         "created_by": user.created_by,
@@ -62,7 +63,7 @@ def view(user: User) -> dict[str, Any]:
 def users(request: Request, who: Admin) -> Any:
     """Everybody who may sign in to the dashboard, by name."""
     with context_of(request).database.read() as conn:
-        return {"items": [view(user) for user in people.everybody(conn)], "next": None}
+        return {"items": [view(conn, user) for user in people.everybody(conn)], "next": None}
 
 
 @router.post("/api/users", status_code=201)
@@ -73,7 +74,7 @@ def add(request: Request, body: NewUser, who: Admin) -> Any:
 
     def deed(conn: Connection) -> Any:
         return view(
-            deeds.find(conn, deeds.add(conn, body.name, body.role, hashed, who.name, context.clock()))
+            conn, deeds.find(conn, deeds.add(conn, body.name, body.role, hashed, who.name, context.clock()))
         )
 
     return context.write(deed)
@@ -93,7 +94,7 @@ def change(request: Request, name: UserName, body: UserChange, who: Admin) -> An
             deeds.set_disabled(conn, name, body.disabled, who.name, now)
         if hashed is not None:
             deeds.set_password(conn, name, hashed, who.name, now)
-        return view(deeds.find(conn, name))
+        return view(conn, deeds.find(conn, name))
 
     return context.write(deed)
 

@@ -27,7 +27,7 @@ from skylift.core.errors import Kind, Rejected, Unavailable, invalid
 from skylift.core.ids import check_name, mint
 from skylift.engine.access import operator, role_named, token_hash
 from skylift.engine.sealed import Seal, code_purpose
-from skylift.store import events, people
+from skylift.store import events, passkeys, people
 from skylift.store.db import Connection, Database
 from skylift.store.people import Session, User
 
@@ -79,11 +79,28 @@ def sign_in(
         )
     proved = _is_password(user.password_hash if user else None, password)
     step = _step_of(_secret(seal, user), code, now) if user is not None and user.totp_sealed else 0
-    if user is None or not proved or step is None or user.disabled_at is not None:
+    holds_key = user is not None and _has_passkey(database, user)
+    missing = step is None and (code or not holds_key)
+    if user is None or not proved or missing or user.disabled_at is not None:
         if user is not None:
-            database.write(lambda conn: _note_failure(conn, user, now))
+            database.write(lambda conn: note_failure(conn, user, now))
         raise _wrong()
-    return database.write(lambda conn: _begin(conn, user, step, now, agent, instead_of)), user
+    if not step and holds_key:
+        raise KeyNeeded(user)
+    return database.write(lambda conn: begin(conn, user, step or 0, now, agent, instead_of)), user
+
+
+class KeyNeeded(Exception):
+    """The password is right; a passkey has to follow."""
+
+    def __init__(self, user: User) -> None:
+        super().__init__(user.name)
+        self.user = user
+
+
+def _has_passkey(database: Database, user: User) -> bool:
+    with database.read() as conn:
+        return bool(passkeys.of_user(conn, user.id))
 
 
 def _wrong() -> Rejected:
@@ -121,7 +138,7 @@ def _step_of(secret: str, code: str, now: datetime) -> int | None:
     )
 
 
-def _note_failure(conn: Connection, user: User, now: datetime) -> None:
+def note_failure(conn: Connection, user: User, now: datetime) -> None:
     fresh = people.find(conn, user.id) or user
     failed = fresh.failed + 1
     over = failed - FREE_TRIES
@@ -131,7 +148,8 @@ def _note_failure(conn: Connection, user: User, now: datetime) -> None:
         events.record(conn, user.name, "user.blocked", user.id, {"failed": failed}, now)
 
 
-def _begin(conn: Connection, user: User, step: int, now: datetime, agent: str, instead_of: str) -> str:
+def begin(conn: Connection, user: User, step: int, now: datetime, agent: str, instead_of: str) -> str:
+    """A new session's token, for somebody who has proved who they are."""
     if step and not people.use_step(conn, user.id, step):
         raise _wrong()  # the code was used before
     if instead_of:
@@ -198,7 +216,7 @@ def first_admin(database: Database, admin_token: str, name: str, password: str, 
                 value=name,
                 rule="nobody is here yet",
             )
-        _insert(conn, name, "admin", hashed, holder.name, now)
+        insert_user(conn, mint("usr", now, token_bytes(5)), name, "admin", hashed, holder.name, now)
 
     database.write(deed)
 
@@ -237,14 +255,29 @@ def add(conn: Connection, name: str, role: str, hashed: str, actor: str, now: da
             value=name,
             rule="a name no user has",
         )
-    return _insert(conn, name, role, hashed, actor, now)
-
-
-def _insert(conn: Connection, name: str, role: str, hashed: str, actor: str, now: datetime) -> str:
     user_id = mint("usr", now, token_bytes(5))
-    people.insert(conn, User(user_id, name, role, hashed, 0, 0, None, now, actor, None, None, None, None))
-    events.record(conn, actor, "user.create", user_id, {"name": name, "role": role}, now)
+    insert_user(conn, user_id, name, role, hashed, actor, now)
     return user_id
+
+
+def insert_user(
+    conn: Connection, user_id: str, name: str, role: str, hashed: str | None, actor: str, now: datetime
+) -> None:
+    """Without a password they sign in elsewhere."""
+    none = dict.fromkeys(
+        (
+            "blocked_until",
+            "signed_in_at",
+            "disabled_at",
+            "totp_sealed",
+            "totp_offered",
+            "subject",
+            "challenge",
+        )
+    )
+    row = User(user_id, name, role, hashed, totp_step=0, failed=0, created_at=now, created_by=actor, **none)
+    people.insert(conn, row)
+    events.record(conn, actor, "user.create", user_id, {"name": name, "role": role}, now)
 
 
 def find(conn: Connection, name: str) -> User:
@@ -305,6 +338,8 @@ def set_password(conn: Connection, name: str, hashed: str, actor: str, now: date
     user = find(conn, name)
     lost = {} if keep else {"totp_sealed": None, "totp_offered": None}
     people.change(conn, user.id, password_hash=hashed, failed=0, blocked_until=None, **lost)
+    if not keep:
+        passkeys.forget(conn, user.id)
     people.close_sessions(conn, user.id, (token_hash(keep),) if keep else ())
     events.record(conn, actor, "user.password", user.id, {"by": "themselves" if keep else "an admin"}, now)
 

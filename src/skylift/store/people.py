@@ -28,6 +28,8 @@ class User:
     disabled_at: datetime | None
     totp_sealed: str | None
     totp_offered: str | None
+    subject: str | None
+    challenge: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,18 @@ def insert(conn: Connection, user: User) -> None:
 
 def change(conn: Connection, user_id: str, **values: Any) -> None:
     conn.execute(sa.update(users).where(users.c.id == user_id).values(**values))
+
+
+def by_subject(conn: Connection, subject: str) -> User | None:
+    """Who signs in elsewhere under this id."""
+    row = conn.execute(sa.select(*_USER).where(users.c.subject == subject)).first()
+    return User(*row) if row else None
+
+
+def use_challenge(conn: Connection, user_id: str, digest: str) -> bool:
+    """Takes the challenge that was given last; False where this is another one, or it was used."""
+    held = (users.c.id == user_id) & (users.c.challenge == digest)
+    return conn.execute(sa.update(users).where(held).values(challenge=None)).rowcount == 1
 
 
 def clear_codes(conn: Connection) -> list[tuple[str, str | None, str | None]]:

@@ -448,6 +448,22 @@ users = Table(  # people who sign in to the dashboard
     Column("disabled_at", Instant),
     Column("totp_sealed", Text),  # the secret of the second factor, where there is one (`trust.seal`)
     Column("totp_offered", Text),  # sealed too; offered, not yet proved
+    Column("subject", Text),  # issuer and id at the OpenID provider, of who signs in there
+    Column("challenge", String(64)),  # SHA-256 of the last one given to a passkey
+    Index("ix_users_subject", "subject", unique=True),
+)
+
+passkeys = Table(  # second factors that browsers hold
+    "passkeys",
+    metadata,
+    Column("id", Text, primary_key=True),  # the credential's, base64url
+    Column("user_id", String(32), ForeignKey("users.id", ondelete="CASCADE"), nullable=False),
+    Column("name", String(64), nullable=False),
+    Column("public_key", Text, nullable=False),  # COSE, base64url
+    Column("sign_count", BigInteger, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Column("used_at", Instant),
+    Index(None, "user_id"),
 )
 
 sessions = Table(  # who is signed in, by the SHA-256 of what the browser holds

@@ -206,6 +206,36 @@ function copies(box) {
   box.append(button);
 }
 
+// --- passkeys ----------------------------------------------------------------------------------------
+
+function passkeys(form, proves) {
+  const said = $("[data-passkey-said]", form);
+  form.addEventListener("submit", async (event) => {
+    if (form.elements.answer.value) return;
+    event.preventDefault();
+    said.hidden = true;
+    try {
+      form.elements.answer.value = JSON.stringify((await proves(form)).toJSON());
+    } catch (error) {
+      said.textContent = `No passkey: ${error.message}`; said.hidden = false;
+      return;
+    }
+    form.elements.old?.remove();
+    form.submit();
+  });
+}
+
+const known = (form) => navigator.credentials.get({
+  publicKey: PublicKeyCredential.parseRequestOptionsFromJSON(JSON.parse(form.dataset.passkeyAsk)),
+});
+
+async function fresh(form) {
+  const body = new URLSearchParams({ old: form.elements.old.value });
+  const { half, options } = await ask(form.dataset.passkeyNew, { method: "POST", body });
+  form.elements.half.value = half;
+  return navigator.credentials.create({ publicKey: PublicKeyCredential.parseCreationOptionsFromJSON(options) });
+}
+
 tell();
 setInterval(tell, 1000);
 all("[data-live]").forEach(follow);
@@ -213,3 +243,5 @@ all("[data-complete]").forEach(completes);
 all("[data-count]").forEach(counts);
 all("form.upload").forEach(uploads);
 all(".copy").forEach(copies);
+all("[data-passkey-ask]").forEach((form) => passkeys(form, known));
+all("[data-passkey-new]").forEach((form) => passkeys(form, fresh));
