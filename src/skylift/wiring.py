@@ -8,7 +8,6 @@ import signal
 import socket
 import ssl
 import sys
-import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -32,6 +31,7 @@ from skylift.core.deadlines import Deadlines
 from skylift.core.errors import SkyliftError, Unavailable, invalid
 from skylift.core.lifecycle import UpdateState
 from skylift.engine import access, deltas, log, matching, sealed, signing, waiting
+from skylift.engine.behind import SeenBook
 from skylift.engine.blobs import Blobs, BlobStore
 from skylift.engine.broker import EmbeddedBroker
 from skylift.engine.checkin import Checkin, LiveCache
@@ -44,7 +44,7 @@ from skylift.engine.online import OnlineKeys
 from skylift.engine.outbox import Courier
 from skylift.engine.pace import Load, Pace
 from skylift.engine.post import Mail, Post, check_public_url
-from skylift.engine.proofs import Proofs, Word, write_words
+from skylift.engine.proofs import Proofs
 from skylift.engine.retention import Purge, Retention
 from skylift.engine.rollback import roll_back
 from skylift.engine.sample import Sample
@@ -53,7 +53,7 @@ from skylift.engine.together import Reports
 from skylift.engine.uploads import Uploads
 from skylift.settings import Settings
 from skylift.store import access as stored
-from skylift.store import channels, devices, outbox
+from skylift.store import channels, outbox
 from skylift.store.db import Database, migrate
 from skylift.store.gather import Gather
 from skylift.store.glance import Glances, glances
@@ -73,41 +73,6 @@ KEEP_DELIVERIES = timedelta(days=30)  # of the log of messages
 
 def utc_now() -> datetime:
     return datetime.now(UTC)
-
-
-class SeenBook:
-    """Last contacts and words of health, written behind: losing a few seconds of them at a crash is the
-    bargain."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        self._lock = threading.Lock()
-        self._contacts: dict[int, datetime] = {}
-        self._health: dict[int, Word] = {}
-
-    def note(self, device_pk: int, now: datetime) -> None:
-        with self._lock:
-            self._contacts[device_pk] = now
-
-    def note_health(self, device_pk: int, word: Word) -> None:
-        with self._lock:
-            self._health[device_pk] = word
-
-    def flush(self) -> None:
-        with self._lock:
-            contacts, self._contacts = self._contacts, {}
-            said, self._health = self._health, {}
-        try:
-            if contacts:
-                self._database.write(lambda conn: devices.touch(conn, contacts))
-                contacts = {}
-            if said:
-                self._database.write(lambda conn: write_words(conn, said))
-        except SkyliftError:  # an outage: they are written when it is over
-            with self._lock:
-                self._contacts = contacts | self._contacts
-                self._health = said | self._health
-            raise
 
 
 @dataclass
@@ -268,7 +233,7 @@ def _assemble(settings: Settings, database: Database, clock: Clock) -> SkyliftSe
         poke=poke,
         settled=loop.settled,
         seen=seen.note,
-        reports=Gather(database, Reports(deadlines, proofs)),
+        reports=Gather(database, Reports(deadlines, proofs, seen.progress)),
         health=seen.note_health,
         metrics=metrics,
         proofs=proofs,

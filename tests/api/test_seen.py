@@ -66,7 +66,7 @@ def test_an_outage_loses_no_contact_and_the_later_one_counts(
 
 
 def test_what_ends_an_update_is_durable_before_it_is_acknowledged(api: Api, image: bytes) -> None:
-    """Nothing of a report is written behind: its commit comes first, and its answer only then."""
+    """No stage of it is written behind: its commit comes first, and its answer only then."""
     api.hold_ceremony()
     api.publish("1.1.0", image)
     token = api.device("dev-1")
@@ -80,3 +80,79 @@ def test_what_ends_an_update_is_durable_before_it_is_acknowledged(api: Api, imag
             seen = conn.exec_driver_sql("SELECT state FROM updates").scalar_one()
         assert seen == state
     assert api.report("dev-1", token, deployment, "complete").json()["recorded"] is False
+
+
+def at_work(api: Api, image: bytes) -> tuple[str, str]:
+    """(token, deployment) of a device that downloads."""
+    api.hold_ceremony()
+    api.publish("1.1.0", image)
+    token = api.device("dev-1")
+    deployment = api.deploy("1.1.0")
+    api.check("dev-1", token)
+    assert api.report("dev-1", token, deployment, "downloading", progress=10).json()["recorded"] is True
+    api.server.seen.flush()
+    return token, deployment
+
+
+def stands(api: Api) -> tuple[Any, ...]:
+    with api.database.read() as conn:
+        return tuple(conn.exec_driver_sql("SELECT state, progress, deadline_at FROM updates").one())
+
+
+def test_progress_is_written_behind(api: Api, image: bytes) -> None:
+    token, deployment = at_work(api, image)
+    before = stands(api)
+    assert before[:2] == ("downloading", 10)
+    api.clock.forward(minutes=1)
+    for progress in (20, 30):
+        answer = api.report("dev-1", token, deployment, "downloading", progress=progress).json()
+        assert (answer["recorded"], answer["state"]) == (True, "downloading")
+    assert stands(api) == before
+    api.server.seen.flush()
+    state, progress, deadline = stands(api)
+    assert (state, progress) == ("downloading", 30)
+    assert deadline > before[2], "its silence begins anew"
+
+
+def test_a_stage_takes_progress_along_that_is_not_written_yet(api: Api, image: bytes) -> None:
+    token, deployment = at_work(api, image)
+    api.report("dev-1", token, deployment, "downloading", progress=70)
+    api.report("dev-1", token, deployment, "installing")
+    assert stands(api)[:2] == ("installing", 70)
+    api.server.seen.flush()
+    assert stands(api)[:2] == ("installing", 70)
+
+
+def test_a_word_near_the_end_of_its_time_is_written_at_once(api: Api, image: bytes) -> None:
+    """Another server, which has not heard it, would give the device up."""
+    token, deployment = at_work(api, image)
+    before = stands(api)
+    api.clock.forward(minutes=59, seconds=30)
+    api.report("dev-1", token, deployment, "downloading", progress=20)
+    assert stands(api)[1] == 20
+    assert stands(api)[2] > before[2]
+
+
+def test_what_was_said_of_a_stage_that_is_over_is_not_written(api: Api, image: bytes) -> None:
+    """As another server would have moved it on."""
+    token, deployment = at_work(api, image)
+    api.report("dev-1", token, deployment, "downloading", progress=50)
+    moved = "UPDATE updates SET state = 'installing', progress = 0"
+    api.database.write(lambda conn: conn.exec_driver_sql(moved))
+    api.server.seen.flush()
+    assert stands(api)[:2] == ("installing", 0)
+
+
+def test_an_outage_loses_no_progress(api: Api, image: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    token, deployment = at_work(api, image)
+    api.report("dev-1", token, deployment, "downloading", progress=50)
+
+    def away(self: Database, deed: Callable[..., Any]) -> Any:
+        raise Unavailable("the database does not answer")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Database, "write", away)
+        with pytest.raises(Unavailable):
+            api.server.seen.flush()
+    api.server.seen.flush()
+    assert stands(api)[:2] == ("downloading", 50)

@@ -310,8 +310,8 @@ def test_a_line_that_breaks_before_the_first_question_is_an_outage(shared: str) 
         broken.append(driver)
 
     sa.event.listen(database._readers, "checkout", cut)
-    with pytest.raises(Unavailable), database.read():
-        pass
+    with pytest.raises(Unavailable), database.read() as conn:
+        conn.exec_driver_sql("SELECT 1")
     assert broken
     assert keys(database) == set()
     database.close()

@@ -54,7 +54,7 @@ def stops(world: World) -> Breach | None:
     for phase in opened:
         if found := breach(phase, world.failure_rule):
             return found
-    if world.failure_rule.gate is not FailureGate.STATISTICAL or not _enough(world):
+    if world.failure_rule.gate is not FailureGate.STATISTICAL or not enough(world):
         return None
     parts = list(_parts(world))
     total = _log_sum(part.log for part in parts)
@@ -105,7 +105,7 @@ def _parts(world: World) -> Iterator[Weight]:
     yield Weight(MATCHED, log_ratio(sets.updated, sets.updated + sets.control, by_chance), sets)
 
 
-def _enough(world: World) -> bool:
+def enough(world: World) -> bool:
     """Whether enough devices are decided for a verdict."""
     asked = world.failure_rule.min_devices
     everyone = sum(phase.tally.size for phase in world.phases)

@@ -17,6 +17,7 @@ from skylift.core.errors import Rejected
 from skylift.core.lifecycle import FAILURES, UpdateState, Verdict, judge
 from skylift.engine import reports, witness
 from skylift.engine.access import unknown_token
+from skylift.engine.behind import Progress
 from skylift.engine.moves import MAX_MESSAGE
 from skylift.engine.proofs import Proofs, Said
 from skylift.engine.reports import Recorded
@@ -42,9 +43,12 @@ class _Bulk:
 class Reports:
     """The deed for many (`Database.submit_to`)."""
 
-    def __init__(self, deadlines: Deadlines, proofs: Proofs | None = None) -> None:
+    def __init__(
+        self, deadlines: Deadlines, proofs: Proofs | None = None, progress: Progress | None = None
+    ) -> None:
         self._deadlines = deadlines
         self._proofs = proofs or Proofs()
+        self._progress = progress  # None: it is written at once
 
     def __call__(self, conn: Connection, said: list[Said]) -> list[Any]:
         """`Recorded` for each, or the exception that refuses it."""
@@ -81,25 +85,23 @@ class Reports:
 
     def _take_down(self, bulk: _Bulk, one: Said, update: Update, facts: "_Facts") -> Recorded:
         to, report, now = one.report.state, one.report, one.now
+        if self._progress is not None:
+            update = self._progress.take(update)
         progress = update.progress if report.progress is None else report.progress
         refresh = to is update.state
         if to is S.COMPLETE and report.progress is None:
             progress = 100
-        bulk.moved.append(
-            updates.Moved(
-                update,
-                to,
-                progress,
-                None if refresh else report.message[:MAX_MESSAGE],
-                self._deadlines.at(to, now),
-                now,
-            )
+        message = report.message[:MAX_MESSAGE]
+        moved = updates.Moved(
+            update, to, progress, None if refresh else message, self._deadlines.at(to, now), now
         )
+        if refresh and self._progress is not None and self._progress.note(moved):
+            return Recorded(True, to)
+        bulk.moved.append(moved)
         if refresh:
             return Recorded(True, to)
         bulk.counted[update.deployment_id, update.counted_in, update.state.value] -= 1
         bulk.counted[update.deployment_id, update.counted_in, to.value] += 1
-        message = report.message[:MAX_MESSAGE]
         data = _moved(update.state, to, update.attempt, update.phase, message, report.signed_by)
         bulk.told.append(events.Told(now, update.deployment_id, one.device_pk, "update", data))
         if to is S.COMPLETE:

@@ -266,10 +266,13 @@ class Database:
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({TURN})")
 
     def _mark(self, connection: Connection) -> str | None:
-        """The name of this transaction, to ask for it later. SQLite's commits answer, or did not happen."""
+        """The name of this transaction, to ask for it later; None where it has written nothing, and can be
+        done again. SQLite's commits answer, or did not happen."""
         if self.dialect != "postgresql":
             return None
-        return str(connection.exec_driver_sql("SELECT pg_current_xact_id()::text").scalar_one())
+        asked = connection.exec_driver_sql("SELECT pg_current_xact_id_if_assigned()::text")
+        name: str | None = asked.scalar_one()
+        return name
 
     def _is_committed(self, mark: str, error: BaseException) -> bool:
         """Whether the transaction was committed although `error` came in place of the answer.

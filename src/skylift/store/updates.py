@@ -204,6 +204,16 @@ _MOVE_MANY = Statement(
 
 def move_many(conn: Connection, moves: Sequence[Moved]) -> None:
     """All of them, conditional on what was read; raises where somebody else was first: then one by one."""
+    if _move_many(conn, moves) != len(moves):
+        raise AssertionError("an update moved between the look and the move")
+
+
+def refresh_many(conn: Connection, moves: Sequence[Moved]) -> None:
+    """Words about states that updates were in a moment ago; where one is further by now its word is late."""
+    _move_many(conn, moves)
+
+
+def _move_many(conn: Connection, moves: Sequence[Moved]) -> int:
     us = partial(Instant().process_bind_param, dialect=conn.dialect)
     rows = []
     for update, to, progress, message, deadline_at, moment in moves:
@@ -212,8 +222,7 @@ def move_many(conn: Connection, moves: Sequence[Moved]) -> None:
         completed = now if to is UpdateState.COMPLETE else None
         key = (update.deployment_id, update.device_pk, was, update.attempt)
         rows.append((to, progress, message, us(deadline_at), now, started, completed, *key))
-    if _MOVE_MANY.run(conn, rows) != len(rows):
-        raise AssertionError("an update moved between the look and the move")
+    return _MOVE_MANY.run(conn, rows)
 
 
 def overdue(conn: Connection, now: datetime, resumed_before: datetime, limit: int) -> list[Update]:
