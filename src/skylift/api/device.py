@@ -1,7 +1,8 @@
 """The plain device API: check, status, enroll. What the smallest client can speak.
 
 The check lives in the event loop: on SQLite it is a handful of indexed reads, cheaper than the thread that
-would carry them. A report is answered when it is durable, in the writer's next group.
+would carry them. A report is answered when it is durable, in the writer's next group; what it says of progress
+within a stage is written behind.
 """
 
 import asyncio
@@ -150,7 +151,8 @@ class StatusAnswer(BaseModel):
 
 @router.post("/api/updates/status", summary="Report how an update goes", response_model=StatusAnswer)
 async def status(request: Request, body: Status) -> Response:
-    """Durable when answered. A repeat or a late report is answered 200 with `recorded` false."""
+    """Durable when answered, but for progress within a stage, which is written within seconds. A repeat or a late
+    report is answered 200 with `recorded` false."""
     context = context_of(request)
     # Strangers are turned away by a read: they never stand in the writer's queue.
     device = await _known(request, context, body.device_id)
