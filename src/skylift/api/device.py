@@ -1,8 +1,8 @@
 """The plain device API: check, status, enroll. What the smallest client can speak.
 
 The check lives in the event loop: on SQLite it is a handful of indexed reads, cheaper than the thread that
-would carry them. A report is answered when it is durable, in the writer's next group; what it says of progress
-within a stage is written behind.
+would carry them. A report is answered when it is durable, in the writer's next group; only progress within a
+stage is written behind.
 """
 
 import asyncio
@@ -151,7 +151,7 @@ class StatusAnswer(BaseModel):
 
 @router.post("/api/updates/status", summary="Report how an update goes", response_model=StatusAnswer)
 async def status(request: Request, body: Status) -> Response:
-    """Durable when answered, but for progress within a stage, which is written within seconds. A repeat or a late
+    """Durable when answered, but for progress within a stage: that is written seconds later. A repeat or a late
     report is answered 200 with `recorded` false."""
     context = context_of(request)
     # Strangers are turned away by a read: they never stand in the writer's queue.
