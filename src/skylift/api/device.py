@@ -151,8 +151,8 @@ class StatusAnswer(BaseModel):
 
 @router.post("/api/updates/status", summary="Report how an update goes", response_model=StatusAnswer)
 async def status(request: Request, body: Status) -> Response:
-    """Durable when answered, but for progress within a stage: that is written seconds later. A repeat or a late
-    report is answered 200 with `recorded` false."""
+    """Durable when answered, but for progress within a stage: that is written seconds later. A repeat or a
+    late report is answered 200 with `recorded` false."""
     context = context_of(request)
     # Strangers are turned away by a read: they never stand in the writer's queue.
     device = await _known(request, context, body.device_id)
