@@ -1,27 +1,29 @@
 """A fleet on one server: deployments, polls and durable reports, on SQLite and on PostgreSQL.
 
-    python3 dev.py bench fleet [--json] [--full] [--devices N] [--database sqlite|postgresql]
+    python3 dev.py bench fleet [--json] [--full] [--devices N] [--database sqlite|postgresql] [--part NAME]
 
 The short form takes 50,000 devices, `--full` a million. Real `skylift serve` processes with devices written
 straight into their database; requests come from this process over bare sockets. The poll is measured against
-nginx serving a file of the same size, in the same run, each on one core; without nginx that key is absent.
-What is acknowledged is on the disk: SQLite syncs in full, PostgreSQL runs with fsync on.
+nginx serving a file of the same size, in the same run, each on one core; without nginx that key is absent,
+and so is TLS without Envoy. What is acknowledged is on the disk: SQLite syncs in full, PostgreSQL runs with
+fsync on.
+
+`--part` takes any of PARTS, several times; `gate` and `kills` are benches of their own, whose figures stand
+beside these. At the end every figure that has a goal is laid beside it.
 """
 
 import argparse
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from itertools import count
 from pathlib import Path
 from random import Random
 from statistics import median
@@ -29,7 +31,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from parts import tls
+from parts import goals, tls
+from parts.box import cpu_s, every_core, nginx, pin, rss_mb
 from skylift.core.deadlines import Deadlines
 from skylift.core.lifecycle import UpdateState
 from skylift.engine import moves
@@ -41,7 +44,7 @@ from skylift.testkit import press
 from skylift.testkit.behaviours import Behaviour
 from skylift.testkit.identity import Identity
 from skylift.testkit.image import build
-from skylift.testkit.postgresql import DURABLE, Cluster, free_port
+from skylift.testkit.postgresql import DURABLE, Cluster
 from skylift.testkit.seed import seed
 from skylift.testkit.stage import DEVICE_TYPE, Stage
 
@@ -52,10 +55,10 @@ REPORTING = 1_000  # devices with a report under way at the same time
 ROUNDS = 3
 INTERVAL_S = 300  # between a device's polls
 TICKS = 40
-CPU_TICK_S = 1 / os.sysconf("SC_CLK_TCK")
-SHORT_GATE, FULL_GATE = 2, 100  # deployments per defect rate
-SHORT_KILLS, FULL_KILLS = 5, 300
-ANSWER = b'{"update_available":false,"retry_after":300}'
+HERD_PER_S = FULL / INTERVAL_S  # a million devices, also where fewer take turns
+SHORT_GATE, FULL_GATE = 10, 100  # deployments per defect rate
+SHORT_KILLS, FULL_KILLS = (5, 60), (300, 500)  # and the devices meanwhile
+PARTS = ("deployments", "polls", "herd", "tls", "tick", "reports", "gate", "kills")
 
 
 def say(sentence: str) -> None:
@@ -66,69 +69,6 @@ def timed(deed: Callable[[], Any]) -> float:
     begun = time.perf_counter()
     deed()
     return time.perf_counter() - begun
-
-
-# --- processes ----------------------------------------------------------------------------------------
-
-
-def family(pid: int) -> Iterator[int]:
-    """The process and all that it started."""
-    yield pid
-    for task in Path(f"/proc/{pid}/task").glob("*"):
-        for child in (task / "children").read_text().split():
-            yield from family(int(child))
-
-
-def cpu_s(pids: list[int]) -> float:
-    """Seconds of CPU that these processes and their children have used."""
-    spent = 0.0
-    for pid in {one for root in pids for one in family(root)}:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        spent += (int(fields[11]) + int(fields[12])) * CPU_TICK_S
-    return spent
-
-
-def rss_mb(pid: int, without: str = "") -> int:
-    """Resident memory, without what is mapped of this file: pages of the database which the operating system
-    keeps for everybody, and takes back when it needs them."""
-    total, counts = 0, True
-    for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
-        first = line.partition(" ")[0]
-        if not first.endswith(":"):  # a mapping's own line
-            counts = not without or not line.endswith(without)
-        elif first == "Rss:" and counts:
-            total += int(line.split()[1])
-    return total // 1024
-
-
-def pin(pids: list[int], core: int) -> None:
-    """One core for the server, another for who asks, where there are two."""
-    if (os.cpu_count() or 1) > 1:
-        for pid in {one for root in pids for one in family(root)}:
-            for task in Path(f"/proc/{pid}/task").glob("*"):
-                os.sched_setaffinity(int(task.name), {core})
-
-
-def nginx(home: Path) -> tuple[int, int] | None:
-    """(pid, port) of an nginx that serves a file as long as the poll's answer; None where there is none."""
-    program = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-    if program is None:
-        return None
-    home.mkdir()
-    (home / "answer.json").write_bytes(ANSWER)
-    port = free_port()
-    temporary = " ".join(
-        f"{name}_temp_path {home}/t;" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    )
-    (home / "conf").write_text(
-        f"user root; worker_processes 1; daemon off; pid {home}/pid; error_log {home}/error;"
-        "events { worker_connections 4096; } http { access_log off; keepalive_requests 100000000;"
-        f"{temporary} default_type application/json; server {{ listen 127.0.0.1:{port} backlog=1024;"
-        f" root {home}; location / {{ try_files /answer.json =404; }} }} }}"
-    )
-    process = subprocess.Popen([program, "-c", str(home / "conf")], stderr=subprocess.DEVNULL)
-    time.sleep(1.0)
-    return process.pid, port
 
 
 # --- one database -------------------------------------------------------------------------------------
@@ -193,7 +133,7 @@ def polls(bench: Bench, other: tuple[int, int] | None, seconds: float) -> dict[s
     pids, draw = [bench.pid, *bench.base], Random(2)
     found: dict[str, float] = {}
     # Saturated both times: at a low rate it is mostly waking up that is measured.
-    for close, name in ((False, "poll_cpu_vs_nginx"), (True, "poll_cpu_vs_nginx_new_connection")):
+    for close, name in ((False, "poll_cpu"), (True, "poll_new_connection_cpu")):
         ours, theirs, ratios = [], [], []
         for _ in range(ROUNDS):
             request = partial(bench.poll, draw, close)
@@ -206,12 +146,20 @@ def polls(bench: Bench, other: tuple[int, int] | None, seconds: float) -> dict[s
                 file = partial(_same, head.encode())
                 theirs.append(_per_request([pid], port, file, close, seconds))
                 ratios.append(ours[-1] / theirs[-1])
-        said = f"  {name[5:]:30} {median(ours) * 1e6:6.0f} us"
+        found[f"{name}_us"] = round(median(ours) * 1e6, 1)
+        said = f"  {name:24} {median(ours) * 1e6:6.0f} us"
         if ratios:
-            found[name] = round(median(ratios), 2)
-            said += f"   nginx {median(theirs) * 1e6:5.0f} us   {found[name]:.2f}x"
+            found[f"nginx{name[4:]}_us"] = round(median(theirs) * 1e6, 1)
+            found[_RATIOS[name]] = round(median(ratios), 2)
+            said += f"   nginx {median(theirs) * 1e6:5.0f} us   {found[_RATIOS[name]]:.2f}x"
         say(said)
     return found
+
+
+_RATIOS = {
+    "poll_cpu": "poll_cpu_vs_nginx",
+    "poll_new_connection_cpu": "poll_cpu_vs_nginx_new_connection",
+}
 
 
 def _same(request: bytes, number: int) -> bytes:
@@ -233,19 +181,24 @@ def _per_request(
 
 
 def herd(bench: Bench, seconds: float) -> dict[str, float]:
-    """Everybody polls once in five minutes, each on a connection of its own."""
-    draw, rate = Random(3), bench.identity.count / INTERVAL_S
-    pids, begun = [bench.pid, *bench.base], time.perf_counter()
-    before = cpu_s(pids)
-    told = press.opened("127.0.0.1", bench.port, partial(bench.poll, draw, True), rate, seconds)
-    share = (cpu_s(pids) - before) / (time.perf_counter() - begun)
+    """A million devices poll once in five minutes, each on a connection of its own."""
+    draw, pids = Random(3), [bench.pid, *bench.base]
+    before, begun = cpu_s(pids), time.perf_counter()
+    told = press.opened("127.0.0.1", bench.port, partial(bench.poll, draw, True), HERD_PER_S, seconds)
+    passed = time.perf_counter() - begun
+    spent = cpu_s(pids) - before
     found = {
-        "herd_per_s": round(rate),
+        "herd_per_s": round(told.answered / passed),  # below HERD_PER_S: whoever asks was too slow
         "poll_p99_ms": round(told.percentile(99) * 1000, 1),
+        "poll_p50_ms": round(told.percentile(50) * 1000, 1),
         "herd_failed": told.failed + told.wrong,
-        "herd_core_percent": round(share * 100, 1),
+        "herd_poll_us": round(spent / max(1, told.answered) * 1e6, 1),
+        "herd_core_percent": round(spent / max(1, told.answered) * HERD_PER_S * 100, 1),
     }
-    say(f"  {rate:.0f} polls/s: p99 {found['poll_p99_ms']} ms, {found['herd_core_percent']} % of a core")
+    say(
+        f"  {found['herd_per_s']} polls/s: p99 {found['poll_p99_ms']} ms, {found['herd_failed']} failed, "
+        f"{found['herd_core_percent']} % of a core at {HERD_PER_S:.0f}/s"
+    )
     return found
 
 
@@ -255,10 +208,8 @@ def reports(bench: Bench, deployment: str, most: int) -> dict[str, float]:
     bench.database.write(
         partial(_at_the_end, deployment=deployment, names=list(map(bench.identity.name, numbers)))
     )
-    following = count()
 
-    def complete(_: int) -> bytes:
-        n = numbers[next(following)]
+    def complete(n: int) -> bytes:
         body = json.dumps(
             {"device_id": bench.identity.name(n), "deployment": deployment, "state": "complete", "attempt": 1}
         ).encode()
@@ -268,15 +219,23 @@ def reports(bench: Bench, deployment: str, most: int) -> dict[str, float]:
         )
         return head.encode() + body
 
-    told = press.closed("127.0.0.1", bench.port, complete, REPORTING, most, 60.0)
+    requests = list(map(complete, numbers))  # beforehand: whoever asks has one core, too
+    pids = [bench.pid, *bench.base]
+    before = cpu_s(pids)
+    told = press.closed("127.0.0.1", bench.port, requests.__getitem__, REPORTING, most, 60.0)
+    each = round((cpu_s(pids) - before) / max(1, told.answered) * 1e6, 1)
     with bench.database.read() as conn:
         done = counters.of_deployment(conn, deployment).get(0, {}).get("complete", 0)
         uneven = recount(conn, deployment)
     if told.wrong or told.failed or done != told.answered or uneven:
         raise SystemExit(f"the bench failed: {told.answered} answered, {done} in the database, {uneven}")
     per_second = round(told.answered / told.seconds)
-    say(f"  {told.answered} final reports: {per_second}/s, p99 {told.percentile(99) * 1000:.0f} ms")
-    return {"reports_per_s": per_second, "report_p99_ms": round(told.percentile(99) * 1000, 1)}
+    say(
+        f"  {told.answered} final reports: {per_second}/s, p99 {told.percentile(99) * 1000:.0f} ms, "
+        f"{each} us of CPU each"
+    )
+    p99_ms = round(told.percentile(99) * 1000, 1)
+    return {"reports_per_s": per_second, "report_p99_ms": p99_ms, "report_cpu_us": each}
 
 
 def _at_the_end(conn: Connection, deployment: str, names: list[str]) -> None:
@@ -310,70 +269,80 @@ def _at_the_end(conn: Connection, deployment: str, names: list[str]) -> None:
 # --- the whole ----------------------------------------------------------------------------------------
 
 
-def measure(kind: str, count: int, full: bool) -> dict[str, Any]:
-    """Everything, on one database."""
+def measure(kind: str, count: int, full: bool, parts: Collection[str]) -> dict[str, Any]:
+    """These parts, on one database."""
     with ExitStack() as stack:
-        stage = Stage(Path(tempfile.mkdtemp(prefix="skylift-fleet-")))
-        stack.callback(stage.close)
-        base: list[int] = []
-        url = f"sqlite:///{stage.home / 'fleet.db'}"
-        if kind == "postgresql":
-            cluster = Cluster.make(**DURABLE)
-            stack.callback(cluster.stop)
-            url = cluster.url(cluster.fresh())
-            base = [cluster.server.pid] if cluster.server else []
-        migrate(url)
-        database = Database(url)
-        stack.callback(database.close)
-        identity = fleet(count)
-        begun = time.perf_counter()
-        fill(database, identity, _bar(kind, count))
-        say(f"\n{kind}: {count} devices in {time.perf_counter() - begun:.0f} s")
-        stage.settings |= {"SKYLIFT_DATABASE_URL": url, "SKYLIFT_CHECK_INTERVAL_S": "300"}
-        stage.serve("--mqtt", "off")
-        stage.ceremony()
-        stage.release(build(stage.home / "1.1.0.pyz", "1.1.0"), "1.1.0")
-        bench = Bench(stage, database, identity, base)
-        other = nginx(stage.home / "nginx")
+        bench = staged(stack, kind, count)
+        found: dict[str, Any] = {}
+        if "deployments" in parts:
+            found |= deployments(bench)
+            say(f"  create {found['create_s']} s, pause and the like {found['pause_ms']} ms")
+        asked_of_the_poll(bench, stack, full, parts, found)
+        if "tls" in parts:
+            pids, asks = [bench.pid, *bench.base], partial(partial, bench.poll, Random(4))
+            envoy = bench.stage.home / "envoy"
+            found |= tls.measure(envoy, bench.port, pids, cpu_s, asks, HERD_PER_S, 15.0 if full else 5.0)
+            say(f"  TLS through Envoy: { {name: found[name] for name in found if name.startswith('tls')} }")
+        if {"tick", "reports"} & set(parts):
+            body = {"firmware_version": "1.1.0", "target_devices": "all", "all_at_once": True}
+            running = bench.stage.client.post("/api/deployments", body)["id"]
+            time.sleep(2.5)  # it starts, and its phase opens
+            if "tick" in parts:
+                found["tick_ms"] = round(tick_ms(bench.database, running), 2)
+                found["tick_ratio_1m_to_1k"] = round(found["tick_ms"] / small_tick_ms(kind), 2)
+            if "reports" in parts:
+                found |= reports(bench, running, min(count, 60_000 if full else 15_000))
+        return found | memory(bench.pid, found)
+
+
+def staged(stack: ExitStack, kind: str, count: int) -> Bench:
+    """A server over so many devices, until the stack is closed."""
+    stage = Stage(Path(tempfile.mkdtemp(prefix="skylift-fleet-")))
+    stack.callback(stage.close)
+    base: list[int] = []
+    url = f"sqlite:///{stage.home / 'fleet.db'}"
+    if kind == "postgresql":
+        cluster = Cluster.make(**DURABLE)
+        stack.callback(cluster.stop)
+        url = cluster.url(cluster.fresh())
+        base = [cluster.server.pid] if cluster.server else []
+    migrate(url)
+    database = Database(url)
+    stack.callback(database.close)
+    identity = fleet(count)
+    begun = time.perf_counter()
+    fill(database, identity, _bar(kind, count))
+    say(f"\n{kind}: {count} devices in {time.perf_counter() - begun:.0f} s")
+    stage.settings |= {"SKYLIFT_DATABASE_URL": url, "SKYLIFT_CHECK_INTERVAL_S": str(INTERVAL_S)}
+    stage.serve("--mqtt", "off")
+    stage.ceremony()
+    stage.release(build(stage.home / "1.1.0.pyz", "1.1.0"), "1.1.0")
+    return Bench(stage, database, identity, base)
+
+
+def asked_of_the_poll(
+    bench: Bench, stack: ExitStack, full: bool, parts: Collection[str], found: dict[str, Any]
+) -> None:
+    """The server on one core, whoever asks on the other."""
+    pin([bench.pid], {1})
+    os.sched_setaffinity(0, {0})
+    if "polls" in parts:
+        other = nginx(bench.stage.home / "nginx")
         if other is not None:
             stack.callback(os.kill, other[0], 15)
-            pin([other[0]], 1)
-        found: dict[str, Any] = deployments(bench)
-        say(f"  create {found['create_s']} s, pause and the like {found['pause_ms']} ms")
-        pin([bench.pid], 1)
-        os.sched_setaffinity(0, {0})
+            pin([other[0]], {1})
         found |= polls(bench, other, 3.0 if full else 1.5)
+    if "herd" in parts:
         found |= herd(bench, 20.0 if full else 6.0)
-        found |= memory(bench.pid, {})
-        os.sched_setaffinity(0, set(range(os.cpu_count() or 1)))
-        _unpin(bench.pid)
-        pids, asks = [bench.pid, *base], partial(partial, bench.poll, Random(4))
-        over = tls.measure(
-            stage.home / "envoy", bench.port, pids, cpu_s, asks, count / INTERVAL_S, 15.0 if full else 5.0
-        )
-        if over:
-            found["tls"] = over
-            say(f"  TLS through Envoy: {over}")
-        running = stage.client.post(
-            "/api/deployments",
-            {"firmware_version": "1.1.0", "target_devices": "all", "all_at_once": True},
-        )["id"]
-        time.sleep(2.5)  # it starts, and its phase opens
-        found["tick_ms"] = round(tick_ms(database, running), 2)
-        found |= reports(bench, running, min(count, 60_000 if full else 15_000))
-        return found | memory(bench.pid, found)
+    found |= memory(bench.pid, found)
+    os.sched_setaffinity(0, every_core())
+    pin([bench.pid], every_core())
 
 
 def memory(pid: int, before: dict[str, Any]) -> dict[str, int]:
     """The most so far."""
     now = {"server_rss_mb": rss_mb(pid, "/fleet.db"), "server_rss_with_database_file_mb": rss_mb(pid)}
     return {name: max(mb, before.get(name, 0)) for name, mb in now.items()}
-
-
-def _unpin(pid: int) -> None:
-    for one in family(pid):
-        for task in Path(f"/proc/{one}/task").glob("*"):
-            os.sched_setaffinity(int(task.name), set(range(os.cpu_count() or 1)))
 
 
 def fleet(count: int) -> Identity:
@@ -398,35 +367,20 @@ def _bar(kind: str, count: int) -> Callable[[int], None]:
 def small_tick_ms(kind: str) -> float:
     """The same tick over a thousand devices."""
     with ExitStack() as stack:
-        home = Path(tempfile.mkdtemp(prefix="skylift-few-"))
-        stack.callback(shutil.rmtree, home, ignore_errors=True)
-        stage = Stage(home)
-        stack.callback(stage.close)
-        url = f"sqlite:///{home / 'few.db'}"
-        if kind == "postgresql":
-            cluster = Cluster.make(**DURABLE)
-            stack.callback(cluster.stop)
-            url = cluster.url(cluster.fresh())
-        migrate(url)
-        database = Database(url)
-        stack.callback(database.close)
-        fill(database, fleet(FEW))
-        stage.settings["SKYLIFT_DATABASE_URL"] = url
-        stage.serve("--mqtt", "off")
-        stage.ceremony()
-        stage.release(build(home / "1.1.0.pyz", "1.1.0"), "1.1.0")
+        bench = staged(stack, kind, FEW)
         body = {"firmware_version": "1.1.0", "target_devices": "all", "all_at_once": True}
-        running = stage.client.post("/api/deployments", body)["id"]
+        running = bench.stage.client.post("/api/deployments", body)["id"]
         time.sleep(2.5)
-        return tick_ms(database, running)
+        return tick_ms(bench.database, running)
 
 
 # --- the other benches, whose figures stand beside these --------------------------------------------------
 
 
-def gate(deployments: int) -> dict[str, Any]:
-    """Devices hurt under both gates, by defect rate (`bench gate`)."""
-    found = _run("gate.py", "--deployments", str(deployments))
+def gate(full: bool) -> dict[str, Any]:
+    """Devices hurt under both gates at the same false alarms, by defect rate (`bench gate`)."""
+    words = ("--deployments", str(FULL_GATE)) if full else ("--deployments", str(SHORT_GATE), "--calibrated")
+    found = _run("gate.py", *words)
     alarms = ("false_alarms_threshold", "false_alarms_statistical")
     return {
         "gate": {
@@ -437,9 +391,10 @@ def gate(deployments: int) -> dict[str, Any]:
     }
 
 
-def kills(number: int) -> dict[str, Any]:
+def kills(full: bool) -> dict[str, Any]:
     """What is lost when the server is killed so often, under load (`bench server-kill`)."""
-    found = _run("server_kill.py", "--kills", str(number), "--json")
+    number, devices = FULL_KILLS if full else SHORT_KILLS
+    found = _run("server_kill.py", "--kills", str(number), "--devices", str(devices), "--json")
     names = ("kills", "reports_lost", "devices_doubled", "phases_wrong", "counters_equal")
     return {name: found[name] for name in names}
 
@@ -464,19 +419,24 @@ def main() -> int:
     parser.add_argument("--full", action="store_true", help="a million devices, longer rounds")
     parser.add_argument("--devices", type=int)
     parser.add_argument("--database", choices=("sqlite", "postgresql"), action="append")
+    parser.add_argument("--part", choices=PARTS, action="append", help="only this; several times")
     given = parser.parse_args()
-    total = given.devices or (FULL if given.full else SHORT)
+    total, parts = given.devices or (FULL if given.full else SHORT), given.part or PARTS
     begun = time.monotonic()
     told: dict[str, Any] = {"devices": total}
-    for kind in given.database or ("sqlite", "postgresql"):
-        found = measure(kind, total, given.full)
-        found["tick_ratio_1m_to_1k"] = round(found.pop("tick_ms") / small_tick_ms(kind), 2)
-        for name, value in found.items():
-            told.setdefault(name, {})[kind] = value
-    if not given.database:
-        told |= gate(FULL_GATE if given.full else SHORT_GATE)
-        told |= kills(FULL_KILLS if given.full else SHORT_KILLS)
+    if set(parts) - {"gate", "kills"}:
+        for kind in given.database or ("sqlite", "postgresql"):
+            for name, value in measure(kind, total, given.full, parts).items():
+                told.setdefault(name, {})[kind] = value
+    if "gate" in parts:
+        told |= gate(given.full)
+    if "kills" in parts:
+        told |= kills(given.full)
+    told["goals"] = list(goals.judged(told))
     told["seconds"] = round(time.monotonic() - begun)
+    say("")
+    for row in told["goals"]:
+        say(goals.shown(row))
     print(json.dumps(told))
     return 0
 

@@ -13,7 +13,7 @@ states 5 % and stops fewer. A second table has devices that ask within five minu
 most of a phase is on its way then before the first report comes, and only its size protects anybody.
 Tables to stderr, JSON to stdout.
 
-    python3 dev.py bench gate [--json] [--deployments N] [--seed N] [--rate A]
+    python3 dev.py bench gate [--json] [--deployments N] [--seed N] [--calibrated]
 """
 
 import argparse
@@ -57,6 +57,7 @@ DEFECTS = (0, 1, 2, 5, 10, 20, 50)  # percent of devices in which the release ha
 HERD_DEFECTS, HERD_WITHIN = (0, 5, 20), 5.0
 GOOD = 20  # times as many deployments of releases without a defect: stops of those are rare
 LARGEST_RATE = 0.5  # that the gate can be asked for
+FOUND = {ASKS_WITHIN: 0.0569, HERD_WITHIN: 0.0569}  # what `calibrated` found
 
 
 @dataclass(frozen=True)
@@ -259,10 +260,10 @@ def table(
 
 
 def compare(
-    defects: Sequence[int], count: Callable[[int], int], seed: int, within: float, rate: float | None
+    defects: Sequence[int], count: Callable[[int], int], seed: int, within: float, known: bool
 ) -> tuple[dict[str, dict[str, float]], float]:
     """The table where false alarms are equal, and the stated rate at which they are."""
-    matched = calibrated(count(0), seed, within) if rate is None else rate
+    matched = FOUND[within] if known else calibrated(count(0), seed, within)
     return table(defects, count, seed, within, matched), matched
 
 
@@ -279,7 +280,9 @@ def main() -> None:
         "--deployments", type=int, default=100, help=f"per defect rate; {GOOD} times as many without"
     )
     parser.add_argument(
-        "--rate", type=float, help="the statistical gate's stated rate; else it is calibrated (slow)"
+        "--calibrated",
+        action="store_true",
+        help="take the rates that were found before: a quarter of the time",
     )
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
@@ -289,8 +292,8 @@ def main() -> None:
     def count(defect: int) -> int:
         return int(given.deployments) * (1 if defect else GOOD)
 
-    found, rate = compare(DEFECTS, count, given.seed, ASKS_WITHIN, given.rate)
-    herd, herd_rate = compare(HERD_DEFECTS, count, given.seed, HERD_WITHIN, given.rate)
+    found, rate = compare(DEFECTS, count, given.seed, ASKS_WITHIN, given.calibrated)
+    herd, herd_rate = compare(HERD_DEFECTS, count, given.seed, HERD_WITHIN, given.calibrated)
     say(f"{time.monotonic() - begun:.0f} s")
     none = found["0"]
     answer = {

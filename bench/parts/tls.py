@@ -1,13 +1,15 @@
 """Polls over TLS: Envoy in front of the server, as the gateway stands there. A part of `bench fleet`.
 
-One Envoy with one worker, a P-256 certificate made for the run, TLS 1.3, kept connections to the server. Two
-figures: everybody's polls in five minutes over kept connections, open loop; and what one poll costs on a new
-connection with its whole handshake, at a rate that whoever asks can keep up with: making a handshake costs a
-client more than answering one costs Envoy, so that on two cores nobody can ask for a million of them in five
-minutes.
+One Envoy with one worker, a P-256 certificate made for the run, TLS 1.3, kept connections to the server.
+Three figures: everybody's polls in five minutes over kept connections, open loop; what one poll costs on a
+new connection with its whole handshake; and what it costs where the session is resumed by the ticket of the
+connection before. New connections come one after the other, as fast as one client makes them: making a
+handshake costs a client more than answering it costs Envoy, so that on two cores nobody can ask for a
+million of them in five minutes.
 """
 
 import json
+import socket
 import ssl
 import subprocess
 import time
@@ -26,7 +28,6 @@ from skylift.testkit import press
 from skylift.testkit.postgresql import free_port
 
 LINES = 1_000  # kept connections
-FRESH_PER_S = 250  # whole handshakes a second
 START_S = 20.0
 
 
@@ -122,7 +123,7 @@ def measure(
     per_second: float,
     seconds: float,
 ) -> dict[str, float]:
-    """`tls` of the fleet bench; {} where Envoy is not installed. `request(close)` makes requests."""
+    """The `tls_` figures; {} where Envoy is not installed. `request(close)` makes requests."""
     program = envoy()
     if program is None:
         return {}
@@ -136,29 +137,54 @@ def measure(
     process = subprocess.Popen([program, *words], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     try:
         _answers(port, request(False), context)
-        before = cpu_s([process.pid]), cpu_s(servers), time.perf_counter()
+        before = cpu_s([process.pid]), cpu_s(servers)
         kept = press.paced("127.0.0.1", port, request(False), LINES, per_second, seconds, context)
-        passed = time.perf_counter() - before[2]
         front, behind = cpu_s([process.pid]) - before[0], cpu_s(servers) - before[1]
-        found = {
-            "per_s": round(per_second),
-            "p99_ms": round(kept.percentile(99) * 1000, 1),
-            "failed": kept.failed + kept.wrong,
-            "core_percent": round((front + behind) / passed * 100, 1),
-            "envoy_us": round(front / max(1, kept.answered) * 1e6),
-            "server_us": round(behind / max(1, kept.answered) * 1e6),
+        each = 1e6 / max(1, kept.answered)
+        found: dict[str, float] = {
+            "tls_per_s": round(kept.answered / kept.seconds),
+            "tls_p99_ms": round(kept.percentile(99) * 1000, 1),
+            "tls_failed": kept.failed + kept.wrong,
+            "tls_envoy_us": round(front * each, 1),
+            "tls_server_us": round(behind * each, 1),
+            "tls_core_percent": round((front + behind) * each * per_second / 1e4, 1),
         }
-        spent = cpu_s([process.pid]), cpu_s(servers)
-        fresh = press.opened("127.0.0.1", port, request(True), FRESH_PER_S, seconds, context)
-        answered = max(1, fresh.answered)
-        return found | {
-            "new_connection_envoy_us": round((cpu_s([process.pid]) - spent[0]) / answered * 1e6),
-            "new_connection_server_us": round((cpu_s(servers) - spent[1]) / answered * 1e6),
-            "new_connection_failed": fresh.failed + fresh.wrong,
-        }
+        for resume, name in ((False, "tls_handshake"), (True, "tls_resumed")):
+            spent = cpu_s([process.pid]), cpu_s(servers)
+            answered, resumed = _one_by_one(port, request(True), context, seconds, resume)
+            found |= {
+                f"{name}_envoy_us": round((cpu_s([process.pid]) - spent[0]) / answered * 1e6, 1),
+                f"{name}_server_us": round((cpu_s(servers) - spent[1]) / answered * 1e6, 1),
+            }
+            if resume and resumed < answered - 1:
+                raise SystemExit(f"the bench failed: {resumed} of {answered} sessions were resumed")
+        return found
     finally:
         process.terminate()
         process.wait()
+
+
+def _one_by_one(
+    port: int, request: Callable[[int], bytes], tls: ssl.SSLContext, seconds: float, resume: bool
+) -> tuple[int, int]:
+    """Polls answered, each on a new connection, and how many of those resumed the session before."""
+    until, session = time.monotonic() + seconds, None
+    answered = resumed = 0
+    while time.monotonic() < until:
+        with (
+            socket.create_connection(("127.0.0.1", port), timeout=START_S) as plain,
+            tls.wrap_socket(plain, server_hostname="localhost", session=session) as line,
+        ):
+            line.sendall(request(answered))
+            got = b""
+            while more := line.recv(65536):
+                got += more
+            if not got.startswith(b"HTTP/1.1 200"):
+                raise SystemExit(f"the bench failed: Envoy answered {got[:100]!r}")
+            answered += 1
+            resumed += bool(line.session_reused)
+            session = line.session if resume else None
+    return answered, resumed
 
 
 def _answers(port: int, request: Callable[[int], bytes], tls: ssl.SSLContext) -> None:

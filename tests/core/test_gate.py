@@ -354,8 +354,26 @@ def test_the_bench_skips_only_looks_that_change_nothing(
 def test_five_and_twenty_percent_defects_hurt_fewer_devices_than_under_the_threshold(
     bench: ModuleType,
 ) -> None:
-    found = bench.table((0, 5, 20), lambda defect: 100, 7, bench.ASKS_WITHIN)
-    for defect in ("5", "20"):
-        assert found[defect]["statistical_hurt"] < found[defect]["threshold_hurt"]
-        assert found[defect]["statistical_stopped"] >= found[defect]["threshold_stopped"]
-    assert found["0"]["statistical_stopped"] <= 0.05
+    """At the rate where both raise as many false alarms, and at the one that is the default."""
+    within = bench.ASKS_WITHIN
+    found = bench.table((0, 5, 20), lambda defect: 60, 7, within, bench.FOUND[within])
+    for gate in ("statistical", "default"):
+        for defect in ("5", "20"):
+            assert found[defect][f"{gate}_hurt"] < found[defect]["threshold_hurt"]
+            assert found[defect][f"{gate}_stopped"] >= found[defect]["threshold_stopped"]
+        assert found["0"][f"{gate}_stopped"] <= 0.1
+
+
+def test_the_calibrated_rate_stops_as_many_of_its_good_releases_as_the_threshold(
+    bench: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With phases in which a threshold often errs: 3 of the first 20 at a base rate of 3 %."""
+    monkeypatch.setattr(bench, "FLEET", 400)
+    monkeypatch.setattr(bench, "BASE_PERCENT", 3.0)
+    rate = bench.calibrated(60, 5, bench.ASKS_WITHIN)
+    lucks = [bench.draw_luck(Random(f"5/calibration/{number}"), 0) for number in range(60)]
+    matched = replace(bench.STATISTICAL, false_alarm_rate=rate)
+    stopped = [
+        sum(bench.Life(rule, luck).live().stopped for luck in lucks) for rule in (bench.THRESHOLD, matched)
+    ]
+    assert stopped[0] == stopped[1] > 0

@@ -1,10 +1,13 @@
 """Presses a server with requests and keeps the time: closed loop (as many as it answers) or open (as many as
 come, whether or not the ones before were answered). For this machine's own servers only.
 
-Bare sockets on uvloop: what is measured is the server, not a client library.
+Bare sockets, kept ones on uvloop: what is measured is the server, not a client library.
 """
 
 import asyncio
+import errno
+import select
+import socket
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,6 +17,7 @@ from typing import Any
 import uvloop
 
 GIVE_UP_S = 10.0
+BURST = 64  # requests that are late in a row, before answers are looked at
 
 
 @dataclass
@@ -113,32 +117,106 @@ async def _closed(
     return told
 
 
+class _Fresh:
+    """New connections, one request each, on bare sockets: an event loop's transports would cost whoever asks
+    more than they cost whoever answers."""
+
+    def __init__(self, host: str, port: int, told: Pressed) -> None:
+        self._to, self._told = (host, port), told
+        self._poller = select.epoll()
+        self._open: dict[int, _Call] = {}
+
+    @property
+    def busy(self) -> int:
+        return len(self._open)
+
+    def begin(self, request: bytes, due: float) -> None:
+        connection = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        if connection.connect_ex(self._to) not in (0, errno.EINPROGRESS):
+            self._told.failed += 1
+            connection.close()
+            return
+        self._open[connection.fileno()] = _Call(connection, request, due)
+        self._poller.register(connection, select.EPOLLOUT)
+
+    def turn(self, wait: float) -> None:
+        """Go on with whatever can go on, once something can."""
+        for handle, _ in self._poller.poll(wait):
+            self._go_on(handle, self._open[handle])
+
+    def settle(self) -> None:
+        """Until all are answered, or nothing comes any more."""
+        until = perf_counter() + GIVE_UP_S
+        while self._open and perf_counter() < until:
+            self.turn(0.05)
+        self._told.failed += len(self._open)
+        for call in self._open.values():
+            call.connection.close()
+        self._poller.close()
+
+    def _go_on(self, handle: int, call: "_Call") -> None:
+        try:
+            if call.request:
+                call.connection.send(call.request)
+                call.request = b""
+                self._poller.modify(handle, select.EPOLLIN)
+                return
+            data = call.connection.recv(65536)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        call.got += data
+        head, gap, body = call.got.partition(b"\r\n\r\n")
+        if gap and len(body) >= _length(head):
+            self._told.latencies.append(perf_counter() - call.due)
+            self._told.answered += 1
+            self._told.wrong += not head.startswith(b"HTTP/1.1 200")
+        elif data:
+            return
+        else:
+            self._told.failed += 1
+        del self._open[handle]
+        call.connection.close()
+
+
+@dataclass(slots=True)
+class _Call:
+    connection: socket.socket
+    request: bytes  # until it is sent
+    due: float
+    got: bytes = b""
+
+
 def afresh(host: str, port: int, request: Callable[[int], bytes], lines: int, seconds: float) -> Pressed:
     """`lines` at a time, closed loop, each request on a new connection."""
-    return uvloop.run(_afresh(host, port, request, lines, seconds))
-
-
-async def _afresh(
-    host: str, port: int, request: Callable[[int], bytes], lines: int, seconds: float
-) -> Pressed:
-    loop, told = asyncio.get_running_loop(), Pressed()
-    begun = perf_counter()
-    numbers = iter(range(10**9))
-
-    async def one() -> None:
-        while perf_counter() - begun < seconds:
-            over = asyncio.Event()
-            transport, line = await loop.create_connection(
-                lambda over=over: _Line(told, lambda line, alive: over.set()),  # type: ignore[misc] # its own event
-                host,
-                port,
-            )
-            line.ask(request(next(numbers)))
-            await asyncio.wait_for(over.wait(), GIVE_UP_S)
-            transport.close()
-
-    await asyncio.gather(*(one() for _ in range(lines)))
+    told = Pressed()
+    fresh, begun, number = _Fresh(host, port, told), perf_counter(), 0
+    while (now := perf_counter()) - begun < seconds:
+        for _ in range(lines - fresh.busy):
+            fresh.begin(request(number), now)
+            number += 1
+        fresh.turn(0.1)
     told.seconds = perf_counter() - begun
+    fresh.settle()
+    return told
+
+
+def opened(
+    host: str, port: int, request: Callable[[int], bytes], per_second: float, seconds: float
+) -> Pressed:
+    """A new connection per request, at its time, whether or not the ones before were answered. A request's
+    latency counts from when it was due, so that a server that falls behind cannot hide it."""
+    told, most = Pressed(), int(per_second * seconds)
+    fresh, begun, number = _Fresh(host, port, told), perf_counter(), 0
+    while number < most:
+        due = min(most, number + BURST, int((perf_counter() - begun) * per_second) + 1)
+        while number < due:
+            fresh.begin(request(number), begun + number / per_second)
+            number += 1
+        fresh.turn(max(0.0, begun + number / per_second - perf_counter()))
+    told.seconds = perf_counter() - begun
+    fresh.settle()
     return told
 
 
@@ -199,62 +277,3 @@ async def _settled(told: Pressed, most: int) -> None:
     while told.answered + told.failed < most and perf_counter() < until:
         await asyncio.sleep(0.05)
     told.failed = most - told.answered
-
-
-def opened(
-    host: str,
-    port: int,
-    request: Callable[[int], bytes],
-    per_second: float,
-    seconds: float,
-    tls: ssl.SSLContext | None = None,
-) -> Pressed:
-    """A new connection per request, at its time, whether or not the ones before were answered. A request's
-    latency counts from when it was due, so that a server that falls behind cannot hide it."""
-    return uvloop.run(_opened(host, port, request, per_second, seconds, tls))
-
-
-async def _opened(
-    host: str,
-    port: int,
-    request: Callable[[int], bytes],
-    per_second: float,
-    seconds: float,
-    tls: ssl.SSLContext | None,
-) -> Pressed:
-    loop, told = asyncio.get_running_loop(), Pressed()
-    under_way: set[asyncio.Task[None]] = set()
-
-    def close(line: _Line, alive: bool) -> None:
-        if line.transport is not None:
-            line.transport.close()
-
-    async def one(number: int, due: float) -> None:
-        try:
-            _, line = await asyncio.wait_for(
-                loop.create_connection(
-                    lambda: _Line(told, close),
-                    host,
-                    port,
-                    ssl=tls,
-                    server_hostname="localhost" if tls else None,
-                ),
-                GIVE_UP_S,
-            )
-        except (OSError, TimeoutError):
-            told.failed += 1
-            return
-        line.ask(request(number), due)
-
-    begun = perf_counter()
-    for number in range(int(per_second * seconds)):
-        due = begun + number / per_second
-        late = due - perf_counter()
-        if late > 0:
-            await asyncio.sleep(late)
-        task = loop.create_task(one(number, due))
-        under_way.add(task)
-        task.add_done_callback(under_way.discard)
-    told.seconds = perf_counter() - begun
-    await _settled(told, int(per_second * seconds))
-    return told
