@@ -2,6 +2,7 @@
 
 import os
 import resource
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -42,6 +43,12 @@ class Api:
         answer = self.admin.post("/api/devices", json=body)
         assert answer.status_code == 201, answer.text
         return name
+
+    def enrolling(self) -> httpx2.Response:
+        """A device's own first word, under a claim that nobody gave out: looked up in the writer."""
+        name = f"dev-{next(NAMES)}"
+        body = {"claim": "clm_x", "device_id": name, "device_type": DEVICE_TYPE, "token": "dev_" + "y" * 40}
+        return httpx2.post(f"{self.server.url}/api/enroll", json=body, timeout=60)
 
     def write(self) -> httpx2.Response:
         """A change that only a database can take."""
@@ -151,6 +158,85 @@ def test_a_read_only_database_is_one_line_at_the_start(tmp_path: Path) -> None:
     assert done.returncode == 1, done.stderr
     assert done.stderr.count("\n") == 1, done.stderr
     assert done.stderr.startswith("skylift: ")
+
+
+# --- a disk with moods --------------------------------------------------------------------------------
+
+MOODS = Path(__file__).with_name("disk.c")
+
+
+class Disk:
+    """Between a server's SQLite and the kernel: how the disk is at the moment, without root."""
+
+    def __init__(self, home: Path) -> None:
+        self._file, library = home / "mood", home / "disk.so"
+        words = ["gcc", "-shared", "-fPIC", "-O1", "-Wall", "-Werror", str(MOODS), "-o", str(library), "-ldl"]
+        subprocess.run(words, check=True)
+        self.is_("")
+        self.settings = {
+            "LD_PRELOAD": str(library),
+            "MOOD_FILE": str(self._file),
+            "MOOD_FOLDER": str(home / "data"),
+        }
+
+    def is_(self, mood: str) -> None:
+        """Said whole or not at all: a server reads it at any moment."""
+        new = self._file.with_suffix(".new")
+        new.write_text(mood)
+        new.rename(self._file)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Disk:
+    if not shutil.which("gcc"):
+        pytest.skip("gcc is not installed")
+    return Disk(tmp_path)
+
+
+@pytest.fixture
+def moody(disk: Disk, tmp_path: Path) -> Iterator[Api]:
+    server = start(tmp_path, **disk.settings)
+    yield Api(server)
+    disk.is_("")
+    server.kill()
+
+
+@pytest.mark.parametrize("mood", ["readonly", "full", "gone"])
+def test_whatever_happens_to_the_disk_of_a_running_server_is_told_and_waited_for(
+    moody: Api, disk: Disk, mood: str
+) -> None:
+    """It turns read-only, as a file system does after an error; it is full; it is gone."""
+    assert moody.write().status_code == 201
+    assert moody.check().status_code == 200
+    before = moody.names()
+    disk.is_(mood)
+    for _ in range(3):
+        told(moody.write())
+        told(moody.enrolling())
+    if mood != "gone":
+        assert moody.names() == before, "reading goes on, and nothing half done is seen"
+        assert moody.check().status_code == 200, "who needs nothing written is served"
+    assert moody.admin.get("/healthz").status_code == 200
+    disk.is_("")
+    wait_until(lambda: moody.write().status_code == 201, 30, "it writes again")
+    wait_until(lambda: moody.check().status_code == 200, 30, "it answers devices again")
+    assert before < moody.names()
+    assert_no_tracebacks(moody.server)
+    assert moody.server.process is not None
+    assert moody.server.process.poll() is None
+
+
+def test_a_disk_that_stalls_holds_up_who_writes_and_nobody_else(moody: Api, disk: Disk) -> None:
+    assert moody.check().status_code == 200
+    disk.is_("stalled")
+    with ThreadPoolExecutor(4) as pool:
+        answers = [pool.submit(moody.write) for _ in range(4)]
+        assert moody.read().status_code == 200
+        assert moody.check().status_code == 200
+        assert not any(answer.done() for answer in answers)
+        disk.is_("")
+        assert [answer.result().status_code for answer in answers] == [201] * 4
+    assert_no_tracebacks(moody.server)
 
 
 # --- PostgreSQL -----------------------------------------------------------------------------------------
