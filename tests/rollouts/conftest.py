@@ -363,7 +363,7 @@ class Yard:
     def must_hold(self) -> None:
         """Counters equal a recount; one open update per device, in its slot; rows only in opened phases;
         who waits is counted right."""
-        ids = sa.select(tables.deployments.c.id)
+        ids = sa.select(tables.deployments.c.id).where(tables.deployments.c.deleted_at.is_(None))
         for deployment in self.read(lambda conn: [row.id for row in conn.execute(ids)]):
             assert self.read(lambda conn, d=deployment: recount(conn, d)) == {}
             self._phases_hold(deployment)

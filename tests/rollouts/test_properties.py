@@ -9,6 +9,7 @@ drawn rules made five updates in twenty lives). Hypothesis chooses seed and leng
 """
 
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from random import Random
 from typing import Any
@@ -21,7 +22,8 @@ from skylift.core.errors import Rejected
 from skylift.core.failure import breach
 from skylift.core.gate import stops
 from skylift.core.lifecycle import OPEN, UpdateState, Verdict, judge
-from skylift.engine import cohorts
+from skylift.engine import cohorts, groups, retention, waiting
+from skylift.store import counters
 
 BEGIN = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 VERSIONS = ("1.1.0", "1.2.0")
@@ -44,6 +46,7 @@ class Life:
     def __init__(self, yard: Any, seed: int) -> None:
         self.yard, self.draw = yard, Random(seed)
         self.deployments: list[str] = []
+        self.meetings = 0  # of deployments on one device that was free to take either
         yard.wipe(seed)
         yard.clock.now = BEGIN
         for version in ("1.0.0", *VERSIONS):
@@ -79,17 +82,35 @@ class Life:
             "priority": draw.choice([0, 0, 1]),
             "lifetime_minutes": draw.choice([90, 600]),
         }
-        if draw.random() < 0.5:
+        if draw.random() < 0.3:
             config["max_parallel"] = draw.randint(1, 3)
         if draw.random() < 0.5:
             config["failure_min_devices"] = draw.randint(1, 4)
         if draw.random() < 0.4:
             rates = {"false_alarm_rate": draw.choice([0.001, 0.05]), "expected_failure_percent": 20}
             config |= {"gate": "statistical", **rates}
-        if draw.random() < 0.3:
-            config["target_groups"] = ["canaries"]
+        if draw.random() < 0.4:
+            config["target_groups"] = draw.choice([["canaries"], ["pair"], ["canaries", "pair"]])
+        elif draw.random() < 0.2:
+            config["target_devices"] = draw.sample(self.fleet, draw.randint(1, 6))
         with suppress(Rejected):  # nobody left to update
             self.deployments.append(self.yard.create(draw.choice(VERSIONS), **config))
+
+    def meet(self) -> None:
+        """Two more for everybody, one after the other, and some devices that are free to choose."""
+        if len(self.deployments) >= 5:
+            return
+        for version in self.draw.sample(VERSIONS, 2):
+            self.yard.clock.forward(seconds=1)
+            priority = self.draw.choice([0, 0, 1])
+            with suppress(Rejected):
+                made = self.yard.create(
+                    version, all_at_once=True, failure_threshold_percent=100, priority=priority
+                )
+                self.deployments.append(made)
+        self.tick(0)
+        for name in self.draw.sample(self.fleet, 4):
+            self.check(name)
 
     def operate(self) -> None:
         verb = self.draw.choice(["pause", "resume", "resume", "promote", "retry", "retry", "abort"])
@@ -116,6 +137,18 @@ class Life:
         self.yard.clock.forward(seconds=1)
         self._remember(self.yard.roll_back(self._any()))
 
+    def forget(self) -> None:
+        """An operator deletes it, or its time is over: refused while anything needs it."""
+        deployment = self.draw.choice(self.deployments)
+        if len(self.deployments) < 2:
+            return
+        with suppress(Rejected):
+            self.yard.write(lambda conn: retention.delete(conn, deployment, "ada", self.yard.clock()))
+            self.deployments.remove(deployment)
+        if self.draw.random() < 0.5:  # its rows go later, in their own time
+            for payload in self.yard.outbox("purge"):
+                retention.Purge(self.yard.database)(payload)
+
     def _remember(self, done: Any) -> None:
         self.deployments += [made for made in done.deployments if made not in self.deployments]
 
@@ -129,12 +162,20 @@ class Life:
     def move_between_groups(self) -> None:
         self.yard.label(self.draw.choice(self.fleet), ring=self.draw.choice(["canary", "late"]))
 
+    def change_the_list(self) -> None:
+        """Of the group by list; its devices are counted again soon."""
+        name, clock = [self.draw.choice(self.fleet)], self.yard.clock
+        add, remove = self.draw.choice([(name, []), ([], name)])
+        self.yard.write(lambda conn: groups.change_members(conn, "pair", add, remove, "ada", clock()))
+        self.yard.carry_recounts()
+
     def flash_by_hand(self) -> None:
         self.yard.runs[self.draw.choice(self.fleet)] = self.draw.choice(["1.0.0", *VERSIONS])
 
-    def check(self) -> None:
-        name = self.draw.choice(self.fleet)
+    def check(self, name: str = "") -> None:
+        name = name or self.draw.choice(self.fleet)
         rows = {dep: len(self.yard.states(dep)) for dep in self.deployments}
+        busy, wanted = self.yard.device(name).deployment_id, self._wanted(name)
         answer = self.yard.check(name)
         for dep, before in rows.items():
             grown = len(self.yard.states(dep)) - before
@@ -143,8 +184,34 @@ class Life:
                 assert answer["deployment"] == dep
                 assert self.yard.status(dep) == "running", "only a running deployment offers"
                 assert not self._left_out(name, dep), "who was left out is offered nothing"
+                assert dep in wanted, "who left the group, or never was in it, is offered nothing"
+                before_it = [one for one in wanted[: wanted.index(dep)] if not self._bounded(one)]
+                assert busy or not before_it, "the first in precedence"
+        free = [dep for dep in wanted if not self._bounded(dep)]
+        assert busy or not free or answer["update_available"], "who is wanted is not turned away"
+        self.meetings += not busy and len(wanted) > 1 and bool(free)
         if answer["update_available"]:
             assert self.yard.check(name) == answer, "the same question has the same answer"
+
+    def _wanted(self, name: str) -> list[str]:
+        """The running deployments that wait for this device in a phase that is open, in their precedence:
+        priority, then the newer one. Looked up the other way round, in the numbers of who waits."""
+        device = replace(
+            self.yard.device(name),
+            current_version=self.yard.runs[name],
+            config_version=self.yard.configs.get(name),
+        )
+        found = []
+        for dep, number in self.yard.read(lambda conn: waiting.of(conn, device)):
+            seen = self.yard.world(dep)
+            if seen.status == "running" and seen.phases[number].state != "closed":
+                found.append((self.yard.row(dep).priority, dep))  # ids sort by birth
+        return [dep for _, dep in sorted(found, reverse=True)]
+
+    def _bounded(self, deployment: str) -> bool:
+        """Whether it may turn away whom it wants: no room at the moment, or enough of them."""
+        counts = any("count" in phase for phase in self.yard.row(deployment).config.get("phases", ()))
+        return counts or self.yard.row(deployment).max_parallel is not None
 
     def _left_out(self, name: str, deployment: str) -> bool:
         device, selector = self.yard.device(name), self.yard.row(deployment).selector
@@ -280,6 +347,9 @@ DEEDS = (
     ("enroll", 2),
     ("move_between_groups", 2),
     ("flash_by_hand", 2),
+    ("meet", 2),
+    ("change_the_list", 2),
+    ("forget", 1),
     ("roll_back", 1),
     ("roll_a_cohort_back", 1),
     ("go_on_without", 1),
@@ -317,12 +387,15 @@ def test_every_promise_holds_on_both_databases(yard: Any, seed: int, steps: int)
 def test_random_lives_are_worth_living(sqlite_yard: Any) -> None:
     """They reach every state there is: otherwise the properties above would hold of nothing."""
     seen: set[str] = set()
+    meetings = 0
     for seed in range(4):
         life = Life(sqlite_yard, seed)
         for _ in range(10):
             life.live(10)
             for deployment in life.deployments:
                 seen |= {sqlite_yard.status(deployment), *sqlite_yard.states(deployment).values()}
+        meetings += life.meetings
+    assert meetings > 3
     assert {
         "running",
         "paused",
@@ -333,3 +406,42 @@ def test_random_lives_are_worth_living(sqlite_yard: Any) -> None:
         "rolled_back",
         "pending",
     } <= seen
+
+
+def exact(yard: Any, seed: int) -> None:
+    """Phases of numbers of devices; the fleet asks in any order, and others join, leave and come back."""
+    draw = Random(seed)
+    yard.wipe(seed)
+    yard.clock.now = BEGIN
+    yard.release("1.1.0")
+    fleet = yard.fleet(10)
+    counts = [draw.randint(1, 4) for _ in range(draw.randint(1, 3))]
+    while sum(counts) > len(fleet):
+        counts.pop()
+    gate = draw.choice(["auto", "manual"])
+    phases = [{"count": count, "min_minutes": 0, "gate": gate} for count in counts]
+    deployment = yard.running("1.1.0", phases=phases, failure_threshold_percent=100)
+    for number in range(40):
+        for name in draw.sample(fleet, len(fleet)):
+            if yard.offered(name) == deployment:
+                yard.report(name, deployment, draw.choice(["complete", "complete", "failed"]))
+        if number % 2 == 0 and len(fleet) < 15:
+            fleet.append(yard.enroll(f"late{number}"))
+        with suppress(Rejected):
+            yard.promote(deployment)
+        yard.tick(minutes=1)
+        yard.must_hold()
+        if yard.status(deployment) == "complete":
+            break
+    assert yard.status(deployment) == "complete"
+    rows = yard.read(lambda conn: counters.rows(conn, deployment))
+    assert [rows[number] for number in range(len(counts))] == counts
+    for name in fleet:
+        yard.check(name)
+    assert len(yard.states(deployment)) == sum(counts)
+
+
+@settings(max_examples=3, **PROFILE)
+@given(seed=st.integers(0, 2**32))
+def test_as_many_devices_as_the_operator_asked_for_and_not_one_more(yard: Any, seed: int) -> None:
+    exact(yard, seed)
