@@ -168,7 +168,7 @@ def test_a_device_says_how_it_is_any_time(fleet: Api) -> None:
     body = {"healthy": True, "metrics": {"temperature": 41.5}}
     answer = fleet.post("/api/devices/d01/health", body, token=token("d01"))
     assert answer.status_code == 200, answer.text
-    assert answer.json() == {"retry_after": 300}
+    assert 270 <= answer.json()["retry_after"] <= 330
     kept = said(fleet, "d01")
     assert (kept.healthy, kept.metrics) == (True, {"temperature": 41.5})
     shown = fleet.get("/api/devices/d01").json()["health"]

@@ -1,5 +1,6 @@
 """The poll's shortcut says what the long way says, and never more; 304; when to come again."""
 
+import threading
 from typing import Any
 
 import pytest
@@ -121,6 +122,39 @@ def test_what_has_not_changed_is_304_with_the_time_to_come_again(api: Api, image
     assert something.json()["update_available"] is True
     assert ask(something.headers["etag"]).status_code == 304
     assert ask(nothing.headers["etag"]).status_code == 200
+
+
+def test_devices_are_sent_away_for_longer_while_the_writer_is_behind(api: Api, image: bytes) -> None:
+    """What waits for the one writer makes every answer later, and only that long."""
+    api.hold_ceremony()
+    api.publish("1.1.0", image)
+    token = api.device("dev-1")
+    deployment = api.deploy("1.1.0", target_devices=["dev-1"], draft=True)
+    api.check("dev-1", token)
+    held, go_on = threading.Event(), threading.Event()
+
+    def hold(_: Any) -> None:
+        held.set()
+        assert go_on.wait(60)
+
+    waits = [api.database.submit(hold)]
+    assert held.wait(60)
+    waits += [api.database.submit(lambda _: None) for _ in range(1_000)]
+    try:
+        told = [api.check("dev-1", token).json()["retry_after"] for _ in range(5)]
+        assert min(told) >= 810, "a thousand of them: three times as long"
+    finally:
+        go_on.set()
+    for wait in waits:
+        wait.result(60)
+    assert api.check("dev-1", token).json()["retry_after"] < 600
+    assert api.get(f"/api/deployments/{deployment}").json()["status"] == "draft"
+
+
+def test_who_is_at_an_update_is_spread_too() -> None:
+    at_it = {Pace(300, 60, 30).busy() for _ in range(500)}
+    assert (min(at_it), max(at_it)) == (27, 33)
+    assert min(Pace(300, 60, 30, lambda: 3.0).busy() for _ in range(50)) >= 81
 
 
 def test_a_herd_is_spread_and_comes_less_often_to_a_busy_server() -> None:

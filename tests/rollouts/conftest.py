@@ -17,6 +17,7 @@ from skylift.engine import auditor, deployments, enroll, explain, leaving, repor
 from skylift.engine import groups as engine_groups
 from skylift.engine.checkin import Ask, Checkin, LiveCache, Needs, order_again, recount
 from skylift.engine.loop import Loop
+from skylift.engine.pace import Pace
 from skylift.engine.reports import Recorded, Report
 from skylift.store import deployments as stored
 from skylift.store import devices, groups, releases, tables, world
@@ -49,7 +50,7 @@ class Yard:
     def open(self) -> None:
         """Start the parts that live in memory; a restart is doing it again."""
         self.lives = LiveCache(self.database)
-        self.checkin = Checkin(self.lives, self.deadlines)
+        self.checkin = Checkin(self.lives, self.deadlines, Pace(spread=0))  # answers that can be compared
         self.loop = Loop(self.database, self.clock, self.deadlines, self.lives)
 
     def restart(self) -> None:

@@ -7,7 +7,6 @@ stage is written behind.
 
 import asyncio
 import json
-import math
 from datetime import datetime
 from hashlib import sha256
 from typing import Annotated, Any
@@ -202,7 +201,7 @@ def answer_of(context: Context, pk: int, body: Status, found: Recorded) -> bytes
     if found.recorded and found.state in FINAL:  # a failure may have stopped the deployment
         (context.settled if found.state is UpdateState.COMPLETE else context.poke)()
     context.metrics.reported(body.state.value, found.recorded).inc()
-    recorded, again = b"true" if found.recorded else b"false", math.ceil(context.checkin.pace.busy_s)
+    recorded, again = b"true" if found.recorded else b"false", context.checkin.pace.busy()
     return b'{"recorded":%s,"state":"%s","retry_after":%d}' % (recorded, found.state.encode(), again)
 
 
@@ -252,7 +251,7 @@ async def health(request: Request, device_id: Annotated[str, Path(pattern=NAMES)
         await context.write_async(lambda conn: tell(conn, pk, refusal, {"about": "health"}, now))
         raise refusal
     context.health(pk, Word(now, body.healthy, body.metrics, found))
-    return JSONResponse({"retry_after": math.ceil(context.checkin.pace.idle_s)})
+    return JSONResponse({"retry_after": context.checkin.pace.idle()})
 
 
 def _heard(

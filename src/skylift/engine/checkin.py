@@ -212,13 +212,13 @@ class Checkin:
             return self._none(self.pace.waiting())
         if (before := updates.find(conn, offer.live.id, device_pk)) is not None:  # the same check came twice
             again = before.state in OPEN
-            return self._answer(conn, device, ask, offer.live.id) if again else self._none(self.pace.busy_s)
+            return self._answer(conn, device, ask, offer.live.id) if again else self._none(self.pace.busy())
         if not offers.admit(conn, offer.live.id, offer.phase, row.max_parallel):
             return self._none(self.pace.waiting())
         if offer.instead_of is not None and device.deployment_id == offer.instead_of:
             self._supersede(conn, device, offer, now)
         if not updates.take_slot(conn, device_pk, offer.live.id, 1, None):
-            return self._none(self.pace.busy_s)
+            return self._none(self.pace.busy())
         offers.take(conn, offer.live.id, offer.phase)
         updates.insert(
             conn,
@@ -248,7 +248,7 @@ class Checkin:
         if old is not None and old.state in (UpdateState.PENDING, UpdateState.DOWNLOADING):
             why = moves.Why(message="the deployment has ended")
             moves.move(conn, old, UpdateState.CANCELED, now, self.deadlines, why=why)
-        return self._none(self.pace.busy_s)
+        return self._none(self.pace.busy())
 
     def _skip(self, conn: Connection, device_pk: int, ask: Ask, now: datetime) -> Answer:
         device = devices.by_pk(conn, device_pk)
@@ -256,7 +256,7 @@ class Checkin:
         if old is not None and old.state is UpdateState.PENDING:
             why = moves.Why(message=f"already runs {ask.current_version}")
             moves.move(conn, old, UpdateState.SKIPPED, now, self.deadlines, why=why)
-        return self._none(self.pace.busy_s)
+        return self._none(self.pace.busy())
 
     # --- the answer -------------------------------------------------------------------------------
 
@@ -276,7 +276,7 @@ class Checkin:
         release_id = row.release_id if row else stored.release_id
         offered = publish.offerable(conn, release_id, device.device_type, ask.image_sha256)
         if offered is None:
-            return self._none(self.pace.busy_s)
+            return self._none(self.pace.busy())
         answer: Answer = {
             "update_available": True,
             "version": stored.version,
@@ -287,7 +287,7 @@ class Checkin:
             "kind": stored.kind,
             "deployment": deployment_id,
             "attempt": attempt or device.attempt or 1,
-            "retry_after": self.pace.busy_s,
+            "retry_after": self.pace.busy(),
             "trust": director.facts(conn, device.pk, stored.product),
         }
         if ask.nonce is not None:

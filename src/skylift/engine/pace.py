@@ -42,6 +42,7 @@ class Pace:
     waiting_s: int = 60
     busy_s: int = 30
     load: Callable[[], float] = idle
+    spread: float = SPREAD
 
     def idle(self) -> int:
         return self._draw(self.idle_s)
@@ -49,6 +50,9 @@ class Pace:
     def waiting(self) -> int:
         return self._draw(self.waiting_s)
 
+    def busy(self) -> int:
+        return self._draw(self.busy_s)
+
     def _draw(self, seconds: int) -> int:
-        spread = 1 - SPREAD + 2 * SPREAD * random()  # noqa: S311 - spreads a herd, keeps no secret
+        spread = 1 - self.spread + 2 * self.spread * random()  # noqa: S311 - spreads a herd, keeps no secret
         return max(1, round(seconds * spread * self.load()))
