@@ -38,6 +38,7 @@ from skylift.engine.checkin import Checkin, LiveCache
 from skylift.engine.identity import Revocations, open_authorities
 from skylift.engine.loop import Loop
 from skylift.engine.matching import Matching
+from skylift.engine.moves import Cancel
 from skylift.engine.notify import Doorbell, PhaseBell
 from skylift.engine.oidc import Oidc, Provider, roles_of
 from skylift.engine.online import OnlineKeys
@@ -351,6 +352,7 @@ def _handlers(
         "deltas": deltas.DeltaMaker(database, blobs, clock, delta_max_ratio),
         "recount": recount,
         "purge": Purge(database),
+        "cancel": Cancel(database, clock, deadlines),
         "rollback": send_back,
         "doorbell": PhaseBell(database, bell) if bell is not None else nobody,
     }

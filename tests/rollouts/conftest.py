@@ -19,6 +19,7 @@ from skylift.engine.checkin import Ask, Checkin, LiveCache, Needs, order_again, 
 from skylift.engine.loop import Loop
 from skylift.engine.pace import Pace
 from skylift.engine.reports import Recorded, Report
+from skylift.engine.retry import retry
 from skylift.store import deployments as stored
 from skylift.store import devices, groups, releases, tables, world
 from skylift.store.db import Connection, Database
@@ -211,14 +212,13 @@ class Yard:
     def retry(self, deployment: str, *names: str) -> int:
         now = self.clock()
 
-        def again(conn: Connection) -> int:
-            return deployments.retry(
-                conn, deployment, "ada", now, self.deadlines,
-                lambda conn, pk, dep, attempt: order_again(conn, pk, dep, attempt, now), names or None,
-            )  # fmt: skip
+        def again(conn: Connection, pk: int, dep: str, attempt: int) -> None:
+            order_again(conn, pk, dep, attempt, now)
 
-        number: int = self.write(again)
-        return number
+        try:
+            return retry(self.database, deployment, "ada", now, self.deadlines, again, names or None)
+        finally:
+            self.lives.invalidate()
 
     def roll_back(self, deployment: str, only: str | None = None) -> rollback.RolledBack:
         def deed(conn: Connection) -> rollback.RolledBack:

@@ -5,8 +5,10 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from skylift.core.errors import Rejected
+from skylift.core.errors import Rejected, Unavailable
 from skylift.core.planner import plan
+from skylift.engine import moves
+from skylift.engine import retry as retrying
 from skylift.store import apply, tables, world
 
 ALL_AT_ONCE = {"all_at_once": True}
@@ -147,6 +149,44 @@ def test_abort_cancels_who_has_not_written_and_lets_the_rest_end(yard: Any) -> N
     yard.must_hold()
 
 
+def test_an_abort_costs_the_same_however_many_are_under_way(
+    yard: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A few are canceled with it; the others some at a time, and whoever asks before is told by the check."""
+    monkeypatch.setattr(moves, "AT_ONCE", 3)
+    fleet = yard.fleet(12)
+    yard.release("1.1.0")
+    deployment = yard.running(**ALL_AT_ONCE)
+    assert yard.checks(fleet, deployment) == fleet
+    yard.abort(deployment)
+    yard.must_hold()
+    states = yard.states(deployment)
+    assert list(states.values()).count("canceled") == 3
+    asks = next(name for name, state in states.items() if state == "pending")
+    assert yard.offered(asks) is None
+    assert yard.states(deployment)[asks] == "canceled"
+    begins = next(name for name, state in yard.states(deployment).items() if state == "pending")
+    yard.report(begins, deployment, "installing")
+    rest = moves.Cancel(yard.database, yard.clock, yard.deadlines)
+    commits = yard.database.stats.commits
+    for payload in yard.outbox("cancel") * 2:  # an effect may come twice
+        rest(payload)
+    assert yard.database.stats.commits - commits >= 4, "of three each"
+    canceled = [name for name, state in yard.states(deployment).items() if state == "canceled"]
+    assert sorted([*canceled, begins]) == fleet
+    yard.must_hold()
+
+
+def test_what_runs_again_is_not_canceled_by_an_end_of_before(yard: Any) -> None:
+    fleet = yard.fleet(2)
+    yard.release("1.1.0")
+    deployment = yard.running(**ALL_AT_ONCE)
+    assert yard.checks(fleet, deployment) == fleet
+    moves.Cancel(yard.database, yard.clock, yard.deadlines)({"deployment": deployment})
+    assert set(yard.states(deployment).values()) == {"pending"}
+    moves.Cancel(yard.database, yard.clock, yard.deadlines)({"deployment": "dep_gone"})
+
+
 def order_of(yard: Any, name: str) -> Any:
     question = sa.select(tables.director_orders.c.order).where(
         tables.director_orders.c.device_pk == yard.device(name).pk
@@ -204,6 +244,55 @@ def test_retry_is_a_new_attempt_that_fences_the_old_one(yard: Any) -> None:
     assert order_of(yard, fleet[0])["attempt"] == 2
     assert yard.report(fleet[0], deployment, "complete", attempt=2).recorded
     yard.must_hold()
+
+
+def test_many_are_retried_some_at_a_time_and_it_is_one_word_in_the_audit(
+    yard: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("skylift.engine.retry.AT_ONCE", 3)
+    fleet = yard.fleet(11)
+    yard.release("1.1.0")
+    deployment = yard.running(failure_threshold_percent=100, **ALL_AT_ONCE)
+    for name in fleet:
+        yard.end(name, deployment, "complete" if name == fleet[4] else "failed")
+    yard.tick()
+    assert yard.status(deployment) == "complete"
+    commits = yard.database.stats.commits
+    assert yard.retry(deployment) == 10
+    assert yard.database.stats.commits - commits == 4
+    yard.must_hold()
+    assert yard.status(deployment) == "running"
+    assert list(yard.states(deployment).values()).count("pending") == 10
+    assert audits(yard, deployment).count("deployment.retry") == 1
+    assert yard.retry(deployment) == 0
+    assert yard.retry(deployment, *fleet) == 0
+
+
+def test_a_server_that_dies_while_it_retries_retries_the_rest_when_asked_again(
+    yard: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet = yard.fleet(5)
+    yard.release("1.1.0")
+    deployment = yard.running(failure_threshold_percent=100, **ALL_AT_ONCE)
+    for name in fleet:
+        yard.end(name, deployment, "failed")
+    done, some = [], retrying._some
+
+    def dies(*words: Any) -> Any:
+        done.append(1)
+        if len(done) == 2:
+            raise Unavailable("the power has failed")
+        return some(*words)
+
+    monkeypatch.setattr(retrying, "AT_ONCE", 2)
+    monkeypatch.setattr(retrying, "_some", dies)
+    with pytest.raises(Unavailable):
+        yard.retry(deployment)
+    yard.restart()
+    yard.must_hold()
+    assert yard.retry(deployment) == 3
+    attempts = {yard.update(name, deployment).attempt for name in fleet}
+    assert attempts == {2}
 
 
 def test_retry_opens_a_finished_deployment_again(yard: Any) -> None:

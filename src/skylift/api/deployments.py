@@ -1,5 +1,7 @@
 """Deployments over HTTP. The rules are the engine's; here they get their paths."""
 
+from datetime import datetime
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Body, Path, Query
@@ -17,6 +19,7 @@ from skylift.engine.checkin import order_again
 from skylift.engine.explain import explain
 from skylift.engine.leaving import leave_out
 from skylift.engine.rehearse import rehearsed
+from skylift.engine.retry import retry as retry_failed
 from skylift.engine.rollback import roll_back
 from skylift.store import deployments, updates
 from skylift.store.db import Connection
@@ -307,21 +310,23 @@ def retry(request: Request, deployment_id: DeploymentId, who: Acting, body: Retr
     """Another attempt for failed and rolled-back devices, all or the named ones."""
     context = context_of(request)
     named = tuple(body.devices) if body and body.devices is not None else None
+    again: list[int] = []
+
+    def first() -> None:
+        now = context.clock()
+        orders = partial(_order_again, now)
+        deadlines, database = context.deadlines, context.database
+        again.append(retry_failed(database, deployment_id, who.name, now, deadlines, orders, named))
 
     def deed(conn: Connection) -> Any:
-        now = context.clock()
-        again = deeds.retry(
-            conn,
-            deployment_id,
-            who.name,
-            now,
-            context.deadlines,
-            lambda conn, pk, dep, attempt: order_again(conn, pk, dep, attempt, now),
-            named,
-        )
-        return {**_view(conn, deployment_id), "retried": again}
+        return {**_view(conn, deployment_id), "retried": sum(again)}
 
-    return answer_once(request, context, who.name, body and body.model_dump(), 200, deed)
+    given = body and body.model_dump()
+    return answer_once(request, context, who.name, given, 200, deed, first=first)
+
+
+def _order_again(now: datetime, conn: Connection, pk: int, deployment: str, attempt: int) -> None:
+    order_again(conn, pk, deployment, attempt, now)
 
 
 @router.post("/{deployment_id}:rollback")

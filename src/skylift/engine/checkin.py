@@ -308,7 +308,7 @@ class Checkin:
 
 
 def order_again(conn: Connection, device_pk: int, deployment_id: str, attempt: int, now: datetime) -> None:
-    """The signed order of another attempt: what `deployments.retry` asks for."""
+    """The signed order of another attempt: what `engine.retry` asks for."""
     device, row = devices.by_pk(conn, device_pk), deployments.find(conn, deployment_id)
     if device is None or row is None:
         raise AssertionError("an update without its device or its deployment")

@@ -1,4 +1,4 @@
-"""Create a deployment, and the operator's verbs: pause, resume, promote, abort, retry.
+"""Create a deployment, and the operator's verbs: pause, resume, promote, abort (`engine.retry` is the fifth).
 
 Creating resolves the targets in one streaming scan that counts, and writes O(phases) rows. Every verb is a
 conditional change of the generation it was decided on, leaves an audit row, and says in one sentence why it
@@ -6,7 +6,7 @@ cannot be done when it cannot. A verb that finds its work done answers as if it 
 """
 
 from bisect import bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from secrets import randbits, token_bytes
@@ -17,7 +17,7 @@ from skylift.core.deadlines import Deadlines
 from skylift.core.errors import Kind, Rejected, invalid
 from skylift.core.gate import stops
 from skylift.core.ids import mint
-from skylift.core.lifecycle import ENDED, DeploymentStatus, PausedBy, UpdateState
+from skylift.core.lifecycle import ENDED, DeploymentStatus, PausedBy
 from skylift.core.rollout import DeploymentConfig, PhaseConfig, expand, parse
 from skylift.core.world import FailureGate, FailureRule, PhaseState, World
 from skylift.engine import floors, moves, select
@@ -30,7 +30,6 @@ from skylift.store import (
     members,
     outbox,
     releases,
-    updates,
     world,
 )
 from skylift.store.db import Connection
@@ -319,7 +318,8 @@ def _at(places: Sequence[int], wanted: float) -> tuple[int, int]:
 # --- the operator's verbs --------------------------------------------------------------------------
 
 
-def _load(conn: Connection, deployment_id: str) -> World:
+def load(conn: Connection, deployment_id: str) -> World:
+    """The world of this deployment, locked for a verb; `Rejected` where there is none."""
     world.lock(conn, deployment_id)
     found = world.load_world(conn, deployment_id)
     if found is None:
@@ -346,7 +346,7 @@ def conflict(code: str, found: World, sentence: str) -> Rejected:
     )  # fmt: skip
 
 
-def _change(conn: Connection, found: World, actor: str, verb: str, now: datetime, **values: Any) -> None:
+def change(conn: Connection, found: World, actor: str, verb: str, now: datetime, **values: Any) -> None:
     if not apply.change(conn, found, now, **values):
         raise conflict("changed_meanwhile", found, "it changed at the same moment; look again")
     said = {"status": values.get("status", found.status.value), "by": actor, "verb": verb}
@@ -365,13 +365,13 @@ def _change(conn: Connection, found: World, actor: str, verb: str, now: datetime
 
 def pause(conn: Connection, deployment_id: str, actor: str, now: datetime, reason: str = "") -> None:
     """No more offers from the next moment on; devices that have begun go on."""
-    found = _load(conn, deployment_id)
+    found = load(conn, deployment_id)
     if found.status is DeploymentStatus.PAUSED:
         return
     if found.status not in (DeploymentStatus.RUNNING, DeploymentStatus.SCHEDULED):
         raise conflict("not_running", found, "only a scheduled or running deployment can be paused")
     sentence = reason or f"paused by {actor}"
-    _change(conn, found, actor, "pause", now,
+    change(conn, found, actor, "pause", now,
             status="paused", paused_by=PausedBy.OPERATOR.value, status_reason=sentence)  # fmt: skip
 
 
@@ -386,20 +386,20 @@ def resume(
 ) -> None:
     """Go on. While a breach stands this needs a higher threshold or expected rate, a retry first, or to have
     left out the cohorts it comes from (`engine.leaving`)."""
-    found = _load(conn, deployment_id)
-    _check_approved(conn, found)
+    found = load(conn, deployment_id)
+    check_approved(conn, found)
     asks = threshold_percent is not None or expected_percent is not None
     if found.status in (DeploymentStatus.RUNNING, DeploymentStatus.SCHEDULED) and not asks:
         return
     if found.status is DeploymentStatus.DRAFT and not asks:
-        _change(conn, found, actor, "resume", now, status="scheduled", status_reason="")
+        change(conn, found, actor, "resume", now, status="scheduled", status_reason="")
         return
     if found.status is not DeploymentStatus.PAUSED:
         raise conflict("not_paused", found, "only a paused or draft deployment can be resumed")
     rule, values = asked(found.failure_rule, threshold_percent, expected_percent)
     must_not_breach(replace(found, failure_rule=rule))
     status = "running" if _has_begun(found) else "scheduled"
-    _change(conn, found, actor, "resume", now, status=status, status_reason="", **values)
+    change(conn, found, actor, "resume", now, status=status, status_reason="", **values)
 
 
 def asked(
@@ -423,7 +423,8 @@ def must_not_breach(found: World) -> None:
         )
 
 
-def _check_approved(conn: Connection, found: World) -> None:
+def check_approved(conn: Connection, found: World) -> None:
+    """`Rejected` while it waits for its second person."""
     row = deployments.find(conn, found.deployment)
     if row is not None and row.paused_by == PausedBy.APPROVAL.value:
         raise conflict("approval_needed", found, f"{row.status_reason}; another person than {row.created_by}")
@@ -431,7 +432,7 @@ def _check_approved(conn: Connection, found: World) -> None:
 
 def approve(conn: Connection, deployment_id: str, actor: str, now: datetime) -> None:
     """A second person says yes: it goes on, to however many devices."""
-    found = _load(conn, deployment_id)
+    found = load(conn, deployment_id)
     row = deployments.find(conn, deployment_id)
     if row is None:
         raise unknown(deployment_id)
@@ -449,7 +450,7 @@ def approve(conn: Connection, deployment_id: str, actor: str, now: datetime) -> 
             rule=f"another person than {row.created_by}",
         )
     status = "running" if _has_begun(found) else "scheduled"
-    _change(conn, found, actor, "approve", now,
+    change(conn, found, actor, "approve", now,
             status=status, status_reason="", approved_by=actor, approved_at=now)  # fmt: skip
 
 
@@ -459,7 +460,7 @@ def _has_begun(found: World) -> bool:
 
 def promote(conn: Connection, deployment_id: str, actor: str, now: datetime) -> None:
     """Let the next phase open now: through its gate, without the rest of the soak."""
-    found = _load(conn, deployment_id)
+    found = load(conn, deployment_id)
     if found.status is not DeploymentStatus.RUNNING:
         raise conflict("not_running", found, "only a running deployment can be promoted")
     opened = [phase for phase in found.phases if phase.state is not PhaseState.CLOSED]
@@ -470,50 +471,18 @@ def promote(conn: Connection, deployment_id: str, actor: str, now: datetime) -> 
     if opened[-1].promoted:
         return
     apply.promote(conn, deployment_id, opened[-1].number)
-    _change(conn, found, actor, "promote", now)
+    change(conn, found, actor, "promote", now)
 
 
 def abort(
     conn: Connection, deployment_id: str, actor: str, now: datetime, deadlines: Deadlines, reason: str = ""
 ) -> None:
     """Stop for good: devices that have not written yet are canceled, the rest run to their end."""
-    found = _load(conn, deployment_id)
+    found = load(conn, deployment_id)
     if found.status is DeploymentStatus.ABORTED:
         return
     if found.status in ENDED:
         raise conflict("ended", found, "it has ended already")
-    _change(conn, found, actor, "abort", now,
+    change(conn, found, actor, "abort", now,
             status="aborted", status_reason=reason or f"aborted by {actor}")  # fmt: skip
     moves.cancel_unbegun(conn, deployment_id, now, deadlines)
-
-
-def retry(
-    conn: Connection,
-    deployment_id: str,
-    actor: str,
-    now: datetime,
-    deadlines: Deadlines,
-    order_again: Callable[[Connection, int, str, int], None],
-    device_ids: tuple[str, ...] | None = None,
-) -> int:
-    """Failed and rolled-back devices get another attempt; how many. A complete deployment runs again.
-    `max_parallel` bounds what the server offers by itself, not what an operator asks for again.
-
-    `order_again(conn, device_pk, deployment_id, attempt)` writes the device's signed order for the attempt.
-    """
-    found = _load(conn, deployment_id)
-    if found.status in (DeploymentStatus.ABORTED, DeploymentStatus.FAILED, DeploymentStatus.DRAFT):
-        raise conflict("not_retryable", found, "only a running, paused or complete deployment can be retried")
-    again = 0
-    for update in updates.failed_of(conn, deployment_id, device_ids):
-        if not updates.take_slot(conn, update.device_pk, deployment_id, update.attempt + 1, None):
-            continue  # it is busy with another deployment
-        moved = moves.move(conn, update, UpdateState.PENDING, now, deadlines)
-        if moved is not None:
-            order_again(conn, update.device_pk, deployment_id, moved.attempt)
-            again += 1
-    values = {"status": "running", "status_reason": ""} if found.status is DeploymentStatus.COMPLETE else {}
-    if again:
-        _change(conn, found, actor, "retry", now, **values)
-        outbox.put(conn, "doorbell", {"deployment": deployment_id, "phase": None}, now)
-    return again

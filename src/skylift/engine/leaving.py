@@ -31,7 +31,6 @@ from skylift.store.members import Scope
 from skylift.store.updates import Update
 
 AT_ONCE = 500  # updates taken out in one transaction
-UNBEGUN = (UpdateState.PENDING, UpdateState.DOWNLOADING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +77,7 @@ def look(conn: Connection, deployment_id: str, texts: tuple[str, ...]) -> Leavin
         raise deeds.unknown(deployment_id)
     if found.status is not DeploymentStatus.PAUSED:
         raise deeds.conflict("not_paused", found, "only a paused or draft deployment can be resumed")
+    deeds.check_approved(conn, found)
     gone = [cohorts.read(conn, "without", text) for text in texts]
     without = list(row.selector.get("without", ()))
     for cohort in gone:
@@ -147,7 +147,7 @@ def _take_out(
 
 def _canceled(conn: Connection, update: Update, now: datetime, deadlines: Deadlines) -> Update:
     """The update as it stands when nothing more is begun."""
-    if update.state not in UNBEGUN:
+    if update.state not in moves.UNBEGUN:
         return update
     why = moves.Why(message="the deployment goes on without its cohort")
     return moves.move(conn, update, UpdateState.CANCELED, now, deadlines, why=why) or update

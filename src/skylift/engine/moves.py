@@ -5,22 +5,34 @@ counters equal rows at every commit and a breach stops the deployment in the ver
 it: there is no moment in which the next phase could still open.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from skylift.core.audit import audit
 from skylift.core.deadlines import Deadlines
-from skylift.core.lifecycle import FAILURES, FINAL, UPDATE_MOVES, Mover, Reason, UpdateState
+from skylift.core.lifecycle import (
+    ENDED,
+    FAILURES,
+    FINAL,
+    UPDATE_MOVES,
+    DeploymentStatus,
+    Mover,
+    Reason,
+    UpdateState,
+)
 from skylift.core.planner import plan
 from skylift.core.world import Plan, Stop
 from skylift.engine import director
-from skylift.store import apply, counters, events, updates, world
-from skylift.store.db import Connection
+from skylift.store import apply, counters, deployments, events, outbox, updates, world
+from skylift.store.db import Connection, Database
 from skylift.store.updates import Update
 
 MAX_MESSAGE = 500
-BULK = 1000  # rows read at a time by a bulk cancel
+AT_ONCE = 50  # updates canceled in one transaction
+UNBEGUN = (UpdateState.PENDING, UpdateState.DOWNLOADING)
 NOTHING_TO_DO = (UpdateState.CANCELED, UpdateState.SKIPPED)  # the device's order is withdrawn
 
 
@@ -112,12 +124,40 @@ def _say(conn: Connection, before: Update, after: Update, why: Why, now: datetim
 
 
 def cancel_unbegun(conn: Connection, deployment_id: str, now: datetime, deadlines: Deadlines) -> None:
-    """Cancel every pending and downloading update of a deployment that has ended."""
-    states = (UpdateState.PENDING, UpdateState.DOWNLOADING)
+    """Cancel the pending and downloading updates of a deployment that has ended: a few here, so that ending
+    it costs the same however many are under way; the others some at a time (`Cancel`). Who asks before its
+    turn is told by the check itself."""
+    if cancel_some(conn, deployment_id, now, deadlines) == AT_ONCE:
+        outbox.put(conn, "cancel", {"deployment": deployment_id}, now)
+
+
+def cancel_some(conn: Connection, deployment_id: str, now: datetime, deadlines: Deadlines) -> int:
+    """How many there were, of `AT_ONCE` at most."""
     why = Why(message="the deployment has ended")
-    while batch := updates.in_states(conn, deployment_id, states, BULK):
-        for update in batch:
-            move(conn, update, UpdateState.CANCELED, now, deadlines, why=why)
+    some = updates.in_states(conn, deployment_id, UNBEGUN, AT_ONCE)
+    for update in some:
+        move(conn, update, UpdateState.CANCELED, now, deadlines, why=why)
+    return len(some)
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """The outbox's effect `cancel`: the rest of them. Interrupted, it begins again."""
+
+    database: Database
+    clock: Callable[[], datetime]
+    deadlines: Deadlines
+
+    def __call__(self, payload: dict[str, Any]) -> None:
+        while self.database.write(partial(self._some, payload["deployment"])) == AT_ONCE:
+            pass
+
+    def _some(self, deployment_id: str, conn: Connection) -> int:
+        """0 where it is gone, or runs again."""
+        row = deployments.find(conn, deployment_id)
+        if row is None or DeploymentStatus(row.status) not in ENDED:
+            return 0
+        return cancel_some(conn, deployment_id, self.clock(), self.deadlines)
 
 
 def step(conn: Connection, deployment_id: str, now: datetime, deadlines: Deadlines) -> Plan | None:

@@ -18,6 +18,7 @@ from skylift.core.lifecycle import COUNTED, FAILURES, OPEN, DeploymentStatus, Up
 from skylift.store import counters
 from skylift.store import devices as devices_
 from skylift.store.bulk import Question, Statement
+from skylift.store.queries import among
 from skylift.store.tables import Instant, deployments, devices, group_members, groups, updates
 
 _CHUNK = 500  # bound parameters in one statement
@@ -263,21 +264,6 @@ def in_states(
     return [_update(row) for row in conn.execute(question)]
 
 
-def counted(conn: Connection, deployment_id: str, after: int, limit: int) -> list[Update]:
-    """A page of the deployment's updates that count, by device, behind `after`."""
-    question = (
-        sa.select(*_DECIDING)
-        .where(
-            updates.c.deployment_id == deployment_id,
-            updates.c.device_pk > after,
-            updates.c.left_out.is_(False),
-        )
-        .order_by(updates.c.device_pk)
-        .limit(limit)
-    )
-    return [_update(row) for row in conn.execute(question)]
-
-
 def decided(
     conn: Connection, deployment_id: str, every: int = 1
 ) -> Iterator[tuple[devices_.Device, str, str | None]]:
@@ -330,20 +316,25 @@ def leave_out(conn: Connection, deployment_id: str, device_pks: Sequence[int]) -
         )
 
 
-def failed_of(conn: Connection, deployment_id: str, device_ids: tuple[str, ...] | None) -> list[Update]:
-    """Failed and rolled-back updates, of all or of the named devices."""
+def failed_of(
+    conn: Connection, deployment_id: str, device_ids: tuple[str, ...] | None, after: int, limit: int
+) -> list[Update]:
+    """A page of failed and rolled-back updates, of all or of the named devices, by device, behind `after`."""
     question = (
         sa.select(*_DECIDING)
         .join(devices, devices.c.pk == updates.c.device_pk)
         .where(
             updates.c.deployment_id == deployment_id,
+            updates.c.device_pk > after,
             updates.c.state.in_([state.value for state in FAILURES]),
             updates.c.left_out.is_(False),
             devices.c.status == "active",
         )
+        .order_by(updates.c.device_pk)
+        .limit(limit)
     )
     if device_ids is not None:
-        question = question.where(devices.c.device_id.in_(device_ids))
+        question = question.where(among(conn, devices.c.device_id, device_ids))
     return [_update(row) for row in conn.execute(question)]
 
 

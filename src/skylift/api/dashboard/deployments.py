@@ -15,6 +15,7 @@ from skylift.engine import deployments as deeds
 from skylift.engine.checkin import order_again
 from skylift.engine.explain import explain
 from skylift.engine.leaving import leave_out
+from skylift.engine.retry import retry
 from skylift.engine.rollback import roll_back
 from skylift.store import deployments, looks, updates
 from skylift.store.db import Connection
@@ -178,16 +179,17 @@ def _abort(visit: Visit, conn: Connection, deployment: str) -> None:
     deeds.abort(conn, deployment, visit.name, visit.now, visit.context.deadlines, _reason(visit))
 
 
-def _retry(visit: Visit, conn: Connection, deployment: str) -> None:
-    now = visit.now
-    deeds.retry(
-        conn,
-        deployment,
-        visit.name,
-        now,
-        visit.context.deadlines,
-        lambda conn, pk, dep, attempt: order_again(conn, pk, dep, attempt, now),
-    )
+def _retry(visit: Visit, deployment: str) -> None:
+    now, context = visit.now, visit.context
+
+    def again(conn: Connection, pk: int, dep: str, attempt: int) -> None:
+        order_again(conn, pk, dep, attempt, now)
+
+    retry(context.database, deployment, visit.name, now, context.deadlines, again)
+
+
+def _done(visit: Visit, conn: Connection, deployment: str) -> None:
+    """Nothing is left to do in the deed itself."""
 
 
 def _rollback(visit: Visit, conn: Connection, deployment: str) -> None:
@@ -201,8 +203,8 @@ _DEEDS: Mapping[str, Callable[[Visit, Connection, str], None]] = {
     "approve": _approve,
     "promote": _promote,
     "abort": _abort,
-    "retry": _retry,
+    "retry": _done,
     "rollback": _rollback,
 }
 # What takes a look over the fleet, or many small writes: before the deed, and not in its transaction.
-_BEFORE: Mapping[str, Callable[[Visit, str], None]] = {"resume": _leave_out}
+_BEFORE: Mapping[str, Callable[[Visit, str], None]] = {"resume": _leave_out, "retry": _retry}
