@@ -94,6 +94,21 @@ def test_explain_leads_to_going_on_without_the_cohort(fleet: Api) -> None:
     assert done.json()["deployments"] == []  # none of them was updated
 
 
+def test_a_retry_and_a_resume_repeated_under_their_keys_are_done_once(fleet: Api) -> None:
+    deployment = stopped(fleet)
+    failed = fleet.get(f"/api/deployments/{deployment}").json()["totals"]["rolled_back"]
+    path, body = f"/api/deployments/{deployment}", {"without": ["label.hw=rev-b"]}
+    for verb, asked in (("retry", {"devices": ["d00", "d04"]}), ("retry", {}), ("resume", body)):
+        key = {"Idempotency-Key": f"{verb} {len(asked)}"}
+        said = [fleet.call("POST", f"{path}:{verb}", json=asked, headers=key) for _ in range(2)]
+        assert [answer.status_code for answer in said] == [200, 200], said[0].text
+        assert said[0].json() == said[1].json()
+    assert failed > 0
+    assert fleet.post(f"{path}:retry", {}).json()["retried"] == 0, "all of them had their second attempt"
+    shown = fleet.get(path).json()
+    assert (shown["status"], shown["without"]) == ("running", ["label.hw=rev-b"])
+
+
 def test_roll_back_only_a_cohort(fleet: Api) -> None:
     deployment = fleet.deploy("1.1.0")
     for name in ("d01", "d02", "d04"):

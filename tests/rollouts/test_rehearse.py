@@ -123,6 +123,22 @@ def test_bytes_are_counted_by_what_devices_run(yard: Yard) -> None:
     assert (two["total"], two["full"]) == (100 + 1000, 2000)
 
 
+def test_the_peak_is_the_polls_of_whom_it_waits_for_and_the_reports_of_whom_is_at_it(yard: Yard) -> None:
+    names = yard.fleet(60)
+    yard.release("1.2.0")
+    heard(yard, names, 60)
+    half = ask(yard, target_devices=names[:30], all_at_once=True)["requests_per_s"]
+    assert half["at_rest"] == 60 / 300
+    assert half["polls"] == pytest.approx(30 / 300 + 30 / 60), "who is waited for asks each minute"
+    assert half["reports"] > 0
+    assert half["peak"] == pytest.approx(half["polls"] + half["reports"], abs=0.11)
+    whole = ask(yard, all_at_once=True)["requests_per_s"]
+    assert (whole["at_rest"], whole["polls"]) == (60 / 300, 60 / 60)
+    assert whole["reports"] > half["reports"]
+    phased = ask(yard, phases=[{"percent": 10, "min_minutes": 60}, {"percent": 100}])["requests_per_s"]
+    assert phased["reports"] < whole["reports"], "phases spread them"
+
+
 def test_a_bad_release_is_stopped_where_the_plan_stops_it(yard: Yard) -> None:
     yard.fleet(100)
     yard.release("1.2.0")
