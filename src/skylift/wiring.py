@@ -343,7 +343,7 @@ def _handlers(
         waiting.recount(database, payload["deployment"], clock())
 
     def send_back(payload: dict[str, Any]) -> None:
-        database.write(lambda conn: roll_back(conn, payload["deployment"], "skylift", clock(), deadlines))
+        roll_back(database, payload["deployment"], "skylift", clock(), deadlines)
 
     def nobody(payload: dict[str, Any]) -> None:
         """No broker: devices come at their next poll."""

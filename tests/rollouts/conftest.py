@@ -221,11 +221,11 @@ class Yard:
             self.lives.invalidate()
 
     def roll_back(self, deployment: str, only: str | None = None) -> rollback.RolledBack:
-        def deed(conn: Connection) -> rollback.RolledBack:
-            return rollback.roll_back(conn, deployment, "ada", self.clock(), self.deadlines, only)
-
-        made: rollback.RolledBack = self.write(deed)
-        return made
+        now = self.clock()
+        try:
+            return rollback.roll_back(self.database, deployment, "ada", now, self.deadlines, only)
+        finally:
+            self.lives.invalidate()
 
     def tick(self, **forward: float) -> None:
         """Time goes on, and the loop looks."""

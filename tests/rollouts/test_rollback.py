@@ -1,6 +1,11 @@
 """Rolling a deployment back: a deployment like any other, of what the devices ran before."""
 
+import threading
 from typing import Any
+
+import pytest
+
+from skylift.store import members
 
 ALL_AT_ONCE = {"all_at_once": True}
 
@@ -116,4 +121,33 @@ def test_a_breach_that_rolls_back_asks_for_it_in_the_same_transaction(yard: Any)
     (made,) = yard.roll_back(deployment).deployments
     yard.tick()
     assert yard.checks(fleet, made) == [fleet[0]]
+    yard.must_hold()
+
+
+def test_who_goes_back_is_counted_outside_of_the_one_writer(
+    yard: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every report of the fleet would queue behind it."""
+    where: list[str] = []
+    by_phase = members.by_phase
+
+    def watched(*words: Any, **more: Any) -> Any:
+        where.append(threading.current_thread().name)
+        return by_phase(*words, **more)
+
+    fleet = yard.fleet(4)
+    for version in ("1.0.0", "1.1.0"):
+        yard.release(version)
+    deployment = yard.running(all_at_once=True)
+    for name in fleet[:2]:
+        yard.end(name, deployment)
+    assert yard.offered(fleet[2]) == deployment
+    yard.clock.forward(seconds=1)
+    monkeypatch.setattr(members, "by_phase", watched)
+    (made,) = yard.roll_back(deployment).deployments
+    assert where
+    assert "skylift-writer" not in where
+    assert yard.status(deployment) == "aborted"
+    yard.tick()
+    assert yard.checks(fleet, made) == fleet[:2]
     yard.must_hold()

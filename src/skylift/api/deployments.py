@@ -20,7 +20,7 @@ from skylift.engine.explain import explain
 from skylift.engine.leaving import leave_out
 from skylift.engine.rehearse import rehearsed
 from skylift.engine.retry import retry as retry_failed
-from skylift.engine.rollback import roll_back
+from skylift.engine.rollback import RolledBack, roll_back
 from skylift.store import deployments, updates
 from skylift.store.db import Connection
 
@@ -335,13 +335,17 @@ def rollback(request: Request, deployment_id: DeploymentId, who: Acting, body: R
     former versions nobody can offer any more. With `only` a cohort goes back, and nothing is aborted."""
     context = context_of(request)
     only = body.only if body else None
+    done: list[RolledBack] = []
+
+    def first() -> None:
+        now, database = context.clock(), context.database
+        done.append(roll_back(database, deployment_id, who.name, now, context.deadlines, only))
 
     def deed(conn: Connection) -> Any:
-        done = roll_back(conn, deployment_id, who.name, context.clock(), context.deadlines, only)
         return {
             "rolled_back": deployment_id,
-            "deployments": [_view(conn, made) for made in done.deployments],
-            "left": done.left,
+            "deployments": [_view(conn, made) for one in done for made in one.deployments],
+            "left": {version: n for one in done for version, n in one.left.items()},
         }
 
-    return answer_once(request, context, who.name, body and body.model_dump(), 200, deed)
+    return answer_once(request, context, who.name, body and body.model_dump(), 200, deed, first=first)

@@ -9,15 +9,16 @@ answered, and nothing left to roll back is an empty answer.
 
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from skylift.core.deadlines import Deadlines
-from skylift.core.errors import Rejected
 from skylift.core.lifecycle import ENDED, DeploymentStatus
 from skylift.engine import cohorts, select
 from skylift.engine import deployments as deeds
+from skylift.engine.deployments import Prepared
 from skylift.store import deployments, members, releases
-from skylift.store.db import Connection
+from skylift.store.db import Connection, Database
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,7 @@ class RolledBack:
 
 
 def roll_back(
-    conn: Connection,
+    database: Database,
     deployment_id: str,
     actor: str,
     now: datetime,
@@ -38,16 +39,31 @@ def roll_back(
     only: str | None = None,
 ) -> RolledBack:
     """Abort the deployment if it has not ended, then send its completed devices back. With `only`, nothing
-    is aborted, and only the devices of this cohort go back."""
-    row = deployments.find(conn, deployment_id)
-    if row is None:
-        raise deeds.unknown(deployment_id)
-    cohort = None if only is None else cohorts.read(conn, "only", only)
-    if cohort is None and DeploymentStatus(row.status) not in ENDED:
-        deeds.abort(conn, deployment_id, actor, now, deadlines, reason=f"rolled back by {actor}")
-    part = {} if cohort is None else {"only": cohort.dump()}
-    under_way = deployments.live_rollbacks(conn, deployment_id, part.get("only"))
-    made: list[str] = list(under_way.values())
+    is aborted, and only the devices of this cohort go back.
+
+    Who goes back is counted on a reader's snapshot, so that no report waits for it; who completes later goes
+    too, by the selector."""
+    with database.ask() as conn:
+        row = deployments.find(conn, deployment_id)
+        if row is None:
+            raise deeds.unknown(deployment_id)
+        part = {} if only is None else {"only": cohorts.read(conn, "only", only).dump()}
+        way = _look(conn, row, part)
+    return database.write(partial(_send_back, deployment_id, way, part, actor, now, deadlines))
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """Back: a deployment ready to be made for each former version, and what nobody can offer any more."""
+
+    ready: dict[str | None, Prepared]
+    left: dict[str, int]
+
+
+def _look(conn: Connection, row: Any, part: dict[str, Any]) -> _Way:
+    """Reads only; a question or two over the fleet for each former version."""
+    under_way = deployments.live_rollbacks(conn, row.id, part.get("only"))
+    ready: dict[str | None, Prepared] = {}
     left: dict[str, int] = {}
     for version, n in sorted(_updated_from(conn, row, part).items(), key=str):
         if version in under_way:
@@ -55,9 +71,41 @@ def roll_back(
         release = _former(conn, row, version)
         if release is None:
             left[version or "unknown"] = n
-        elif sent := _send_back(conn, row, release, version, part, actor, now):
-            made.append(sent)
-    return RolledBack(tuple(made), left)
+        else:
+            body = {
+                "release": release.id,
+                "target_devices": "all",  # of the selector
+                "all_at_once": True,
+                "mandatory": True,
+                "failure_threshold_percent": row.threshold_percent,
+                "priority": row.priority,
+            }
+            ready[version] = deeds.prepare(conn, body, selector=_selector(row, version, part))
+    return _Way(ready, left)
+
+
+def _send_back(
+    deployment_id: str,
+    way: _Way,
+    part: dict[str, Any],
+    actor: str,
+    now: datetime,
+    deadlines: Deadlines,
+    conn: Connection,
+) -> RolledBack:
+    """Make what another has not made meanwhile. Where no device still runs what is to be rolled back, there
+    is nothing to make."""
+    row = deployments.find(conn, deployment_id)
+    if row is None:
+        raise deeds.unknown(deployment_id)
+    if not part and DeploymentStatus(row.status) not in ENDED:
+        deeds.abort(conn, deployment_id, actor, now, deadlines, reason=f"rolled back by {actor}")
+    under_way = deployments.live_rollbacks(conn, deployment_id, part.get("only"))
+    made = list(under_way.values())
+    for version, prepared in way.ready.items():
+        if version not in under_way and prepared.count.total:
+            made.append(deeds.insert(conn, prepared, actor, now, rollback_of=deployment_id))
+    return RolledBack(tuple(made), way.left)
 
 
 def _updated_from(conn: Connection, row: Any, part: dict[str, Any]) -> dict[str | None, int]:
@@ -81,30 +129,3 @@ def _former(conn: Connection, row: Any, version: str | None) -> Any:
     """The published release of that version, of the same product and kind."""
     found = releases.by_version(conn, version, row.product) if version else []
     return next((r for r in found if r.status == "published" and r.kind == row.kind), None)
-
-
-def _send_back(
-    conn: Connection,
-    row: Any,
-    release: Any,
-    version: str | None,
-    part: dict[str, Any],
-    actor: str,
-    now: datetime,
-) -> str | None:
-    """The deployment that does it; None where no device still runs what is to be rolled back."""
-    body = {
-        "release": release.id,
-        "target_devices": "all",  # of the selector below
-        "all_at_once": True,
-        "mandatory": True,
-        "failure_threshold_percent": row.threshold_percent,
-        "priority": row.priority,
-    }
-    selector = _selector(row, version, part)
-    try:
-        return deeds.create(conn, body, actor, now, selector=selector, rollback_of=row.id)
-    except Rejected as e:
-        if e.code == "no_devices":
-            return None
-        raise

@@ -192,9 +192,9 @@ def _done(visit: Visit, conn: Connection, deployment: str) -> None:
     """Nothing is left to do in the deed itself."""
 
 
-def _rollback(visit: Visit, conn: Connection, deployment: str) -> None:
+def _rollback(visit: Visit, deployment: str) -> None:
     only = visit.form.get("only", "").strip() or None
-    roll_back(conn, deployment, visit.name, visit.now, visit.context.deadlines, only)
+    roll_back(visit.context.database, deployment, visit.name, visit.now, visit.context.deadlines, only)
 
 
 _DEEDS: Mapping[str, Callable[[Visit, Connection, str], None]] = {
@@ -204,7 +204,11 @@ _DEEDS: Mapping[str, Callable[[Visit, Connection, str], None]] = {
     "promote": _promote,
     "abort": _abort,
     "retry": _done,
-    "rollback": _rollback,
+    "rollback": _done,
 }
 # What takes a look over the fleet, or many small writes: before the deed, and not in its transaction.
-_BEFORE: Mapping[str, Callable[[Visit, str], None]] = {"resume": _leave_out, "retry": _retry}
+_BEFORE: Mapping[str, Callable[[Visit, str], None]] = {
+    "resume": _leave_out,
+    "retry": _retry,
+    "rollback": _rollback,
+}
