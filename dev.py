@@ -36,6 +36,7 @@ SYSTEM = {
     "chromium": (lambda: bool(shutil.which("chromium")), "chromium"),
     "g++": (lambda: bool(shutil.which("g++") and shutil.which("gcc")), "g++"),
     "OpenSSL's headers": (lambda: Path("/usr/include/openssl/ssl.h").exists(), "libssl-dev"),
+    "redis": (lambda: bool(shutil.which("redis-server")), "redis-server"),
     "squashfs": (lambda: bool(shutil.which("mksquashfs")), "squashfs-tools"),
     "micropython": (lambda: bool(shutil.which("micropython", path=OURS_FIRST)), "micropython"),
     "faketime": (lambda: bool(shutil.which("faketime")), "faketime"),

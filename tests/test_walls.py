@@ -242,6 +242,9 @@ LIBRARY_DOORS = (
         ("gateway/signatures.py", "gateway/envoy/auth.py", "engine/oidc.py"),
         "whose signature a token has is decided on paper, and told to Envoy as keys; and at the sign-in",
     ),
+    Door(("aiohttp",), ("gateway/helper",), "who asks and is asked beside Envoy is one small process"),
+    Door(("redis",), ("gateway/helper/limits.py",), "counts that gateways share are kept in one place"),
+    Door(("bcrypt",), ("gateway/helper/passwords.py",), "how a password is right is decided in one place"),
     Door(("structlog",), ("engine", "api", "wiring"), "only the server writes a structured log"),
     Door(
         ("jinja2", "markupsafe"),

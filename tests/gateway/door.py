@@ -32,7 +32,8 @@ class Door:
         routes = tuple(replace(route, listeners=()) for route in gateway.routes)
         self._gateway = replace(gateway, routes=routes, listeners=(self._listener,))
         self.supervisor.look()
-        assert self.supervisor.status.error == ""
+        error = self.supervisor.status.error
+        assert error == "", error
 
     def ask(self, path: str, method: str = "GET", body: str | None = None, **headers: str) -> Answer:
         return ask(self.port, path, method, body, **headers)

@@ -29,16 +29,17 @@ from skylift.gateway.access import (
     Secret,
     Trust,
 )
-from skylift.gateway.envoy import clusters, limiting
+from skylift.gateway.envoy import clusters, helping, limiting
 from skylift.gateway.envoy.formats import CONSUMER, header
 from skylift.gateway.envoy.pieces import Book, Piece
 from skylift.gateway.envoy.snapshot import TYPE, Json
 from skylift.gateway.envoy.transforms import mutation
 from skylift.gateway.errors import Problem, Refused
+from skylift.gateway.helper.asked import CLAIM, CREDENTIAL
 from skylift.gateway.model import Consumer, Gateway
 from skylift.gateway.policies import PEER, Answer
 
-CREDENTIAL, GROUPS = "x-sl-credential", "x-sl-groups"
+GROUPS = "x-sl-groups"
 # What our filter tells (consumers.c), and clients may not.
 TOLD = (CONSUMER, "x-consumer-custom-id", "x-consumer-id", "x-credential-identifier", GROUPS, "x-sl-plan")
 JWT = TYPE + "envoy.extensions.filters.http.jwt_authn.v3."
@@ -198,22 +199,27 @@ BASIC_FAULTS = (
 
 
 def basic_auth(policy: BasicAuth, gateway: Gateway, book: Book) -> list[Piece]:
-    bad = [user.name for user in policy.users if not user.value.startswith("{SHA}")]
-    if bad:
-        rule = "passwords must be {SHA} hashes here; Envoy knows no others"
-        raise Refused([Problem("", "users", rule, ", ".join(bad))])
     if policy.anonymous is not None:
         raise Refused([Problem("", "anonymous", "a password cannot be optional here", policy.anonymous)])
+    holders = {user.name: gateway.consumers.get(user.consumer or "") for user in policy.users}
+    if all(user.value.startswith("{SHA}") for user in policy.users):
+        asked = _shas(policy, book)
+    else:
+        asked = helping.passwords(policy, book)
+    pieces = [*asked, *_consumers(holders, None, gateway, book)]
+    after: list[Json] = [{"append": header(policy.header, f"%REQ({CREDENTIAL})%")}] if policy.header else []
+    after += [{"remove": "authorization"}] if policy.hide else []
+    return pieces + ([mutation(after)] if after else [])
+
+
+def _shas(policy: BasicAuth, book: Book) -> list[Piece]:
+    """Hashes that Envoy reads by itself."""
     own = {"@type": BASIC + "PerRoute", "users": {"inline_string": _users(policy.users)}}
     spare = {"inline_string": _users([Secret("{SHA}" + "A" * 27 + "=", name="nobody")])}
     shared = {"@type": BASIC, "users": spare, "forward_username_header": CREDENTIAL}
     for details, fault in BASIC_FAULTS:
         book.reply(f"response.code_details.startsWith('{details}')", policy.refusals.answer(fault))
-    holders = {user.name: gateway.consumers.get(user.consumer or "") for user in policy.users}
-    pieces = [Piece("passwords", shared, own), *_consumers(holders, None, gateway, book)]
-    after: list[Json] = [{"append": header(policy.header, f"%REQ({CREDENTIAL})%")}] if policy.header else []
-    after += [{"remove": "authorization"}] if policy.hide else []
-    return pieces + ([mutation(after)] if after else [])
+    return [Piece("passwords", shared, own)]
 
 
 def _users(users: Iterable[Secret]) -> str:
@@ -292,6 +298,7 @@ def _escaped(text: str) -> str:
 def require_claim(policy: RequireClaim, gateway: Gateway, book: Book) -> list[Piece]:
     name = _named("claim", policy.refusals.answer(Fault.FORBIDDEN), book)
     each = [_claim(policy.claim, value) for value in policy.values]
+    book.ours.add(f"{CLAIM}{policy.claim.lower()}")
     wanted = {"and_ids": {"ids": each}} if policy.every else {"or_ids": {"ids": each}}
     return [_deny({name: [{"not_id": wanted}]})]
 
@@ -303,7 +310,8 @@ def _claim(claim: str, value: str) -> Json:
     word = {"string_match": {"safe_regex": {"regex": f"(?:.* )?{_escaped(value)}(?: .*)?"}}}
     listed = {"list_match": {"one_of": {"string_match": {"exact": value}}}}
     both = [{"metadata": {"filter": filter_, "path": path, "value": how}} for how in (word, listed)]
-    return {"or_ids": {"ids": both}}
+    told = _has(f"{CLAIM}{claim.lower()}", f"(?:.* )?{_escaped(value)}(?: .*)?")  # by the helper
+    return {"or_ids": {"ids": [*both, told]}}
 
 
 def ip_list(policy: IpList, gateway: Gateway, book: Book) -> list[Piece]:

@@ -8,16 +8,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from skylift.gateway.conditions import ALWAYS
 from skylift.gateway.envoy import clusters, matching, pieces, steps
 from skylift.gateway.envoy.formats import direct, header, mapper
 from skylift.gateway.envoy.matching import Place
 from skylift.gateway.envoy.paths import Case, cases
 from skylift.gateway.envoy.pieces import Book, Piece
-from skylift.gateway.envoy.snapshot import HCM, TYPE, Json, Snapshot
+from skylift.gateway.envoy.snapshot import HCM, PLACE, TYPE, Json, Snapshot
 from skylift.gateway.envoy.steps import Where, Words
 from skylift.gateway.envoy.tables import Entry, virtual_hosts
 from skylift.gateway.errors import Problem, Refused
-from skylift.gateway.model import Forwarding, Gateway, HostSent, Listener, Route, Service
+from skylift.gateway.helper.asked import INSIDE, SERVICE
+from skylift.gateway.model import Destination, Forwarding, Gateway, HostSent, Listener, Route, Service
 from skylift.gateway.policies import JoinBase, Retry
 from skylift.gateway.text import Kind
 
@@ -54,11 +56,16 @@ def compiled(gateway: Gateway, extras: Extras = Extras()) -> Snapshot:
         routes = list(_routes(gateway, listener, book, problems))
         tables.append(_table(gateway, listener, routes, book))
         listeners.append(_listener(gateway, listener, routes, book, extras))
+    if book.inside:
+        tables.append(_inner_table(gateway, book))
+        listeners.append(_inner_listener())
     backends = [_cluster(gateway, service, problems) for service in gateway.services.values()]
     if problems:
         raise Refused(problems)
     found = {cluster["name"]: cluster for cluster in (*backends, *book.clusters.values())}
-    return Snapshot(tuple(listeners), tuple(tables), tuple(found.values()))
+    return Snapshot(
+        tuple(listeners), tuple(tables), tuple(found.values()), tuple(book.secrets.values()), book.helper
+    )
 
 
 def _cluster(gateway: Gateway, service: Service, problems: list[Problem]) -> Json:
@@ -177,6 +184,44 @@ def _host(route: Route, service: Service, gateway: Gateway) -> Json:
     host, port = names.pop()
     shown = host if port == DEFAULT_PORTS.get(service.protocol) else f"{host}:{port}"
     return {"host_rewrite_literal": shown}
+
+
+# --- what the helper asks through Envoy
+# ---------------------------------------------------------------------------------------------------------
+
+INNER = "skylift:inside"
+
+
+def _inner_table(gateway: Gateway, book: Book) -> Json:
+    """Every service by its name in a header."""
+    routes = []
+    for name in sorted(book.inside):
+        where = Where(gateway, ANYWHERE, Route(name, ALWAYS, (Destination(name),)), book)
+        named = {"name": SERVICE, "string_match": {"exact": name}}
+        routes.append({"match": {"prefix": "/", "headers": [named]}, "route": _to(where)})
+    host = {"name": "services", "domains": ["*"], "routes": routes}
+    return {
+        "name": INNER,
+        "virtual_hosts": [host],
+        "request_headers_to_remove": [SERVICE, "x-envoy-external-address"],
+    }
+
+
+def _inner_listener() -> Json:
+    manager = {
+        "@type": HCM,
+        "stat_prefix": "inside",
+        "rds": {"route_config_name": INNER},
+        "http_filters": [pieces.ROUTER],
+        "use_remote_address": False,  # what it carries was said by Envoy itself, at the outer listener
+        "skip_xff_append": True,
+        "generate_request_id": False,
+    }
+    return {
+        "name": INNER,
+        "address": {"pipe": {"path": PLACE + INSIDE, "mode": 0o600}},
+        "filter_chains": [{"filters": [{"name": "http", "typed_config": manager}]}],
+    }
 
 
 # --- tables and listeners
@@ -310,14 +355,20 @@ def _addresses(how: Forwarding) -> Json:
 
 def _replies(gateway: Gateway, book: Book) -> Iterator[Json]:
     for expression, answer in book.replies:
-        cel = {
-            "@type": TYPE + "envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter",
-            "expression": expression,
-        }
-        yield mapper(answer, {"extension_filter": {"name": "cel", "typed_config": cel}})
+        yield mapper(answer, _cel(expression))
     for status, answer in gateway.answers:
         compared = {"op": "EQ", "value": {"default_value": status, "runtime_key": f"gateway.{status}"}}
-        yield mapper(answer, {"status_code_filter": {"comparison": compared}})
+        ours = _cel("response.code_details != 'ext_authz_denied'")  # those are somebody else's own words
+        both = [{"status_code_filter": {"comparison": compared}}, ours]
+        yield mapper(answer, {"and_filter": {"filters": both}})
+
+
+def _cel(expression: str) -> Json:
+    cel = {
+        "@type": TYPE + "envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter",
+        "expression": expression,
+    }
+    return {"extension_filter": {"name": "cel", "typed_config": cel}}
 
 
 LOGGED = {

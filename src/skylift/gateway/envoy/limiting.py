@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterator
 
 from skylift.gateway.access import PerConsumer
-from skylift.gateway.envoy import binary
+from skylift.gateway.envoy import binary, helping
 from skylift.gateway.envoy.formats import CONSUMER
 from skylift.gateway.envoy.pieces import Book, Piece
 from skylift.gateway.envoy.snapshot import TYPE, Json
@@ -44,6 +44,8 @@ def _config(name: str, text: str) -> Json:
 
 
 def rate_limit(policy: RateLimit, gateway: Gateway, book: Book) -> list[Piece]:
+    if policy.redis is not None:
+        return helping.shared_limit(policy, book)
     return [piece("limits", "".join(_lines(policy, book)))]
 
 
@@ -67,9 +69,7 @@ def _limit(policy: object) -> RateLimit:
 def _lines(policy: RateLimit, book: Book, more: str = "") -> Iterator[str]:
     """One limit. Several limits of one bucket are several states, but for calendar windows."""
     if policy.redis is not None:
-        raise Refused(
-            [Problem("", "policy", "limits shared through Redis are not possible here yet", "redis")]
-        )
+        raise Refused([Problem("", "plans", "a plan's limit is counted here, not through Redis", "redis")])
     together = policy.algorithm is Algorithm.FIXED_WINDOW
     groups = [policy.limits] if together else [(limit,) for limit in policy.limits]
     for group in groups:

@@ -44,6 +44,9 @@ class Book:
     replies: list[tuple[str, Answer]] = field(default_factory=list)  # (CEL on Envoy's own answer, ours)
     stamps: dict[str, str] = field(default_factory=dict)  # headers set before routes are looked for: formats
     ours: set[str] = field(default_factory=set)  # further headers that no client may send
+    helper: dict[str, Json] = field(default_factory=dict)  # rules for the helper, by their names
+    inside: set[str] = field(default_factory=set)  # services that the helper asks through Envoy
+    secrets: dict[str, Json] = field(default_factory=dict)  # that Envoy reads from files of their own
     routes: int = 0  # a number for names that must differ
 
     def stamp(self, name: str, envoys_format: str) -> str:

@@ -4,6 +4,7 @@ The order matters: new clusters before the routes that name them, old clusters a
 is taken back: the files are the former ones again, and Envoy has never let go of what it had.
 """
 
+import json
 import os
 import re
 import time
@@ -18,13 +19,17 @@ from skylift.gateway.envoy.admin import Admin
 from skylift.gateway.envoy.snapshot import (
     CLUSTER,
     LISTENER,
+    PLACE,
     ROUTES,
+    SDS,
+    SECRET,
     Json,
     Snapshot,
     digest_of,
     discovery,
     static_resources,
 )
+from skylift.gateway.helper.asked import RULES
 
 TAKEN_S = 15.0  # measured: milliseconds; a cluster warms while its name is looked up
 LOOK_S = 0.005
@@ -51,24 +56,32 @@ class Files:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.current = EMPTY
-        for kind in ("cds", "lds", "rds"):
+        for kind in ("cds", "lds", "rds", "sds"):
             (root / kind).mkdir(parents=True, exist_ok=True)
         self.write(EMPTY)
 
     def write(self, snapshot: Snapshot) -> None:
         """All of it at once: for an Envoy that is not there yet."""
+        self._beside(snapshot, snapshot.helper)
         for kind in (CDS, LDS):
             self._write(kind.name, kind.name, discovery(self._listed(kind, snapshot)))
         for table in snapshot.routes:
-            self._write("rds", table["name"], discovery([{"@type": ROUTES, **table}]))
+            self._write("rds", table["name"], discovery([self._followed({"@type": ROUTES, **table})]))
+        self._beside(snapshot, snapshot.helper)
         self.current = snapshot
+
+    def _beside(self, snapshot: Snapshot, rules: Json) -> None:
+        """What must be there before Envoy hears of it: secrets, and the helper's rules."""
+        for secret in snapshot.secrets:
+            self._write("sds", secret["name"], discovery([{"@type": SECRET, **secret}]))
+        self._write(".", RULES.removesuffix(".json"), json.dumps(rules).encode())
 
     def _write(self, kind: str, name: str, body: bytes) -> None:
         path = self.root / kind / f"{name}.json"
         if path.exists() and path.read_bytes() == body:
             return
         fresh = path.with_suffix(".new")
-        with fresh.open("wb") as f:
+        with open(fresh, "wb", opener=_private) as f:
             f.write(body)
             f.flush()
             os.fsync(f.fileno())
@@ -82,10 +95,12 @@ class Files:
             return False
         check(snapshot)
         try:
+            self._beside(snapshot, {**before.helper, **snapshot.helper})
             self._step(CDS, snapshot.with_clusters(before.clusters), admin)
             self._tables(snapshot, admin)
             self._step(LDS, snapshot, admin)
             self._step(CDS, snapshot, admin)
+            self._beside(snapshot, snapshot.helper)
         except (Rejected, Unavailable):
             self.write(before)
             raise
@@ -102,7 +117,7 @@ class Files:
     def _tables(self, snapshot: Snapshot, admin: Admin) -> None:
         """A table that Envoy follows is confirmed here; a new one comes with its listener."""
         for table in snapshot.routes:
-            listed = [{"@type": ROUTES, **table}]
+            listed = [self._followed({"@type": ROUTES, **table})]
             seen = _Watch(admin, rf"http\..*\.rds\.{re.escape(table['name'])}")
             self._write("rds", table["name"], discovery(listed))
             if seen.there and seen.version != digest_of(listed):
@@ -113,14 +128,23 @@ class Files:
         return [{"@type": kind.type_url, **resource} for resource in resources]
 
     def _followed(self, what: Any) -> Any:
-        """The same value, each route table that it names to be read from its file."""
+        """The same value, each route table and secret that it names to be read from its file, each path in
+        the place of this Envoy."""
         if isinstance(what, dict):
             if "rds" in what:
                 name = what["rds"]["route_config_name"]
                 source = process.watched(self.root / "rds", name)
                 return {**what, "rds": {"route_config_name": name, "config_source": source}}
+            if SDS in what:
+                return {"name": what[SDS], "sds_config": process.watched(self.root / "sds", what[SDS])}
+            if str(what.get("path", "")).startswith(PLACE):
+                return {**what, "path": str(self.root / what["path"].removeprefix(PLACE))}
             return {name: self._followed(value) for name, value in what.items()}
         return [self._followed(value) for value in what] if isinstance(what, list) else what
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 class _Watch:

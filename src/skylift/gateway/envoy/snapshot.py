@@ -7,7 +7,7 @@ to find: Envoy takes a route to a cluster that is not there, and answers 503.
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -17,27 +17,36 @@ TYPE = "type.googleapis.com/"
 LISTENER = TYPE + "envoy.config.listener.v3.Listener"
 ROUTES = TYPE + "envoy.config.route.v3.RouteConfiguration"
 CLUSTER = TYPE + "envoy.config.cluster.v3.Cluster"
+SECRET = TYPE + "envoy.extensions.transport_sockets.tls.v3.Secret"
 HCM = TYPE + "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
+
+
+PLACE = "@place/"  # begins a path in the directory of whoever runs this Envoy
+SDS = "skylift:secret"  # a value with this name alone is a secret, by its name
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Listeners, route tables and clusters, each a tuple of Envoy's JSON objects with a name."""
+    """Listeners, route tables and clusters, each a tuple of Envoy's JSON objects with a name. `secrets`:
+    Envoy's too, each read where a value says `{SDS: NAME}`. `helper`: the rules of the helper beside Envoy,
+    by name."""
 
     listeners: tuple[Json, ...]
     routes: tuple[Json, ...]
     clusters: tuple[Json, ...]
+    secrets: tuple[Json, ...] = ()
+    helper: Json = field(default_factory=dict)
 
     @cached_property
     def digest(self) -> str:
-        return digest_of((self.listeners, self.routes, self.clusters))
+        return digest_of((self.listeners, self.routes, self.clusters, self.secrets, self.helper))
 
     def with_clusters(self, further: Iterable[Json]) -> "Snapshot":
         """This one, and clusters of another that it does not name: while routes are swapped both are
         there."""
         names = {cluster["name"] for cluster in self.clusters}
         kept = tuple(cluster for cluster in further if cluster["name"] not in names)
-        return Snapshot(self.listeners, self.routes, self.clusters + kept)
+        return replace(self, clusters=self.clusters + kept)
 
     def problems(self) -> Iterator[str]:
         """What Envoy would take without a word and get wrong."""
@@ -67,6 +76,7 @@ def static_resources(snapshot: Snapshot) -> Json:
     return {
         "listeners": [_inlined(listener, tables) for listener in snapshot.listeners],
         "clusters": list(snapshot.clusters),
+        "secrets": list(snapshot.secrets),
     }
 
 
@@ -76,6 +86,10 @@ def _inlined(what: Any, tables: Mapping[str, Json]) -> Any:
         if "rds" in what:
             rest = {name: _inlined(value, tables) for name, value in what.items() if name != "rds"}
             return {**rest, "route_config": tables[what["rds"]["route_config_name"]]}
+        if SDS in what:
+            return {"name": what[SDS]}
+        if str(what.get("path", "")).startswith(PLACE):  # only looked at: nothing is opened
+            return {**what, "path": "/" + what["path"].removeprefix(PLACE)}
         return {name: _inlined(value, tables) for name, value in what.items()}
     if isinstance(what, list):
         return [_inlined(value, tables) for value in what]

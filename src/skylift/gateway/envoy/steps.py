@@ -14,13 +14,14 @@ from skylift.gateway.access import (
     ApiKey,
     BasicAuth,
     ForwardAuth,
+    Introspection,
     IpList,
     Jwt,
     PerConsumer,
     Policy,
     RequireClaim,
 )
-from skylift.gateway.envoy import auth, limiting, scripts, transforms
+from skylift.gateway.envoy import auth, helping, limiting, scripts, transforms
 from skylift.gateway.envoy.formats import direct
 from skylift.gateway.envoy.paths import PATHS
 from skylift.gateway.envoy.pieces import Book, Piece
@@ -28,6 +29,7 @@ from skylift.gateway.envoy.snapshot import TYPE, Json
 from skylift.gateway.errors import Problem, Refused
 from skylift.gateway.model import Gateway, Listener, Route, Step
 from skylift.gateway.policies import (
+    Aggregate,
     Compress,
     ConvertBody,
     CorrelationId,
@@ -102,6 +104,16 @@ def _add(make: Callable[..., list[Piece]]) -> Callable[[Where, Words, Any], None
         found.pieces += make(policy, where.gateway, where.book)
 
     return into
+
+
+def _introspection(where: Where, found: Words, policy: Introspection) -> None:
+    found.pieces += helping.introspection(policy, where.route, where.book)
+
+
+def _aggregate(where: Where, found: Words, policy: Aggregate) -> None:
+    stamp, action = helping.aggregate(policy, where.gateway, where.book)
+    found.pieces += stamp
+    found.answer = {"route": action}
 
 
 # --- small ones
@@ -246,6 +258,8 @@ _TABLE: Mapping[type[Policy], Callable[[Where, Words, Any], None]] = {
     RequireClaim: _add(auth.require_claim),
     IpList: _add(auth.ip_list),
     ForwardAuth: _add(auth.forward_auth),
+    Introspection: _introspection,
+    Aggregate: _aggregate,
     RateLimit: _add(limiting.rate_limit),
     PerConsumer: _add(limiting.per_consumer),
     RequestTransform: _add(transforms.request),

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from skylift.core.errors import Rejected, SkyliftError, Unavailable
+from skylift.gateway.envoy.beside import Beside
 from skylift.gateway.envoy.process import Envoy, Options
 from skylift.gateway.envoy.publish import Files, check
 from skylift.gateway.envoy.snapshot import Snapshot
@@ -56,6 +57,7 @@ class Supervisor:
         self._log = log or self._place / "envoy.log"
         self._files = Files(self._place / "xds")
         self._envoy: Envoy | None = None
+        self._helper: Beside | None = None
 
         self._leaving: list[Envoy] = []  # replaced, draining
         self._started = 0.0
@@ -71,6 +73,11 @@ class Supervisor:
             raise Unavailable("Envoy is not running", 1.0)
         return self._envoy
 
+    @property
+    def place(self) -> Path:
+        """The directory of files and sockets that Envoy and the helper meet in."""
+        return self._files.root
+
     def start(self) -> None:
         """The first configuration must hold: a gateway that never served anything has nothing to fall back
         on."""
@@ -80,6 +87,7 @@ class Supervisor:
         check(first)
         with self._lock:
             self._files.write(first)
+            self._help(first)
             self._envoy = self._begin()
             self.status = replace(self.status, digest=first.digest, since=time.time(), published=1)
 
@@ -103,6 +111,7 @@ class Supervisor:
         if fresh is None or fresh.digest == self._refused:
             return
         with self._lock:
+            self._help(fresh)
             try:
                 new = self._files.publish(fresh, self.envoy.admin)
             except Rejected:
@@ -123,8 +132,26 @@ class Supervisor:
             self._say(f"not taken, what ran before runs on: {words}")
             self.status = replace(self.status, error=words, refused=self.status.refused + 1)
 
+    def _help(self, snapshot: Snapshot) -> None:
+        """Whoever is to be asked is there before Envoy asks."""
+        if snapshot.helper and self._helper is None:
+            self._helper = Beside(self._files.root, self._log)
+
+    @property
+    def helper(self) -> Beside:
+        if self._helper is None:
+            raise Unavailable("no configuration has needed the helper yet", 1.0)
+        return self._helper
+
+    def _revive_helper(self) -> None:
+        if self._helper is not None and not self._helper.running:
+            self._say("the helper has ended; a new one starts")
+            self._helper = Beside(self._files.root, self._log)
+            self.status = replace(self.status, restarts=self.status.restarts + 1)
+
     def _revive(self) -> None:
         with self._lock:
+            self._revive_helper()
             if self._envoy is not None and self._envoy.running:
                 return
             if self._envoy is not None:
@@ -171,5 +198,7 @@ class Supervisor:
         with self._lock:
             for envoy in (*self._leaving, *([self._envoy] if self._envoy else [])):
                 envoy.stop()
-            self._leaving, self._envoy = [], None
+            if self._helper is not None:
+                self._helper.stop()
+            self._leaving, self._envoy, self._helper = [], None, None
         shutil.rmtree(self._place, ignore_errors=True)
