@@ -72,8 +72,6 @@ class Limits:
 
 def _keys(policy: RateLimit, key: str) -> Iterable[str]:
     """One a limit; what stands in braces lies on one node of a cluster. Other numbers count anew."""
-    for limit in policy.limits:
-        yield (
-            f"{PREFIX}:{{{policy.bucket}:{key}}}:{policy.algorithm}:"
-            f"{limit.count}/{limit.seconds:g}/{limit.burst}"
-        )
+    for place, limit in enumerate(policy.limits):
+        numbers = f"{place}:{limit.count}/{limit.seconds:g}/{limit.burst}"
+        yield f"{PREFIX}:{{{policy.bucket}:{key}}}:{policy.algorithm}:{numbers}"
