@@ -27,6 +27,7 @@ class Library:
     file: Path
     flags: tuple[str, ...]
     leave_out: tuple[str, ...] = ()
+    links: tuple[str, ...] = ()
 
     def sources(self) -> list[Path]:
         return sorted(path for path in self.folder.glob("*.c") if path.name not in self.leave_out)
@@ -42,7 +43,10 @@ class Library:
 DELTA = Library(HERE, PACKAGE / "firmware" / f"_skydelta{SUFFIX}", ("-std=c11",), PROGRAMS)
 # Envoy loads it; Envoy comes as a wheel for Linux.
 LIMITS = Library(
-    HERE / "gateway", PACKAGE / "gateway" / "envoy" / f"libskylift_limits{SUFFIX}", ("-std=gnu11", "-pthread")
+    HERE / "gateway",
+    PACKAGE / "gateway" / "envoy" / f"libskylift_limits{SUFFIX}",
+    ("-std=gnu11", "-pthread"),
+    links=("-lm",),
 )
 LIBRARIES = (DELTA, LIMITS) if sys.platform == "linux" else (DELTA,)
 
@@ -68,7 +72,7 @@ def build() -> list[Path]:
 def _compile(cc: str, library: Library) -> None:
     fresh = library.file.with_name(f"{library.file.name}.{os.getpid()}")
     sources = map(str, library.sources())
-    subprocess.run([cc, *library.flags, *FLAGS, "-o", str(fresh), *sources], check=True)
+    subprocess.run([cc, *library.flags, *FLAGS, "-o", str(fresh), *sources, *library.links], check=True)
     fresh.replace(library.file)
 
 

@@ -263,6 +263,28 @@ static verdict by_calendar(entry *e, const rule *r, int64_t wall)
     return v;
 }
 
+/* How many are under way: the window's length plays no part. */
+static verdict by_presence(entry *e, const rule *r)
+{
+    verdict v = {.ok = e->count[0] < r->periods[0].limit, .retry_us = 1000000};
+    if (v.ok)
+        e->count[0]++;
+    v.remaining[0] = r->periods[0].limit - e->count[0];
+    return v;
+}
+
+void leave(state *s, const char *key, size_t length)
+{
+    const uint64_t h = hash_of(key, length);
+    pthread_mutex_lock(&s->lock);
+    entry *e = s->slots[h % SLOTS];
+    while (e && (e->hash != h || e->length != length || memcmp(e->key, key, length)))
+        e = e->next;
+    if (e && e->count[0])
+        e->count[0]--;
+    pthread_mutex_unlock(&s->lock);
+}
+
 verdict arrive(state *s, const rule *r, const char *key, size_t length, int64_t mono_us, int64_t wall_us)
 {
     verdict v = {.ok = true}; /* without memory for a new key: nobody is turned away for it */
@@ -278,6 +300,9 @@ verdict arrive(state *s, const rule *r, const char *key, size_t length, int64_t 
             break;
         case CALENDAR:
             v = by_calendar(e, r, wall_us);
+            break;
+        case IN_FLIGHT:
+            v = by_presence(e, r);
             break;
         }
     pthread_mutex_unlock(&s->lock);

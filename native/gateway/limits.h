@@ -1,12 +1,13 @@
 /* Exact limits, shared by all of one Envoy's workers. What a limit decides (limits.c) knows nothing of Envoy;
  * how Envoy asks and is answered (module.c) knows nothing of the arithmetic.
  *
- * Three algorithms:
+ * Four algorithms:
  *   gcra      a token bucket or a leaky bucket by its arrival time: `burst` at once, then one every window/limit.
  *             Whoever comes too early is let through after a delay of at most max_delay (a queue), or refused.
  *   sliding   a log of arrivals: at most `limit` in any stretch of `window`. Refused ones do not count.
  *   calendar  windows that start at whole multiples of their length since 1970 (UTC), months and years by the
  *             calendar; several at once. Refused ones count too where `counts_refused`, as in Kong.
+ *   in flight no rate at all: at most `limit` at one time; whoever was let in leaves.
  */
 #ifndef SKYLIFT_LIMITS_H
 #define SKYLIFT_LIMITS_H
@@ -17,7 +18,7 @@
 
 enum { MAX_PERIODS = 6, MAX_NAME = 96 };
 
-typedef enum { GCRA, SLIDING, CALENDAR } algorithm;
+typedef enum { GCRA, SLIDING, CALENDAR, IN_FLIGHT } algorithm;
 
 typedef struct {
     int64_t window_us;
@@ -51,6 +52,7 @@ state *state_of(const rule *r);
 void state_give_back(state *s);
 
 /* One arrival of `key`. `mono_us` never jumps; `wall_us` is UTC, for calendars. */
+void leave(state *s, const char *key, size_t length); /* one that was in flight */
 verdict arrive(state *s, const rule *r, const char *key, size_t length, int64_t mono_us, int64_t wall_us);
 
 #endif

@@ -1,8 +1,9 @@
 /* How Envoy asks and is answered: HTTP filters behind Envoy's C interface for dynamic modules, version 0.2.0 as in
  * Envoy 1.40. "limits" refuses or holds back what comes too fast; "consumers" says who a credential is. Their
  * configuration is text, a line a word with its value (parse_line, consumers.h). A filter that waits holds its
- * stream back without holding back its worker. */
+ * stream back without holding back its worker. Filters of another kind (envoy.h) are files of their own. */
 #include "consumers.h"
+#include "envoy.h"
 #include "limits.h"
 #include "timer.h"
 
@@ -11,32 +12,8 @@
 #include <string.h>
 #include <time.h>
 
-#define ENVOY(name) envoy_dynamic_module_callback_##name
-#define HOOK(name) envoy_dynamic_module_on_##name
-
-typedef struct {
-    const char *at;
-    size_t length;
-} text;
-typedef struct {
-    const char *name;
-    size_t name_length;
-    const char *value;
-    size_t value_length;
-} header;
-
-bool ENVOY(http_get_header)(void *envoy, int where, text name, text *value, size_t index, size_t *count);
-bool ENVOY(http_set_header)(void *envoy, int where, text name, text value);
-void ENVOY(http_send_response)(void *envoy, uint32_t status, header *h, size_t n, text body, text details);
-bool ENVOY(http_filter_get_attribute_string)(void *envoy, int attribute, text *value);
-const void *ENVOY(get_most_specific_route_config)(void *envoy);
-void *ENVOY(http_filter_scheduler_new)(void *envoy);
-void ENVOY(http_filter_continue_decoding)(void *envoy);
-
-enum { REQUEST = 0, RESPONSE = 2 };
 enum { SOURCE_ADDRESS = 24 }; /* source.address, in the order of Envoy's attributes */
-enum { GO_ON = 0, STOP = 1, STOP_AND_HOLD_BODY = 4 };
-enum { MAX_LIMITS = 32, MAX_LABEL = 12, MAX_BODY = 512, MAX_HEADER = 64, MAX_KEYS_OF_ONE = 3 };
+enum { MAX_LIMITS = 32, MAX_LABEL = 12, MAX_BODY = 512, MAX_HEADER = 64, MAX_KEYS_OF_ONE = 3, MAX_KEY = 256, MAX_HELD = 4 };
 
 /* Which headers tell a client about its limit. */
 typedef enum { PLAIN, KONG, TRAEFIK, SILENT } style;
@@ -47,28 +24,35 @@ typedef struct {
     style tells;
     uint32_t status;
     char label[MAX_PERIODS][MAX_LABEL];         /* Kong's: Minute, Hour ... */
-    char keys[MAX_KEYS_OF_ONE][MAX_HEADER];     /* request headers, or @client, its address: the first that is there counts */
+    char keys[MAX_KEYS_OF_ONE][MAX_HEADER];     /* request headers, @client, @forwarded N: the first that is there counts */
     char when[2][MAX_HEADER];                   /* a request header and its value: the limit is for these only */
     int choice;                                 /* not 0: of the limits with one number, only the first that is meant */
     char body[MAX_BODY];                        /* @ID@ stands for the request's id */
 } limit;
 
-/* Of the filter "limits", or of the filter "consumers". */
+/* Of the filter "limits", of the filter "consumers", or of another kind. */
 typedef struct {
     int n;
     limit limits[MAX_LIMITS];
     consumers *known;
+    const kind *other;
+    void *others;
 } config;
 
 typedef struct {
     const config *c;
+    void *others; /* what another kind has of this stream */
+    struct {
+        state *s;
+        size_t length;
+        char key[MAX_KEY];
+    } held[MAX_HELD]; /* what is given back when the stream ends */
+    int n_held;
     int asked; /* how many limits have decided */
     int which[MAX_LIMITS];
     verdict verdicts[MAX_LIMITS];
     waiter *waiting;
 } filter;
-
-#define TEXT(s) ((text){(s), strlen(s)})
 
 /* --- configuration ------------------------------------------------------------------------------------------ */
 
@@ -135,7 +119,7 @@ static int word_of(const char *value, const char *const *words, int n)
 
 static bool parse_line(config *c, const char *word, const char *value)
 {
-    static const char *const hows[] = {"gcra", "sliding", "calendar"};
+    static const char *const hows[] = {"gcra", "sliding", "calendar", "in_flight"};
     static const char *const styles[] = {"plain", "kong", "traefik", "silent"};
     if (!strcmp(word, "limit"))
         return begin_limit(c, value);
@@ -144,7 +128,7 @@ static bool parse_line(config *c, const char *word, const char *value)
     limit *l = &c->limits[c->n - 1];
     int found;
     if (!strcmp(word, "how"))
-        return (found = word_of(value, hows, 3)) >= 0 && (l->r.how = (algorithm)found, true);
+        return (found = word_of(value, hows, 4)) >= 0 && (l->r.how = (algorithm)found, true);
     if (!strcmp(word, "tells"))
         return (found = word_of(value, styles, 4)) >= 0 && (l->tells = (style)found, true);
     if (!strcmp(word, "period"))
@@ -179,7 +163,18 @@ static void config_free(config *c)
         if (c->limits[i].s)
             state_give_back(c->limits[i].s);
     consumers_free(c->known);
+    if (c->others)
+        c->other->config_free(c->others);
     free(c);
+}
+
+static const kind *kind_of(text name)
+{
+    static const kind *const kinds[] = {&ANSWERS, &BREAKER, &ADDRESSES};
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
+        if (same(name, kinds[i]->name))
+            return kinds[i];
+    return NULL;
 }
 
 /* NULL refuses the configuration: Envoy keeps the one it has. */
@@ -192,7 +187,9 @@ static config *config_of(text name, text said)
         memcpy(lines, said.at, said.length);
         lines[said.length] = 0;
     }
-    if (good && name.length == 9 && !memcmp(name.at, "consumers", 9))
+    if (good && (c->other = kind_of(name)))
+        good = (c->others = c->other->config(lines)) != NULL;
+    else if (good && same(name, "consumers"))
         good = (c->known = consumers_of(lines)) != NULL;
     else if (good) {
         char *rest = NULL;
@@ -230,20 +227,11 @@ void HOOK(http_filter_per_route_config_destroy)(void *c) { config_free(c); }
 
 /* --- one request ----------------------------------------------------------------------------------------------- */
 
-static int64_t now_us(clockid_t clock)
+static int64_t wall_us(void)
 {
     struct timespec t;
-    clock_gettime(clock, &t);
+    clock_gettime(CLOCK_REALTIME, &t);
     return t.tv_sec * 1000000LL + t.tv_nsec / 1000;
-}
-
-static text get(void *envoy, const char *name)
-{
-    text value = {"", 0};
-    size_t count = 0;
-    if (!ENVOY(http_get_header)(envoy, REQUEST, TEXT(name), &value, 0, &count) || !value.at)
-        return (text){"", 0};
-    return value;
 }
 
 /* The client's address as the listener sees it, without a port. */
@@ -261,11 +249,19 @@ static text client_of(void *envoy)
     return (text){value.at, colon ? (size_t)(colon - value.at) : value.length};
 }
 
+static text value_of(void *envoy, const char *key)
+{
+    static const char forwarded[] = "@forwarded ";
+    if (!strncmp(key, forwarded, sizeof forwarded - 1))
+        return forwarded_at(envoy, atoi(key + sizeof forwarded - 1));
+    return key[0] == '@' ? client_of(envoy) : get(envoy, REQUEST, key);
+}
+
 /* Which header named the client is part of the key: an API key that looks like an address is no address. */
 static size_t key_of(void *envoy, const limit *l, char *key, size_t room)
 {
     for (int i = 0; i < MAX_KEYS_OF_ONE && l->keys[i][0]; i++) {
-        const text value = l->keys[i][0] == '@' ? client_of(envoy) : get(envoy, l->keys[i]);
+        const text value = value_of(envoy, l->keys[i]);
         if (!value.length)
             continue;
         const size_t n = value.length < room - 1 ? value.length : room - 1;
@@ -280,14 +276,14 @@ static bool meant(void *envoy, const limit *l)
 {
     if (!l->when[0][0])
         return true;
-    const text value = get(envoy, l->when[0]);
+    const text value = get(envoy, REQUEST, l->when[0]);
     return value.length == strlen(l->when[1]) && !memcmp(value.at, l->when[1], value.length);
 }
 
 /* What the backend is told of who asks; whatever the client itself said there is gone already. */
 static void name_consumer(void *envoy, const consumers *known)
 {
-    const text credential = get(envoy, consumers_header(known));
+    const text credential = get(envoy, REQUEST, consumers_header(known));
     if (!credential.length)
         return;
     const char *const *values = consumers_find(known, credential.at, credential.length);
@@ -351,7 +347,7 @@ static void refuse(void *envoy, const limit *l, const verdict *v)
     headers h = {0};
     char body[MAX_BODY + 64];
     const char *mark = strstr(l->body, "@ID@");
-    const text id = get(envoy, "x-request-id");
+    const text id = get(envoy, REQUEST, "x-request-id");
     if (mark)
         snprintf(body, sizeof body, "%.*s%.*s%s", (int)(mark - l->body), l->body,
                  (int)(id.length < 60 ? id.length : 60), id.at, mark + 4);
@@ -367,8 +363,11 @@ void *HOOK(http_filter_new)(const void *c, void *envoy)
 {
     (void)envoy;
     filter *f = calloc(1, sizeof *f);
-    if (f)
+    if (f) {
         f->c = c;
+        if (f->c->other)
+            f->others = f->c->other->begin();
+    }
     return f;
 }
 
@@ -376,6 +375,10 @@ void HOOK(http_filter_destroy)(filter *f)
 {
     if (f->waiting)
         timer_forget(f->waiting);
+    if (f->others)
+        f->c->other->end(f->others, f->c->others);
+    for (int i = 0; i < f->n_held; i++)
+        leave(f->held[i].s, f->held[i].key, f->held[i].length);
     free(f);
 }
 
@@ -385,11 +388,13 @@ int HOOK(http_filter_request_headers)(void *envoy, filter *f, bool last)
     const config *of_route = ENVOY(get_most_specific_route_config)(envoy);
     if (of_route)
         f->c = of_route;
+    if (f->c->other)
+        return f->others ? f->c->other->request(envoy, f->others, f->c->others) : GO_ON;
     if (f->c->known) {
         name_consumer(envoy, f->c->known);
         return GO_ON;
     }
-    const int64_t mono = now_us(CLOCK_MONOTONIC), wall = now_us(CLOCK_REALTIME);
+    const int64_t mono = now_us(), wall = wall_us();
     int64_t delay = 0;
     int chosen = 0;
     for (int i = 0; i < f->c->n; i++) {
@@ -397,9 +402,14 @@ int HOOK(http_filter_request_headers)(void *envoy, filter *f, bool last)
         if ((l->choice && l->choice == chosen) || !meant(envoy, l))
             continue;
         chosen = l->choice;
-        char key[256];
+        char key[MAX_KEY];
         const size_t n = key_of(envoy, l, key, sizeof key);
         const verdict v = arrive(l->s, &l->r, key, n, mono, wall);
+        if (v.ok && l->r.how == IN_FLIGHT && f->n_held < MAX_HELD) {
+            f->held[f->n_held].s = l->s;
+            f->held[f->n_held].length = n;
+            memcpy(f->held[f->n_held++].key, key, n);
+        }
         if (!v.ok) {
             f->asked = 0; /* the refusal says it all; what earlier limits counted stays counted */
             refuse(envoy, l, &v);
@@ -426,7 +436,8 @@ void HOOK(http_filter_scheduled)(void *envoy, filter *f, uint64_t event)
 
 int HOOK(http_filter_response_headers)(void *envoy, filter *f, bool last)
 {
-    (void)last;
+    if (f->c->other)
+        return f->others ? f->c->other->response(envoy, f->others, f->c->others, last) : GO_ON;
     for (int i = 0; i < f->asked; i++) {
         headers h = {0};
         tell(&h, &f->c->limits[f->which[i]], &f->verdicts[i]);
@@ -437,6 +448,24 @@ int HOOK(http_filter_response_headers)(void *envoy, filter *f, bool last)
     return GO_ON;
 }
 
+int HOOK(http_filter_response_body)(void *envoy, filter *f, bool last)
+{
+    return f->others && f->c->other->body ? f->c->other->body(envoy, f->others, f->c->others, last) : GO_ON;
+}
+
+int HOOK(http_filter_response_trailers)(void *envoy, filter *f)
+{
+    return HOOK(http_filter_response_body)(envoy, f, true);
+}
+
+int HOOK(http_filter_local_reply)(void *envoy, filter *f, uint32_t status, text details, bool reset)
+{
+    (void)envoy, (void)details, (void)reset;
+    if (f->others && f->c->other->failed)
+        f->c->other->failed(f->others, status);
+    return GO_ON;
+}
+
 /* --- what Envoy asks for and this filter has no part in -------------------------------------------------------- */
 
 #define NO_PART_VOID(name, ...) void HOOK(name)(__VA_ARGS__) {}
@@ -444,9 +473,6 @@ int HOOK(http_filter_response_headers)(void *envoy, filter *f, bool last)
 #pragma GCC diagnostic ignored "-Wunused-parameter"
 int HOOK(http_filter_request_body)(void *e, void *f, bool last) { return GO_ON; }
 int HOOK(http_filter_request_trailers)(void *e, void *f) { return GO_ON; }
-int HOOK(http_filter_response_body)(void *e, void *f, bool last) { return GO_ON; }
-int HOOK(http_filter_response_trailers)(void *e, void *f) { return GO_ON; }
-int HOOK(http_filter_local_reply)(void *e, void *f, uint32_t status, text details, bool reset) { return GO_ON; }
 NO_PART_VOID(http_filter_stream_complete, void *e, void *f)
 NO_PART_VOID(http_filter_http_callout_done, void *e, void *f, uint64_t i, int r, void *h, size_t n, void *b, size_t m)
 NO_PART_VOID(http_filter_http_stream_headers, void *e, void *f, uint64_t i, void *h, size_t n, bool last)

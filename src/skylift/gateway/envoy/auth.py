@@ -316,8 +316,7 @@ def _claim(claim: str, value: str) -> Json:
 
 def ip_list(policy: IpList, gateway: Gateway, book: Book) -> list[Piece]:
     if policy.address != PEER:
-        rule = "choose the client's address by the listener's trusted proxies"
-        raise Refused([Problem("", "ipStrategy", rule, policy.address)])
+        return [limiting.forwarded_addresses(policy)]
     name = _named("ip", policy.answer, book)
     refused = [_network(network) for network in policy.deny]
     if policy.allow:

@@ -358,9 +358,12 @@ def _replies(gateway: Gateway, book: Book) -> Iterator[Json]:
         yield mapper(answer, _cel(expression))
     for status, answer in gateway.answers:
         compared = {"op": "EQ", "value": {"default_value": status, "runtime_key": f"gateway.{status}"}}
-        ours = _cel("response.code_details != 'ext_authz_denied'")  # those are somebody else's own words
+        ours = _cel(f"!(response.code_details in {SAID_ALREADY})")
         both = [{"status_code_filter": {"comparison": compared}}, ours]
         yield mapper(answer, {"and_filter": {"filters": both}})
+
+
+SAID_ALREADY = "['ext_authz_denied', 'skylift_limit', 'skylift_breaker', 'skylift_addresses', 'skylift_kept']"
 
 
 def _cel(expression: str) -> Json:

@@ -1,16 +1,29 @@
 """Rate limits in the words of our filter (`native/gateway/module.c`)."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
-from skylift.gateway.access import PerConsumer
+from skylift.gateway.access import IpList, PerConsumer
 from skylift.gateway.envoy import binary, helping
 from skylift.gateway.envoy.formats import CONSUMER
 from skylift.gateway.envoy.pieces import Book, Piece
 from skylift.gateway.envoy.snapshot import TYPE, Json
 from skylift.gateway.errors import Problem, Refused
-from skylift.gateway.model import Gateway
-from skylift.gateway.policies import PEER, Algorithm, Key, KeyKind, LimitHeaders, RateLimit
+from skylift.gateway.model import Gateway, Route
+from skylift.gateway.policies import (
+    PEER,
+    Algorithm,
+    Cache,
+    CircuitBreaker,
+    InFlight,
+    Key,
+    KeyKind,
+    LimitHeaders,
+    RateLimit,
+    StaleOnError,
+    Trips,
+)
 from skylift.gateway.template import Source, Template, Var
 
 FILTER = TYPE + "envoy.extensions.filters.http.dynamic_modules.v3.DynamicModuleFilter"
@@ -35,7 +48,8 @@ def piece(name: str, text: str) -> Piece:
     return Piece(name, {"@type": FILTER, **_config(name, _NOTHING[name])}, own)
 
 
-_NOTHING = {"limits": "", "consumers": "from x-sl-none\n"}  # what the listener says, and no route uses
+# What the listener says, and no route uses.
+_NOTHING = {"limits": "", "consumers": "from x-sl-none\n", "answers": "", "breaker": "", "addresses": ""}
 
 
 def _config(name: str, text: str) -> Json:
@@ -47,6 +61,82 @@ def rate_limit(policy: RateLimit, gateway: Gateway, book: Book) -> list[Piece]:
     if policy.redis is not None:
         return helping.shared_limit(policy, book)
     return [piece("limits", "".join(_lines(policy, book)))]
+
+
+def in_flight(policy: InFlight, route: Route, book: Book) -> list[Piece]:
+    """So many at a time, of all workers together."""
+    name = f"in flight {policy.amount} {policy.key.kind} {policy.key.name} {route.id}"
+    answer = policy.answer
+    text = f"limit {_short(name)}\nhow in_flight\nperiod 1000 {policy.amount}\ntells silent\n"
+    text += f"status {answer.status}\nbody {_body(answer.body)}\n"
+    return [piece("limits", text + "".join(_keys(policy.key, book)))]
+
+
+TRIPS = {Trips.NETWORK_ERRORS: "network", Trips.STATUS_RATIO: "status", Trips.LATENCY: "latency"}
+
+
+def breaker(policy: CircuitBreaker, route: Route, book: Book) -> list[Piece]:
+    """A state for each route that has it, as in Traefik."""
+    text = f"name {_short(f'breaker {route.id} {policy.expression}')}\ncheck_ms {_ms(policy.check_period)}\n"
+    text += f"open_ms {_ms(policy.open_for)}\n"
+    text += f"recovery_ms {_ms(policy.recovery)}\nstatus {policy.answer.status}\n"
+    text += f"body {_body(policy.answer.body)}\n"
+    for what, numbers, limit in policy.when:
+        text += f"trip {' '.join([TRIPS[what], *(f'{number:g}' for number in numbers), f'{limit:g}'])}\n"
+    return [piece("breaker", text)]
+
+
+def _ms(seconds: float) -> int:
+    return max(1, round(seconds * 1000))
+
+
+MOST_LISTED = 15  # answers.c: MAX_WORDS
+
+
+def stale_on_error(policy: StaleOnError, route: Route, book: Book) -> list[Piece]:
+    """The last good answer; what is kept belongs to the route, and outlives a reload."""
+    text = f"keep stale\nname stale {_short(route.id)[:55]}\nfor {policy.max_age:g}\n"
+    text += f"entries {policy.entries}\n"
+    text += f"max_bytes {policy.max_bytes}\nmethod GET\nplain_query\n"
+    text += "".join(f"status {status} {status}\n" for status in _few(policy.statuses, "statuses"))
+    return [piece("answers", text)]
+
+
+def cache(policy: Cache, route: Route, book: Book) -> list[Piece]:
+    text = f"keep cache\nname cache {_short(route.id)[:55]}\nfor {policy.ttl}\n"
+    text += f"entries 2000\nmax_bytes {1 << 20}\n"
+    lists = {
+        "status": [f"{status} {status}" for status in policy.statuses],
+        "method": policy.methods,
+        "type": policy.content_types,
+        "key": [name.lower() for name in policy.vary_headers],
+        "query": policy.vary_query or (),
+    }
+    for word, values in lists.items():
+        text += "".join(f"{word} {value}\n" for value in _few(values, word))
+    text += "obey\n" * policy.obey_cache_control
+    return [piece("answers", text + "tells\n")]
+
+
+def _few(values: Sequence[Any], what: str) -> Sequence[Any]:
+    if len(values) > MOST_LISTED:
+        raise Refused([Problem("", what, f"at most {MOST_LISTED} can be listed here", len(values))])
+    return values
+
+
+def forwarded_addresses(policy: IpList) -> Piece:
+    """By an address of X-Forwarded-For, which Envoy's own filter does not know."""
+    if policy.address.ipv6_prefix != PEER.ipv6_prefix:
+        rule = "a list's networks say how many bits count"
+        raise Refused([Problem("", "ipv6Subnet", rule, policy.address.ipv6_prefix)])
+    text = f"depth {policy.address.depth}\n" if policy.address.depth else ""
+    for word, listed in (
+        ("excluded", policy.address.excluded),
+        ("allow", policy.allow),
+        ("deny", policy.deny),
+    ):
+        text += "".join(f"{word} {network}\n" for network in listed)
+    return piece("addresses", text + f"status {policy.answer.status}\nbody {_body(policy.answer.body)}\n")
 
 
 def per_consumer(policy: PerConsumer, gateway: Gateway, book: Book) -> list[Piece]:
@@ -115,22 +205,16 @@ def _is_id(var: Var) -> bool:
 
 def _keys(key: Key, book: Book) -> Iterator[str]:
     """The headers that tell clients apart, the first that is there."""
-    if key.address != PEER:
-        raise Refused(
-            [
-                Problem(
-                    "",
-                    "ipStrategy",
-                    "choose the client's address by the listener's trusted proxies",
-                    key.address,
-                )
-            ]
-        )
+    if key.address.excluded or key.address.ipv6_prefix != PEER.ipv6_prefix:
+        rule = "a limit's client is the peer, or one by depth; networks are the listener's trusted proxies"
+        raise Refused([Problem("", "ipStrategy", rule, key.address)])
     if key.kind is KeyKind.EVERYBODY:
         return
     if key.kind is not KeyKind.CLIENT:
         yield f"key {_header(key, book)}\n"
-    if key.kind is KeyKind.CLIENT or key.else_client:
+    if key.kind is KeyKind.CLIENT and key.address.depth:
+        yield f"key @forwarded {key.address.depth}\n"
+    elif key.kind is KeyKind.CLIENT or key.else_client:
         yield "key @client\n"
 
 

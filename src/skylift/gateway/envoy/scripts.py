@@ -1,5 +1,5 @@
-"""What Envoy has no filter for, in its Lua: bodies changed, turned from JSON to XML and back; the last good
-answer served again while a backend fails. The scripts are files of this package (`lua/`)."""
+"""What Envoy has no filter for, in its Lua: bodies changed, turned from JSON to XML and back, replaced by
+error pages. The scripts are files of this package (`lua/`)."""
 
 from collections.abc import Iterable
 from functools import cache
@@ -9,7 +9,7 @@ from skylift.gateway.envoy.pieces import Book, Piece
 from skylift.gateway.envoy.snapshot import TYPE, Json
 from skylift.gateway.errors import Problem, Refused
 from skylift.gateway.model import Gateway
-from skylift.gateway.policies import ConvertBody, Edit, Media, StaleOnError
+from skylift.gateway.policies import ConvertBody, Edit, ErrorPages, Media
 from skylift.gateway.template import Var, shown
 
 LUA = TYPE + "envoy.extensions.filters.http.lua.v3.Lua"
@@ -49,11 +49,14 @@ def edit_body(edits: Iterable[Edit], side: str) -> list[Piece]:
     return [_script("edit", ("json", "edit"), {"side": side, "edits": listed})]
 
 
-def stale_on_error(policy: StaleOnError, gateway: Gateway, book: Book) -> list[Piece]:
+def error_pages(policy: ErrorPages, gateway: Gateway, book: Book) -> list[Piece]:
+    """The service is asked by a script, so its cluster is named here; the status stays."""
+    service = gateway.services[policy.service]
+    target = next(iter(gateway.upstreams[service.upstream].targets), None)
     context = {
-        "statuses": {str(status): True for status in policy.statuses},
-        "max_age": policy.max_age,
-        "entries": policy.entries,
-        "max_bytes": policy.max_bytes,
+        "ranges": [{"low": low, "high": high} for low, high in policy.statuses],
+        "cluster": policy.service,
+        "path": policy.path,
+        "host": service.host_header or (f"{target.host}:{target.port}" if target else policy.service),
     }
-    return [_script("stale", ("stale",), context)]
+    return [_script("pages", ("pages",), context)]

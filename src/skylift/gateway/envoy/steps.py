@@ -30,10 +30,14 @@ from skylift.gateway.errors import Problem, Refused
 from skylift.gateway.model import Gateway, Listener, Route, Step
 from skylift.gateway.policies import (
     Aggregate,
+    Cache,
+    CircuitBreaker,
     Compress,
     ConvertBody,
     CorrelationId,
     Cors,
+    ErrorPages,
+    InFlight,
     RateLimit,
     Redirect,
     RequestTransform,
@@ -102,6 +106,15 @@ def _add(make: Callable[..., list[Piece]]) -> Callable[[Where, Words, Any], None
 
     def into(where: Where, found: Words, policy: Any) -> None:
         found.pieces += make(policy, where.gateway, where.book)
+
+    return into
+
+
+def _of_route(make: Callable[..., list[Piece]]) -> Callable[[Where, Words, Any], None]:
+    """For makers of pieces that keep something in the route's name."""
+
+    def into(where: Where, found: Words, policy: Any) -> None:
+        found.pieces += make(policy, where.route, where.book)
 
     return into
 
@@ -266,7 +279,11 @@ _TABLE: Mapping[type[Policy], Callable[[Where, Words, Any], None]] = {
     ResponseTransform: _add(transforms.response),
     CorrelationId: _add(transforms.correlation_id),
     ConvertBody: _add(scripts.convert_body),
-    StaleOnError: _add(scripts.stale_on_error),
+    StaleOnError: _of_route(limiting.stale_on_error),
+    Cache: _of_route(limiting.cache),
+    ErrorPages: _add(scripts.error_pages),
+    InFlight: _of_route(limiting.in_flight),
+    CircuitBreaker: _of_route(limiting.breaker),
     Retry: _retry,
     Timeout: _timeout,
     Respond: _respond,

@@ -1,0 +1,169 @@
+"""Traffic on a real Envoy: how many at a time, a breaker that opens, whose address counts."""
+
+import http.client
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from conftest import wait_until
+from gateway.backends import Echo, serving
+from gateway.conftest import Answer, free_port
+from gateway.door import Door
+
+
+@pytest.fixture
+def backend() -> Iterator[Echo]:
+    with serving(Echo("backend")) as echo:
+        yield echo
+
+
+TRAEFIK = """
+http:
+  routers: {r: {rule: 'PathPrefix(`/`)', service: s, middlewares: [m]}}
+  services: {s: {loadBalancer: {servers: [{url: 'http://@backend'}]}}}
+  middlewares: {m: {%s}}
+"""
+
+
+def open_(door: Door, backend: Echo, middleware: str) -> None:
+    door.open(TRAEFIK % middleware, {"backend": backend}, "traefik.yaml")
+
+
+# --- in flight ------------------------------------------------------------------------------------------
+
+
+def under_way(
+    door: Door, backend: Echo, count: int, **headers: str
+) -> tuple[list[threading.Thread], list[Answer]]:
+    """So many requests that stay at the backend."""
+    before, answers = len(backend.asked), list[Answer]()
+    callers = [
+        threading.Thread(target=lambda: answers.append(door.ask("/", **headers))) for _ in range(count)
+    ]
+    for caller in callers:
+        caller.start()
+    wait_until(lambda: len(backend.asked) == before + count, 20, "they are at the backend")
+    return callers, answers
+
+
+def test_no_more_than_so_many_are_under_way_at_a_time(door: Door, backend: Echo) -> None:
+    source = "sourceCriterion: {requestHeaderName: X-Who}"
+    open_(door, backend, f"inFlightReq: {{amount: 3, {source}}}")
+    backend.gate.clear()
+    callers, answers = under_way(door, backend, 3, x_who="one")
+    refused = [door.ask("/", x_who="one") for _ in range(3)]
+    assert [answer.status for answer in refused] == [429] * 3
+    assert refused[0].body == "max connections reached: 3"
+    others, _ = under_way(door, backend, 1, x_who="two")
+    backend.gate.set()
+    for caller in (*callers, *others):
+        caller.join()
+    assert [answer.status for answer in answers] == [200] * 3
+    wait_until(lambda: door.ask("/", x_who="one").status == 200, 20, "there is room again")
+
+
+def test_who_gives_up_leaves_his_place(door: Door, backend: Echo) -> None:
+    open_(door, backend, "inFlightReq: {amount: 1}")
+    backend.gate.clear()
+    gone = http.client.HTTPConnection("127.0.0.1", door.port)
+    gone.request("GET", "/")
+    wait_until(lambda: backend.asked, 20, "it is at the backend")
+    assert door.ask("/").status == 429
+    gone.close()
+    backend.gate.set()
+    wait_until(lambda: door.ask("/").status == 200, 20, "the place is free")
+
+
+# --- breakers -------------------------------------------------------------------------------------------
+
+QUICK = "checkPeriod: 1ms, fallbackDuration: 1h"
+
+
+def break_(door: Door, until: int = 503, most: int = 50) -> int:
+    """Asks until it is refused by the breaker; how many it took."""
+    for count in range(most):
+        answer = door.ask("/")
+        if answer.status == until and "Service Unavailable" in answer.body:
+            return count
+    pytest.fail(f"still closed after {most}")
+
+
+def test_a_breaker_opens_by_the_ratio_of_failed_answers_and_asks_nobody(door: Door, backend: Echo) -> None:
+    open_(
+        door, backend, f"circuitBreaker: {{expression: 'ResponseCodeRatio(500, 600, 0, 600) > 0.5', {QUICK}}}"
+    )
+    for _ in range(4):
+        assert door.ask("/").status == 200
+    backend.status = 500
+    break_(door)
+    asked = len(backend.asked)
+    assert [door.ask("/").status for _ in range(5)] == [503] * 5
+    assert len(backend.asked) == asked
+    assert asked > 4 * 2  # more failed than did not
+
+
+def test_a_breaker_opens_when_the_network_fails(door: Door, backend: Echo) -> None:
+    breaker = f"circuitBreaker: {{expression: 'NetworkErrorRatio() > 0.3', {QUICK}, responseCode: 503}}"
+    door.open((TRAEFIK % breaker).replace("@backend", f"127.0.0.1:{free_port()}"), {}, "traefik.yaml")
+    break_(door)
+
+
+def test_a_breaker_opens_when_answers_are_late(door: Door, backend: Echo) -> None:
+    open_(door, backend, f"circuitBreaker: {{expression: 'LatencyAtQuantileMS(50.0) > 0.1', {QUICK}}}")
+    break_(door)
+
+
+def test_a_breaker_that_was_open_lets_traffic_back_bit_by_bit(door: Door, backend: Echo) -> None:
+    quick = "checkPeriod: 1ms, fallbackDuration: 100ms, recoveryDuration: 500ms"
+    open_(
+        door, backend, f"circuitBreaker: {{expression: 'ResponseCodeRatio(500, 600, 0, 600) > 0.6', {quick}}}"
+    )
+    backend.status = 500
+    break_(door)
+    backend.status = 200
+    wait_until(lambda: door.ask("/").status == 200, 20, "it tries again")
+    wait_until(lambda: {door.ask("/").status for _ in range(10)} == {200}, 20, "it is closed")
+
+
+# --- whose address --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("forwarded", "status"),
+    [
+        ("10.0.0.1, 203.0.113.9", 200),
+        ("10.0.0.1,203.0.113.9", 200),
+        ("203.0.113.9, 10.0.0.1", 403),
+        ("2001:db8::1, 203.0.113.9", 200),
+        ("203.0.113.9", 403),
+        ("", 403),
+        ("10.0.0.x, 203.0.113.9", 403),
+    ],
+)
+def test_an_address_list_looks_at_the_hop_it_is_told_to(
+    door: Door, backend: Echo, forwarded: str, status: int
+) -> None:
+    networks = "sourceRange: [10.0.0.0/8, '2001:db8::/33']"
+    open_(door, backend, f"ipAllowList: {{{networks}, ipStrategy: {{depth: 2}}}}")
+    headers = {"x_forwarded_for": forwarded} if forwarded else {}
+    assert door.ask("/", **headers).status == status
+
+
+def test_an_address_list_passes_over_the_proxies_it_knows(door: Door, backend: Echo) -> None:
+    strategy = "ipStrategy: {excludedIPs: [192.0.2.0/24, 198.51.100.7]}"
+    open_(door, backend, f"ipAllowList: {{sourceRange: [10.0.0.0/8], {strategy}}}")
+    assert door.ask("/", x_forwarded_for="10.0.0.1, 192.0.2.9, 198.51.100.7").status == 200
+    assert door.ask("/", x_forwarded_for="10.0.0.1, 203.0.113.1, 198.51.100.7").status == 403
+    assert door.ask("/", x_forwarded_for="192.0.2.9").status == 403
+
+
+def test_a_limit_counts_by_the_hop_it_is_told_to(door: Door, backend: Echo) -> None:
+    source = "sourceCriterion: {ipStrategy: {depth: 1}}"
+    open_(door, backend, f"rateLimit: {{average: 1, period: 1h, burst: 2, {source}}}")
+    statuses = [
+        door.ask("/", x_forwarded_for=f"9.9.9.9, {who}").status for who in ("10.0.0.1", "10.0.0.2") * 2
+    ]
+    assert statuses == [200] * 4
+    assert door.ask("/", x_forwarded_for="8.8.8.8, 10.0.0.1").status == 429
+    assert door.ask("/", x_forwarded_for="10.0.0.1, 10.0.0.3").status == 200
