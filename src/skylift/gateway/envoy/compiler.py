@@ -118,7 +118,8 @@ def _says(where: Where, words: Words, case: Case) -> Json:
         said["request_headers_to_add"] = [header(name, value) for name, value in told]
     if words.answer is not None:
         return {**said, **words.answer}
-    return {**said, "route": {**_to(where), **_rewrite(case), **words.action}}
+    rewrite = {} if "path_rewrite" in words.action else _rewrite(case)  # replaced: nothing is left to cut
+    return {**said, "route": {**_to(where), **rewrite, **words.action}}
 
 
 def _forwarded(how: Forwarding, route: Route) -> Iterator[tuple[str, str]]:

@@ -14,10 +14,12 @@ OVERWRITE, IF_ABSENT, IF_THERE, APPEND = (
     "APPEND_IF_EXISTS_OR_ADD",
 )
 CONSUMER = "x-consumer-username"
+CAPTURES = "skylift.captures"  # groups of the route's path, in the request's metadata
 
 _SOURCES: Mapping[Source, Callable[[str], str]] = {
     Source.HEADER: lambda name: f"%REQ({name.replace('_', '-')})%",
     Source.QUERY: lambda name: f"%QUERY_PARAM({name})%",
+    Source.CAPTURE: lambda name: f"%DYNAMIC_METADATA({CAPTURES}:{name})%",
     Source.UUID: lambda _: "%UNIQUE_ID%",
     Source.REQUEST_ID: lambda _: "%REQ(x-request-id)%",
     Source.CLAIM: lambda name: f"%DYNAMIC_METADATA(envoy.filters.http.jwt_authn:payload:{name})%",
@@ -38,6 +40,27 @@ def _hole(var: Var) -> str:
     if known is None:
         raise Refused([Problem("", "template", "Envoy has no word for this", str(var))])
     return known(var.name)
+
+
+def staged(template: Template) -> tuple[list[Json], str, tuple[str, ...]]:
+    """The same for a template whose holes have a text for where there is nothing: mutations that put it into
+    headers of ours, the format that reads them, and their names."""
+    prelude: list[Json] = []
+    names: list[str] = []
+    text = ""
+    for part in template:
+        if isinstance(part, str) or not part.default:
+            text += envoys((part,))
+            continue
+        name = f"x-sl-or-{len(names)}"
+        prelude += [
+            {"remove": name},
+            {"append": header(name, _hole(part), IF_ABSENT)},
+            {"append": header(name, part.default.replace("%", "%%"), IF_ABSENT)},
+        ]
+        names.append(name)
+        text += f"%REQ({name})%"
+    return prelude, text, tuple(names)
 
 
 def header(name: str, value: str, action: str = OVERWRITE) -> Json:

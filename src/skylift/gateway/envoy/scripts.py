@@ -49,6 +49,11 @@ def edit_body(edits: Iterable[Edit], side: str) -> list[Piece]:
     return [_script("edit", ("json", "edit"), {"side": side, "edits": listed})]
 
 
+def method(name: str) -> list[Piece]:
+    """Another method: Envoy's header mutation may not touch it."""
+    return [_script("method", ("method",), {"method": name})]
+
+
 def error_pages(policy: ErrorPages, gateway: Gateway, book: Book) -> list[Piece]:
     """The service is asked by a script, so its cluster is named here; the status stays."""
     service = gateway.services[policy.service]

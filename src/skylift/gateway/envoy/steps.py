@@ -119,6 +119,12 @@ def _of_route(make: Callable[..., list[Piece]]) -> Callable[[Where, Words, Any],
     return into
 
 
+def _request(where: Where, found: Words, policy: RequestTransform) -> None:
+    made, action = transforms.request(policy, where.route, where.book)
+    found.pieces += made
+    found.action |= action
+
+
 def _introspection(where: Where, found: Words, policy: Introspection) -> None:
     found.pieces += helping.introspection(policy, where.route, where.book)
 
@@ -275,7 +281,7 @@ _TABLE: Mapping[type[Policy], Callable[[Where, Words, Any], None]] = {
     Aggregate: _aggregate,
     RateLimit: _add(limiting.rate_limit),
     PerConsumer: _add(limiting.per_consumer),
-    RequestTransform: _add(transforms.request),
+    RequestTransform: _request,
     ResponseTransform: _add(transforms.response),
     CorrelationId: _add(transforms.correlation_id),
     ConvertBody: _add(scripts.convert_body),

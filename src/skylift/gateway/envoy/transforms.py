@@ -1,12 +1,23 @@
 """Headers and query parameters of requests and answers, by Envoy's header mutation; bodies by a script."""
 
+import re
 from collections.abc import Iterable, Iterator
 
 from skylift.gateway.envoy import scripts
-from skylift.gateway.envoy.formats import APPEND, IF_ABSENT, IF_THERE, OVERWRITE, envoys, header
+from skylift.gateway.envoy.formats import (
+    APPEND,
+    CAPTURES,
+    IF_ABSENT,
+    IF_THERE,
+    OVERWRITE,
+    envoys,
+    header,
+    staged,
+)
 from skylift.gateway.envoy.pieces import Book, Piece
 from skylift.gateway.envoy.snapshot import TYPE, Json
-from skylift.gateway.model import Gateway
+from skylift.gateway.errors import Problem, Refused
+from skylift.gateway.model import Gateway, Route
 from skylift.gateway.policies import (
     CorrelationId,
     Edit,
@@ -16,7 +27,8 @@ from skylift.gateway.policies import (
     Verb,
     Where,
 )
-from skylift.gateway.template import shown
+from skylift.gateway.template import Source, Template, Var, shown
+from skylift.gateway.text import REGEXES
 
 MUTATION = TYPE + "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation"
 ACTIONS = {Verb.REPLACE: IF_THERE, Verb.ADD: IF_ABSENT, Verb.APPEND: APPEND, Verb.SET: OVERWRITE}
@@ -39,25 +51,58 @@ def mutation(requests: list[Json] = [], answers: list[Json] = [], query: list[Js
     return Piece("headers", {"@type": MUTATION}, own)
 
 
-def request(policy: RequestTransform, gateway: Gateway, book: Book) -> list[Piece]:
-    """Kong's order: path, method, headers, body, parameters; inside, the edits' own."""
+def request(policy: RequestTransform, route: Route, book: Book) -> tuple[list[Piece], Json]:
+    """Kong's order: path, method, headers, body, parameters; inside, the edits' own. Besides the filters what
+    the route itself says: where a path is replaced."""
+    templates = [edit.value for edit in policy.edits] + ([policy.path] if policy.path else [])
+    captured = _captures(templates, route)
     headers = [edit for edit in policy.edits if edit.where is Where.HEADER]
     bodies = [edit for edit in policy.edits if edit.where is Where.BODY]
     query = [edit for edit in policy.edits if edit.where is Where.QUERY]
     first: list[Json] = []
+    action: Json = {}
     if policy.path is not None:
-        first.append({"append": header(":path", envoys(policy.path))})
-    if policy.method is not None:
-        first.append({"append": header(":method", policy.method)})
-    requests = [*first, *_headers(headers)]
+        prelude, text, names = staged(policy.path)
+        book.ours.update(names)
+        first += prelude
+        action = {"path_rewrite": text}
+    requests = [*first, *_headers(headers, book)]
     pieces = [mutation(requests, query=list(_query(query)))] if requests or query else []
-    return pieces + (scripts.edit_body(bodies, "request") if bodies else [])
+    if policy.method is not None:
+        pieces += scripts.method(policy.method)
+    return captured + pieces + (scripts.edit_body(bodies, "request") if bodies else []), action
+
+
+TO_METADATA = TYPE + "envoy.extensions.filters.http.header_to_metadata.v3.Config"
+
+
+def _captures(templates: Iterable[Template], route: Route) -> list[Piece]:
+    """The groups of the route's path regex that templates want, where formats can read them."""
+    parts = [part for template in templates for part in template if isinstance(part, Var)]
+    wanted = sorted({part.name for part in parts if part.source is Source.CAPTURE})
+    if not wanted:
+        return []
+    if route.path is None or route.path.kind not in REGEXES:
+        raise Refused([Problem("", "uri_captures", "the route's path has no groups", route.name)])
+    body = route.path.value
+    names = re.compile(re.sub(r"\(\?<(?=[A-Za-z_])", "(?P<", body)).groupindex
+    rules = []
+    for name in wanted:
+        number = int(name) if name.isdecimal() else names.get(name, 0)
+        if not number:
+            raise Refused([Problem("", "uri_captures", "the route's path has no such group", name)])
+        rewrite = {"pattern": {"regex": f"^(?:{body}).*$"}, "substitution": f"\\{number}"}
+        told = {"metadata_namespace": CAPTURES, "key": name, "regex_value_rewrite": rewrite}
+        rules.append({"header": ":path", "on_header_present": told})
+    own = {"@type": TO_METADATA, "request_rules": rules}
+    nothing = {"header": "x-sl-none", "on_header_present": {"metadata_namespace": CAPTURES, "key": "none"}}
+    return [Piece("captures", {"@type": TO_METADATA, "request_rules": [nothing]}, own)]
 
 
 def response(policy: ResponseTransform, gateway: Gateway, book: Book) -> list[Piece]:
     headers = [edit for edit in policy.edits if edit.where is Where.HEADER]
     bodies = [edit for edit in policy.edits if edit.where is Where.BODY]
-    pieces = [mutation(answers=list(_headers(headers, "RESP")))] if headers else []
+    pieces = [mutation(answers=list(_headers(headers, book, "RESP")))] if headers else []
     return pieces + (scripts.edit_body(bodies, "response") if bodies else [])
 
 
@@ -67,7 +112,7 @@ def correlation_id(policy: CorrelationId, gateway: Gateway, book: Book) -> list[
     return [mutation([made], [echo] if policy.echo else [])]
 
 
-def _headers(edits: Iterable[Edit], side: str = "REQ") -> Iterator[Json]:
+def _headers(edits: Iterable[Edit], book: Book, side: str = "REQ") -> Iterator[Json]:
     for edit in edits:
         if edit.verb is Verb.REMOVE or (edit.verb is Verb.SET and not shown(edit.value)):
             yield {"remove": edit.name.lower()}
@@ -75,7 +120,10 @@ def _headers(edits: Iterable[Edit], side: str = "REQ") -> Iterator[Json]:
             yield {"append": header(shown(edit.value), f"%{side}({edit.name})%")}
             yield {"remove": edit.name.lower()}
         else:
-            yield {"append": header(edit.name, envoys(edit.value), ACTIONS[edit.verb])}
+            prelude, text, names = staged(edit.value)
+            book.ours.update(names)
+            yield from prelude
+            yield {"append": header(edit.name, text, ACTIONS[edit.verb])}
 
 
 def _query(edits: Iterable[Edit]) -> Iterator[Json]:
