@@ -7,6 +7,7 @@ from gateway.backends import Echo
 from gateway.conftest import Answer, ask, free_port
 from skylift.gateway.envoy.compiler import compiled
 from skylift.gateway.envoy.process import Options
+from skylift.gateway.envoy.snapshot import Snapshot
 from skylift.gateway.envoy.supervisor import Supervisor
 from skylift.gateway.loading import loads
 from skylift.gateway.model import Dialect, Gateway, Listener
@@ -34,6 +35,9 @@ class Door:
         self.supervisor.look()
         error = self.supervisor.status.error
         assert error == "", error
+
+    def compiled(self) -> Snapshot:
+        return compiled(self._gateway)
 
     def ask(self, path: str, method: str = "GET", body: str | None = None, **headers: str) -> Answer:
         return ask(self.port, path, method, body, **headers)

@@ -194,6 +194,7 @@ def run(
     access_log: Annotated[str, typer.Option(help="A file, or /dev/stdout: a line of JSON a request.")] = "",
     traces: Annotated[str, typer.Option(help="Where spans go: an OTLP URL over HTTP.")] = "",
     workers: Annotated[int, typer.Option(min=1, help="Envoy's worker threads.")] = 2,
+    until_eof: Annotated[bool, typer.Option(help="End when standard input does.")] = False,
 ) -> None:
     """Run the gateway: Envoy, with these files, which may change while it runs. SIGHUP swaps Envoy itself."""
     try:
@@ -203,7 +204,7 @@ def run(
         raise Leave(Exit.ERROR, f"{e.name} is not installed: pip install 'skylift[gateway]'") from e
 
     with _every_problem(Output(Format.TABLE)):
-        run_it(Wanted(tuple(files), tuple(listen or ()), admin, access_log, traces, workers))
+        run_it(Wanted(tuple(files), tuple(listen or ()), admin, access_log, traces, workers, until_eof))
 
 
 @app.command()

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from skylift.cli.exits import Exit, Leave
+from skylift.cli.front import before
 
 
 # No defaults here: what is not given comes from `SKYLIFT_...` variables, then skylift.toml, then Settings.
@@ -17,6 +18,15 @@ def serve(
     port: Annotated[int | None, typer.Option(help="0: any free one. Else 8080.")] = None,
     database: Annotated[str | None, typer.Option(help="postgresql://user@host/name")] = None,
     mqtt: Annotated[str | None, typer.Option(help="mqtt://user:password@host:port, or off")] = None,
+    gateway: Annotated[
+        list[Path] | None,
+        typer.Option(
+            exists=True, help="Run the gateway before it, of this file; repeatable."
+        ),
+    ] = None,
+    gateway_listen: Annotated[
+        str, typer.Option(help="Where the gateway's listener `http` listens.")
+    ] = "127.0.0.1:8000",
     mqtt_port: Annotated[
         int | None, typer.Option(help="Of the embedded broker; 0: any free one. Else 1883.")
     ] = None,
@@ -36,4 +46,6 @@ def serve(
         "mqtt_url": mqtt,
         "mqtt_port": mqtt_port,
     }
-    run(read(**{name: value for name, value in given.items() if value is not None}))
+    settings = read(**{name: value for name, value in given.items() if value is not None})
+    with before(settings.data_dir, tuple(gateway or ()), gateway_listen):
+        run(settings)

@@ -230,7 +230,8 @@ class Listener:
     tls: bool = False
     certificate: str = ""
     key: str = ""
-    client_ca: str = ""  # clients must show a certificate of this authority
+    client_ca: str = ""  # clients show a certificate of this authority
+    client_optional: bool = False  # or none; the backend is told in X-Forwarded-Client-Cert
     origin: Origin = field(default=NOWHERE, compare=False)
 
 

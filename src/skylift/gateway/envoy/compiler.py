@@ -288,6 +288,7 @@ def _listener(
         "http_filters": pieces.chain(_chain(routes), shared),
         "local_reply_config": {"mappers": list(_replies(gateway, book))},
         **_edge(gateway.forwarding, book),
+        **_shown(listener),
         **_observed(extras, book),
     }
     chain: Json = {"filters": [{"name": "http", "typed_config": manager}]}
@@ -330,6 +331,13 @@ def _edge(how: Forwarding, book: Book) -> Json:
             {"name": "ours", "typed_config": {"@type": EARLY, "mutations": early}}
         ]
     return said
+
+
+def _shown(listener: Listener) -> Json:
+    """What the backend is told of a client's certificate; what a client says of it itself is taken off."""
+    if not listener.client_ca:
+        return {}
+    return {"forward_client_cert_details": "SANITIZE_SET", "set_current_client_cert_details": {"uri": True}}
 
 
 def _addresses(how: Forwarding) -> Json:
@@ -431,5 +439,5 @@ def _tls(listener: Listener) -> Json:
         common["validation_context"] = {"trusted_ca": {"filename": listener.client_ca}}
     context: Json = {"@type": DOWNSTREAM, "common_tls_context": common}
     if listener.client_ca:
-        context["require_client_certificate"] = True
+        context["require_client_certificate"] = not listener.client_optional
     return {"name": "envoy.transport_sockets.tls", "typed_config": context}

@@ -23,10 +23,17 @@ class Wanted:
     access_log: str = ""
     traces: str = ""
     workers: int = 2
+    until_eof: bool = False
 
 
 def say(sentence: str) -> None:
     print(f"gateway: {sentence}", file=sys.stderr, flush=True)
+
+
+def _until_eof(stop: threading.Event) -> None:
+    while sys.stdin.buffer.read(4096):
+        pass
+    stop.set()
 
 
 def run(wanted: Wanted) -> None:
@@ -42,6 +49,8 @@ def run(wanted: Wanted) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, on_signal)
+    if wanted.until_eof:
+        threading.Thread(target=_until_eof, args=(stop,), name="gateway-eof", daemon=True).start()
     view: View | None = None
     try:
         supervisor.start()

@@ -130,6 +130,7 @@ def _listener(at: Fields) -> Listener:
         certificate,
         key,
         at.text("client_ca"),
+        at.flag("client_optional", False),
         at.origin,
     )
     if made.client_ca and not made.tls:
