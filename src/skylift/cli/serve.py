@@ -20,9 +20,7 @@ def serve(
     mqtt: Annotated[str | None, typer.Option(help="mqtt://user:password@host:port, or off")] = None,
     gateway: Annotated[
         list[Path] | None,
-        typer.Option(
-            exists=True, help="Run the gateway before it, of this file; repeatable."
-        ),
+        typer.Option(exists=True, help="Run the gateway before it, of this file; repeatable."),
     ] = None,
     gateway_listen: Annotated[
         str, typer.Option(help="Where the gateway's listener `http` listens.")

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from skylift.gateway.conditions import ALWAYS
-from skylift.gateway.envoy import clusters, matching, pieces, steps
+from skylift.gateway.conditions import ALWAYS, Part, Test
+from skylift.gateway.envoy import clusters, login, matching, pieces, steps
 from skylift.gateway.envoy.formats import direct, header, mapper
 from skylift.gateway.envoy.matching import Place
 from skylift.gateway.envoy.paths import Case, cases
@@ -21,7 +21,7 @@ from skylift.gateway.errors import Problem, Refused
 from skylift.gateway.helper.asked import INSIDE, SERVICE
 from skylift.gateway.model import Destination, Forwarding, Gateway, HostSent, Listener, Route, Service
 from skylift.gateway.policies import JoinBase, Retry
-from skylift.gateway.text import Kind
+from skylift.gateway.text import Kind, Text
 
 DOWNSTREAM = TYPE + "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext"
 EARLY = TYPE + "envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation"
@@ -102,6 +102,9 @@ def _route(where: Where, place: Place) -> _Compiled:
     route = where.route
     words = steps.words(where)
     made = _Compiled(route, words)
+    for path in login.paths(route):
+        at = Test(Part.PATH, (Text(Kind.EXACT, path),))
+        made.entries += [(match, _says(where, words, Case())) for match in matching.matches(at, place)]
     for case in cases((step.policy for step in route.steps), route.path):
         found = matching.matches(route.when, place, case.way)
         for name, words_of in matching.stamps_used(found).items():

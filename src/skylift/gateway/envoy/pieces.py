@@ -8,6 +8,7 @@ that has every route's as a part (`supersequence`); a kind that is wanted in two
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
+from skylift.gateway.access import OAuth2Login
 from skylift.gateway.envoy.snapshot import TYPE, Json
 from skylift.gateway.policies import Answer
 
@@ -47,6 +48,7 @@ class Book:
     helper: dict[str, Json] = field(default_factory=dict)  # rules for the helper, by their names
     inside: set[str] = field(default_factory=set)  # services that the helper asks through Envoy
     secrets: dict[str, Json] = field(default_factory=dict)  # that Envoy reads from files of their own
+    callbacks: dict[str, OAuth2Login] = field(default_factory=dict)  # where issuers send people back to
     routes: int = 0  # a number for names that must differ
 
     def stamp(self, name: str, envoys_format: str) -> str:

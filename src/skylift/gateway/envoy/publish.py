@@ -131,10 +131,8 @@ class Files:
         """The same value, each route table and secret that it names to be read from its file, each path in
         the place of this Envoy."""
         if isinstance(what, dict):
-            if "rds" in what:
-                name = what["rds"]["route_config_name"]
-                source = process.watched(self.root / "rds", name)
-                return {**what, "rds": {"route_config_name": name, "config_source": source}}
+            if "route_config_name" in what:
+                return {**what, "config_source": process.watched(self.root / "rds", what["route_config_name"])}
             if SDS in what:
                 return {"name": what[SDS], "sds_config": process.watched(self.root / "sds", what[SDS])}
             if str(what.get("path", "")).startswith(PLACE):

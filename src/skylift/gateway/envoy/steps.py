@@ -17,11 +17,12 @@ from skylift.gateway.access import (
     Introspection,
     IpList,
     Jwt,
+    OAuth2Login,
     PerConsumer,
     Policy,
     RequireClaim,
 )
-from skylift.gateway.envoy import auth, helping, limiting, scripts, transforms
+from skylift.gateway.envoy import auth, helping, limiting, login, scripts, transforms
 from skylift.gateway.envoy.formats import direct
 from skylift.gateway.envoy.paths import PATHS
 from skylift.gateway.envoy.pieces import Book, Piece
@@ -277,6 +278,7 @@ _TABLE: Mapping[type[Policy], Callable[[Where, Words, Any], None]] = {
     RequireClaim: _add(auth.require_claim),
     IpList: _add(auth.ip_list),
     ForwardAuth: _add(auth.forward_auth),
+    OAuth2Login: _add(login.login),
     Introspection: _introspection,
     Aggregate: _aggregate,
     RateLimit: _add(limiting.rate_limit),
