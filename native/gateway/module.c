@@ -344,7 +344,8 @@ static void tell(headers *h, const limit *l, const verdict *v)
 
 static void refuse(void *envoy, const limit *l, const verdict *v)
 {
-    headers h = {0};
+    headers h;
+    h.n = 0;
     char body[MAX_BODY + 64];
     const char *mark = strstr(l->body, "@ID@");
     const text id = get(envoy, REQUEST, "x-request-id");
@@ -362,9 +363,12 @@ static void refuse(void *envoy, const limit *l, const verdict *v)
 void *HOOK(http_filter_new)(const void *c, void *envoy)
 {
     (void)envoy;
-    filter *f = calloc(1, sizeof *f);
+    filter *f = malloc(sizeof *f); /* most of it is room that few requests need: only what is read first is cleared */
     if (f) {
         f->c = c;
+        f->others = NULL;
+        f->waiting = NULL;
+        f->n_held = f->asked = 0;
         if (f->c->other)
             f->others = f->c->other->begin();
     }
@@ -439,7 +443,8 @@ int HOOK(http_filter_response_headers)(void *envoy, filter *f, bool last)
     if (f->c->other)
         return f->others ? f->c->other->response(envoy, f->others, f->c->others, last) : GO_ON;
     for (int i = 0; i < f->asked; i++) {
-        headers h = {0};
+        headers h;
+    h.n = 0;
         tell(&h, &f->c->limits[f->which[i]], &f->verdicts[i]);
         for (int k = 0; k < h.n; k++)
             ENVOY(http_set_header)(envoy, RESPONSE, (text){h.list[k].name, h.list[k].name_length},

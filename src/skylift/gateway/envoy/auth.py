@@ -24,6 +24,8 @@ from skylift.gateway.access import (
     IpList,
     Jwt,
     JwtKey,
+    PerConsumer,
+    Policy,
     Refusals,
     RequireClaim,
     Secret,
@@ -37,7 +39,8 @@ from skylift.gateway.envoy.transforms import mutation
 from skylift.gateway.errors import Problem, Refused
 from skylift.gateway.helper.asked import CLAIM, CREDENTIAL
 from skylift.gateway.model import Consumer, Gateway
-from skylift.gateway.policies import PEER, Answer
+from skylift.gateway.policies import PEER, Answer, InFlight, KeyKind, RateLimit, RequestTransform
+from skylift.gateway.template import Source, uses
 
 GROUPS = "x-sl-groups"
 # What our filter tells (consumers.c), and clients may not.
@@ -81,7 +84,7 @@ def jwt(policy: Jwt, gateway: Gateway, book: Book) -> list[Piece]:
         raise Refused([Problem("", "maximum_expiration", rule, policy.maximum_expiration)])
     name = f"jwt-{book.number()}"
     keys = policy.keys or (_nobodys(),)
-    providers = [_provider(policy, key, f"{name}-{n}", book) for n, key in enumerate(keys)]
+    providers = [_provider(policy, key, f"{name}-{n}", gateway, book) for n, key in enumerate(keys)]
     wanted: list[Json] = [{"provider_name": provider} for provider in providers]
     if policy.anonymous is not None:
         wanted.append({"allow_missing_or_failed": {}})
@@ -93,16 +96,36 @@ def jwt(policy: Jwt, gateway: Gateway, book: Book) -> list[Piece]:
     return pieces + _consumers(credentials, policy.anonymous, gateway, book)
 
 
+def looks_at_claims(gateway: Gateway) -> bool:
+    """Whether anything behind a token's check wants to know what it says."""
+    return any(_looks(step.policy) for route in gateway.routes for step in route.steps)
+
+
+def _looks(policy: Policy) -> bool:
+    match policy:
+        case RequireClaim():
+            return True
+        case RateLimit() | InFlight():
+            return policy.key.kind is KeyKind.CLAIM
+        case RequestTransform():
+            templates = [edit.value for edit in policy.edits] + ([policy.path] if policy.path else [])
+            return any(uses(template, Source.CLAIM) for template in templates)
+        case PerConsumer():
+            return any(_looks(plan) for _, plan in policy.plans)
+        case _:
+            return False
+
+
 def _nobodys() -> JwtKey:
     """No credential at all: every token is somebody unknown's."""
     return JwtKey("skylift:nobody", ("HS256",), secret=secrets.token_bytes(32))
 
 
-def _provider(policy: Jwt, key: JwtKey, name: str, book: Book) -> str:
+def _provider(policy: Jwt, key: JwtKey, name: str, gateway: Gateway, book: Book) -> str:
     provider: Json = {
         "issuer": key.name if policy.key_claim == "iss" else "",
         "forward": policy.forward,
-        "payload_in_metadata": CLAIMS,
+        "payload_in_metadata": CLAIMS if looks_at_claims(gateway) else "",  # costs a copy for each request
         "clock_skew_seconds": policy.leeway or 1,
         "require_expiration": "exp" in policy.required,
         "claim_to_headers": [

@@ -132,7 +132,10 @@ class Files:
         the place of this Envoy."""
         if isinstance(what, dict):
             if "route_config_name" in what:
-                return {**what, "config_source": process.watched(self.root / "rds", what["route_config_name"])}
+                return {
+                    **what,
+                    "config_source": process.watched(self.root / "rds", what["route_config_name"]),
+                }
             if SDS in what:
                 return {"name": what[SDS], "sds_config": process.watched(self.root / "sds", what[SDS])}
             if str(what.get("path", "")).startswith(PLACE):
