@@ -331,6 +331,17 @@ def _conformance(dialect: str) -> Iterator[str]:
         yield f"| {feature} | {means} | {len(row['tests'])} | {row.get('on_envoy', 'the same')} |"
 
 
+def gateway_patterns() -> Iterator[str]:
+    """Every pattern with the tests that show it."""
+    from skylift.gateway.loading import load
+
+    yield "| pattern | shown by (`tests/gateway/`) |"
+    yield "|---|---|"
+    for row in load([DOCS.parent / "conformance" / "gateway-patterns.yaml"])[0].value:
+        tests = ", ".join(f"`{test.partition('::')[2]}`" for test in row["tests"])
+        yield f"| {row['pattern']} | {tests} |"
+
+
 def _table(rows: Mapping[str, str]) -> Iterator[str]:
     yield "| | |"
     yield "|---|---|"
@@ -390,6 +401,7 @@ PARTS: dict[str, Callable[[], Iterator[str]]] = {
     "deployment-fields": deployment_fields,
     "threat-matrix": threat_matrix,
     "threats": threats,
+    "gateway-patterns": gateway_patterns,
     "gateway-kong": lambda: _conformance("kong"),
     "gateway-kong-plugins": gateway_kong_plugins,
     "gateway-kong-absent": gateway_kong_absent,

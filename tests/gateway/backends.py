@@ -42,7 +42,9 @@ def serving(echo: Echo) -> Iterator[Echo]:
         def _answer(self) -> None:
             length = int(self.headers.get("content-length") or 0)
             headers = {name.lower(): value for name, value in self.headers.items()}
-            body = echo.answer(self.command, self.path, headers, self.rfile.read(length).decode())
+            body = echo.answer(
+                self.command, self.path, headers, self.rfile.read(length).decode("utf-8", "replace")
+            )
             self.send_response(echo.status)
             for name, value in {"content-type": echo.kind, "content-length": str(len(body))}.items():
                 self.send_header(name, value)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from skylift.gateway.conditions import ALWAYS, Part, Test
-from skylift.gateway.envoy import clusters, login, matching, pieces, steps
+from skylift.gateway.envoy import clusters, login, matching, pieces, steps, sticking
 from skylift.gateway.envoy.formats import direct, header, mapper
 from skylift.gateway.envoy.matching import Place
 from skylift.gateway.envoy.paths import Case, cases
@@ -101,6 +101,7 @@ def _routes(gateway: Gateway, listener: Listener, book: Book, problems: list[Pro
 def _route(where: Where, place: Place) -> _Compiled:
     route = where.route
     words = steps.words(where)
+    words.pieces += sticking.sessions(where.gateway, route)
     made = _Compiled(route, words)
     for path in login.paths(route):
         at = Test(Part.PATH, (Text(Kind.EXACT, path),))
@@ -149,6 +150,7 @@ def _to(where: Where) -> Json:
         "timeout": steps.seconds(service.timeouts.answer),  # 0: a download may take as long as it moves
         "idle_timeout": steps.seconds(service.timeouts.idle),
         **_host(route, service, gateway),
+        **sticking.hashes(gateway, route, where.book),
     }
     retry = service.retry or Retry(0)
     if retry.tries:
@@ -321,6 +323,7 @@ def _edge(how: Forwarding, book: Book) -> Json:
             "typed_config": {
                 "@type": TYPE + "envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig",
                 "pack_trace_reason": False,
+                "use_request_id_for_trace_sampling": False,  # a client's own id may be any text
             }
         },
         "server_name": "gateway",
