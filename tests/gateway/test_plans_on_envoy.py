@@ -7,6 +7,7 @@ import pytest
 
 from gateway.backends import Echo, serving
 from gateway.door import Door
+from skylift.gateway import tokens
 
 SOLD = """
 gateway: 1
@@ -46,3 +47,28 @@ def test_every_consumer_has_its_plans_count_and_is_told_of_it(sold: Door, consum
 def test_groups_are_the_consumers(sold: Door) -> None:
     statuses = {name: sold.ask("/staff", x_api_key=f"key-of-{name}").status for name in ("ada", "bob", "x")}
     assert statuses == {"ada": 200, "bob": 403, "x": 401}
+
+
+CLAIMED = """
+gateway: 1
+services: {api: {targets: ['@api']}}
+routes:
+  - name: tokens
+    path: /
+    to: api
+    policies:
+      - jwt: {issuer: id, secret: a secret that is longer than thirty-two bytes}
+      - limit: {count: 2, per: 1h, algorithm: sliding window, by: claim, name: tenant}
+"""
+
+
+def test_a_limit_counts_by_what_the_verified_token_says(door: Door) -> None:
+    secret = b"a secret that is longer than thirty-two bytes"
+    with serving(Echo("api")) as echo:
+        door.open(CLAIMED, {"api": echo})
+        for tenant in ("one", "two"):
+            claims = {"iss": "id", "exp": 9999999999, "tenant": tenant}
+            made = [tokens.make({**claims, "n": n}, secret) for n in range(3)]
+            answers = [door.ask("/", authorization=f"Bearer {token}", x_sl_key=token) for token in made]
+            assert [answer.status for answer in answers] == [200, 200, 429]
+        assert not [name for name in echo.asked[-1]["headers"] if name.startswith("x-sl-")]

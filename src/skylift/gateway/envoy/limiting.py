@@ -6,10 +6,12 @@ from typing import Any
 
 from skylift.gateway.access import IpList, PerConsumer
 from skylift.gateway.envoy import binary, helping
-from skylift.gateway.envoy.formats import CONSUMER
+from skylift.gateway.envoy.formats import CONSUMER, header
 from skylift.gateway.envoy.pieces import Book, Piece
 from skylift.gateway.envoy.snapshot import TYPE, Json
+from skylift.gateway.envoy.transforms import mutation
 from skylift.gateway.errors import Problem, Refused
+from skylift.gateway.helper.asked import KEY
 from skylift.gateway.model import Gateway, Route
 from skylift.gateway.policies import (
     PEER,
@@ -60,7 +62,16 @@ def _config(name: str, text: str) -> Json:
 def rate_limit(policy: RateLimit, gateway: Gateway, book: Book) -> list[Piece]:
     if policy.redis is not None:
         return helping.shared_limit(policy, book)
-    return [piece("limits", "".join(_lines(policy, book)))]
+    return [*_claimed(policy.key, book), piece("limits", "".join(_lines(policy, book)))]
+
+
+def _claimed(key: Key, book: Book) -> list[Piece]:
+    """A claim of the verified token, in a header where our filter can see it."""
+    if key.kind is not KeyKind.CLAIM:
+        return []
+    book.ours.add(KEY)
+    said: list[Json] = [{"remove": KEY}, {"append": header(KEY, helping.key_format(key))}]
+    return [mutation(said)]
 
 
 def in_flight(policy: InFlight, route: Route, book: Book) -> list[Piece]:
@@ -227,6 +238,8 @@ def _header(key: Key, book: Book) -> str:
             return "x-credential-identifier"
         case KeyKind.HEADER:
             return name
+        case KeyKind.CLAIM:
+            return KEY
         case KeyKind.HOST:
             return ":authority"
         case KeyKind.PATH:
