@@ -12,7 +12,7 @@ from gateway.backends import Echo, serving
 from gateway.conftest import ask, free_port
 from gateway.door import Door
 from skylift.gateway import tokens
-from skylift.gateway.envoy.compiler import Extras
+from skylift.gateway.envoy.edge import Extras
 from skylift.gateway.envoy.process import Options
 from skylift.gateway.envoy.source import source
 from skylift.gateway.envoy.supervisor import Supervisor

@@ -14,7 +14,8 @@ from gateway.backends import Echo, serving
 from gateway.conftest import Start, ask, free_port
 from gateway.door import Door
 from skylift.core.errors import Unavailable
-from skylift.gateway.envoy.compiler import Extras, compiled
+from skylift.gateway.envoy.compiler import compiled
+from skylift.gateway.envoy.edge import Extras
 from skylift.gateway.envoy.source import source
 from skylift.gateway.loading import loads
 from skylift.gateway.model import Listener

@@ -6,11 +6,11 @@ cannot be compiled is found in one go and refused by name; nothing is left out i
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from skylift.gateway.conditions import ALWAYS, Part, Test
 from skylift.gateway.envoy import clusters, login, matching, pieces, steps, sticking
-from skylift.gateway.envoy.formats import direct, header, mapper
+from skylift.gateway.envoy.edge import NOTHING_MORE, Extras, edge, observed, replies, shown, tls
+from skylift.gateway.envoy.formats import direct, header
 from skylift.gateway.envoy.matching import Place
 from skylift.gateway.envoy.paths import Case, cases
 from skylift.gateway.envoy.pieces import Book, Piece
@@ -23,18 +23,7 @@ from skylift.gateway.model import Destination, Forwarding, Gateway, HostSent, Li
 from skylift.gateway.policies import JoinBase, Retry
 from skylift.gateway.text import Kind, Text
 
-DOWNSTREAM = TYPE + "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext"
-EARLY = TYPE + "envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation"
 ANYWHERE = Listener("web", 8000)  # for a configuration that names none
-
-
-@dataclass(frozen=True, slots=True)
-class Extras:
-    """What is the operator's and not the configuration's. `access_log`: a file, or /dev/stdout, for a line of
-    JSON a request. `traces`: where spans go, an OTLP URL over HTTP."""
-
-    access_log: str = ""
-    traces: str = ""
 
 
 @dataclass
@@ -46,7 +35,7 @@ class _Compiled:
     entries: list[tuple[matching.Match, Json]] = field(default_factory=list)
 
 
-def compiled(gateway: Gateway, extras: Extras = Extras()) -> Snapshot:
+def compiled(gateway: Gateway, extras: Extras = NOTHING_MORE) -> Snapshot:
     """Everything that Envoy is to have. Raises Refused with all that it cannot be told."""
     book = Book(gateway.endpoints)
     problems: list[Problem] = []
@@ -291,14 +280,14 @@ def _listener(
         "stat_prefix": listener.name,
         "rds": {"route_config_name": listener.name},
         "http_filters": pieces.chain(_chain(routes), shared),
-        "local_reply_config": {"mappers": list(_replies(gateway, book))},
-        **_edge(gateway.forwarding, book),
-        **_shown(listener),
-        **_observed(extras, book),
+        "local_reply_config": {"mappers": list(replies(gateway, book))},
+        **edge(gateway.forwarding, book),
+        **shown(listener),
+        **observed(extras, book),
     }
     chain: Json = {"filters": [{"name": "http", "typed_config": manager}]}
     if listener.tls:
-        chain["transport_socket"] = _tls(listener)
+        chain["transport_socket"] = tls(listener)
     address = {"address": listener.address, "port_value": listener.port}
     return {
         "name": listener.name,
@@ -306,144 +295,3 @@ def _listener(
         "per_connection_buffer_limit_bytes": 1 << 20,
         "filter_chains": [chain],
     }
-
-
-def _edge(how: Forwarding, book: Book) -> Json:
-    """What holds for every request from outside, whatever its route."""
-    stamps = {**book.stamps}
-    early: list[Json] = [{"remove": name} for name in sorted(book.ours)]
-    early += [{"append": header(name, value)} for name, value in sorted(stamps.items())]
-    said: Json = {
-        "normalize_path": True,
-        "merge_slashes": True,
-        "path_with_escaped_slashes_action": "KEEP_UNCHANGED",
-        "generate_request_id": True,
-        "preserve_external_request_id": True,  # a client's own id is kept, as in both dialects
-        "request_id_extension": {
-            "typed_config": {
-                "@type": TYPE + "envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig",
-                "pack_trace_reason": False,
-                "use_request_id_for_trace_sampling": False,  # a client's own id may be any text
-            }
-        },
-        "server_name": "gateway",
-        "request_headers_timeout": "15s",
-        "stream_idle_timeout": "300s",
-        "common_http_protocol_options": {"headers_with_underscores_action": "DROP_HEADER"},
-        **_addresses(how),
-    }
-    if early:
-        said["early_header_mutation_extensions"] = [
-            {"name": "ours", "typed_config": {"@type": EARLY, "mutations": early}}
-        ]
-    return said
-
-
-def _shown(listener: Listener) -> Json:
-    """What the backend is told of a client's certificate; what a client says of it itself is taken off."""
-    if not listener.client_ca:
-        return {}
-    return {"forward_client_cert_details": "SANITIZE_SET", "set_current_client_cert_details": {"uri": True}}
-
-
-def _addresses(how: Forwarding) -> Json:
-    """Whose X-Forwarded-For is believed: nobody's, or that of the proxies in these networks."""
-    if not how.trusted:
-        return {"use_remote_address": True}
-    ranges = []
-    for network in how.trusted:
-        address, _, bits = network.partition("/")
-        whole = 128 if ":" in address else 32
-        ranges.append({"address_prefix": address, "prefix_len": int(bits) if bits else whole})
-    found = {
-        "@type": TYPE + "envoy.extensions.http.original_ip_detection.xff.v3.XffConfig",
-        "xff_trusted_cidrs": {"cidrs": ranges},
-        "skip_xff_append": False,
-    }
-    return {
-        "use_remote_address": False,
-        "original_ip_detection_extensions": [
-            {"name": "envoy.http.original_ip_detection.xff", "typed_config": found}
-        ],
-    }
-
-
-def _replies(gateway: Gateway, book: Book) -> Iterator[Json]:
-    for expression, answer in book.replies:
-        yield mapper(answer, _cel(expression))
-    for status, answer in gateway.answers:
-        compared = {"op": "EQ", "value": {"default_value": status, "runtime_key": f"gateway.{status}"}}
-        ours = _cel(f"!(response.code_details in {SAID_ALREADY})")
-        both = [{"status_code_filter": {"comparison": compared}}, ours]
-        yield mapper(answer, {"and_filter": {"filters": both}})
-
-
-SAID_ALREADY = "['ext_authz_denied', 'skylift_limit', 'skylift_breaker', 'skylift_addresses', 'skylift_kept']"
-
-
-def _cel(expression: str) -> Json:
-    cel = {
-        "@type": TYPE + "envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter",
-        "expression": expression,
-    }
-    return {"extension_filter": {"name": "cel", "typed_config": cel}}
-
-
-LOGGED = {
-    "time": "%START_TIME%",
-    "method": "%REQ(:METHOD)%",
-    "path": "%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%",
-    "host": "%REQ(:AUTHORITY)%",
-    "status": "%RESPONSE_CODE%",
-    "details": "%RESPONSE_CODE_DETAILS%",
-    "ms": "%DURATION%",
-    "bytes": "%BYTES_SENT%",
-    "route": "%ROUTE_NAME%",
-    "service": "%UPSTREAM_CLUSTER%",
-    "backend": "%UPSTREAM_HOST%",
-    "client": "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%",
-    "consumer": "%REQ(X-CONSUMER-USERNAME)%",
-    "request_id": "%REQ(X-REQUEST-ID)%",
-    "trace": "%TRACE_ID%",
-}
-
-
-def _observed(extras: Extras, book: Book) -> Json:
-    said: Json = {}
-    if extras.access_log:
-        log: dict[str, Any] = {
-            "@type": TYPE + "envoy.extensions.access_loggers.file.v3.FileAccessLog",
-            "path": extras.access_log,
-            "log_format": {"json_format": LOGGED},
-        }
-        said["access_log"] = [{"name": "requests", "typed_config": log}]
-    if extras.traces:
-        uri = {"uri": extras.traces, "cluster": clusters.of_url(extras.traces, book), "timeout": "1s"}
-        provider = {
-            "@type": TYPE + "envoy.config.trace.v3.OpenTelemetryConfig",
-            "service_name": "skylift-gateway",
-            "http_service": {"http_uri": uri},
-        }
-        said["tracing"] = {
-            "random_sampling": {"value": 100},
-            "provider": {"name": "envoy.tracers.opentelemetry", "typed_config": provider},
-        }
-    return said
-
-
-def _tls(listener: Listener) -> Json:
-    certificate = {
-        "certificate_chain": {"filename": listener.certificate},
-        "private_key": {"filename": listener.key},
-    }
-    common: Json = {
-        "alpn_protocols": ["h2", "http/1.1"],
-        "tls_params": {"tls_minimum_protocol_version": "TLSv1_2"},
-        "tls_certificates": [certificate],
-    }
-    if listener.client_ca:
-        common["validation_context"] = {"trusted_ca": {"filename": listener.client_ca}}
-    context: Json = {"@type": DOWNSTREAM, "common_tls_context": common}
-    if listener.client_ca:
-        context["require_client_certificate"] = not listener.client_optional
-    return {"name": "envoy.transport_sockets.tls", "typed_config": context}

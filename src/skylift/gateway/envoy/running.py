@@ -6,7 +6,7 @@ import threading
 from dataclasses import dataclass
 from types import FrameType
 
-from skylift.gateway.envoy.compiler import Extras
+from skylift.gateway.envoy.edge import Extras
 from skylift.gateway.envoy.process import Options
 from skylift.gateway.envoy.source import place, source
 from skylift.gateway.envoy.supervisor import Supervisor

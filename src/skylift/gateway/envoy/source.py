@@ -12,7 +12,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from skylift.core.errors import Rejected, SkyliftError, Unavailable, invalid
-from skylift.gateway.envoy.compiler import ANYWHERE, Extras, compiled
+from skylift.gateway.envoy.compiler import ANYWHERE, compiled
+from skylift.gateway.envoy.edge import Extras
 from skylift.gateway.envoy.snapshot import Snapshot
 from skylift.gateway.loading import MAX_BYTES, loads
 from skylift.gateway.model import Gateway, Listener
