@@ -117,8 +117,9 @@ static int word_of(const char *value, const char *const *words, int n)
     return -1;
 }
 
-static bool parse_line(config *c, const char *word, const char *value)
+static bool parse_line(void *into, const char *word, const char *value)
 {
+    config *c = into;
     static const char *const hows[] = {"gcra", "sliding", "calendar", "in_flight"};
     static const char *const styles[] = {"plain", "kong", "traefik", "silent"};
     if (!strcmp(word, "limit"))
@@ -177,6 +178,17 @@ static const kind *kind_of(text name)
     return NULL;
 }
 
+/* Who is who may stand before the first limit: one filter does both. What is left of the lines. */
+static char *known_of(config *c, char *lines)
+{
+    char *limits = strstr(lines, "\nlimit ");
+    if (strncmp(lines, "from ", 5) || !limits)
+        return lines;
+    *limits = 0;
+    c->known = consumers_of(lines);
+    return limits + 1;
+}
+
 /* NULL refuses the configuration: Envoy keeps the one it has. */
 static config *config_of(text name, text said)
 {
@@ -192,15 +204,7 @@ static config *config_of(text name, text said)
     else if (good && same(name, "consumers"))
         good = (c->known = consumers_of(lines)) != NULL;
     else if (good) {
-        char *rest = NULL;
-        for (char *line = strtok_r(lines, "\n", &rest); good && line; line = strtok_r(NULL, "\n", &rest)) {
-            char *space = strchr(line, ' ');
-            good = space != NULL;
-            if (good) {
-                *space = 0;
-                good = parse_line(c, line, space + 1);
-            }
-        }
+        good = each_line(known_of(c, lines), parse_line, c);
         for (int i = 0; good && i < c->n; i++)
             good = c->limits[i].r.n_periods > 0 && (c->limits[i].s = state_of(&c->limits[i].r)) != NULL;
     }
@@ -394,10 +398,10 @@ int HOOK(http_filter_request_headers)(void *envoy, filter *f, bool last)
         f->c = of_route;
     if (f->c->other)
         return f->others ? f->c->other->request(envoy, f->others, f->c->others) : GO_ON;
-    if (f->c->known) {
+    if (f->c->known)
         name_consumer(envoy, f->c->known);
+    if (!f->c->n)
         return GO_ON;
-    }
     const int64_t mono = now_us(), wall = wall_us();
     int64_t delay = 0;
     int chosen = 0;

@@ -54,6 +54,20 @@ def piece(name: str, text: str) -> Piece:
 _NOTHING = {"limits": "", "consumers": "from x-sl-none\n", "answers": "", "breaker": "", "addresses": ""}
 
 
+def together(pieces: Sequence[Piece]) -> list[Piece]:
+    """Who is who and a limit right behind it are one filter's work: each filter costs every request."""
+    found: list[Piece] = []
+    for each in pieces:
+        if found and (found[-1].kind, each.kind) == ("consumers", "limits"):
+            each = piece("limits", _text(found.pop()) + _text(each))
+        found.append(each)
+    return found
+
+
+def _text(made: Piece) -> str:
+    return str(made.own["filter_config"]["value"])
+
+
 def _config(name: str, text: str) -> Json:
     value = {"@type": TYPE + "google.protobuf.StringValue", "value": text}
     return {"dynamic_module_config": MODULE, "filter_name": name, "filter_config": value}

@@ -77,6 +77,7 @@ def words(where: Where) -> Words:
         _step(where, found, step)
         if found.answer is not None:
             break  # whatever comes later is never reached
+    found.pieces = limiting.together(found.pieces)
     return found
 
 
