@@ -3,6 +3,7 @@
 import csv
 import io
 import re
+from typing import Any
 
 from skylift.engine import sample
 
@@ -127,6 +128,46 @@ def test_every_page_is_drawn_from_either_database(api: Api, image: bytes) -> Non
     assert "1 of 1 decided device failed or rolled back (100.0 %)" in shown
     assert re.search(r'<polyline class="line-failed" points="[\d., ]+"', shown)
     assert "no space" in shown
+
+
+def test_an_operator_retries_goes_on_without_a_cohort_and_rolls_back_by_forms(api: Api, image: bytes) -> None:
+    api.hold_ceremony()
+    for version in ("1.0.0", "1.1.0"):
+        api.publish(version, image)
+    tokens = {name: api.device(name) for name in ("a", "b", "c")}
+    made = api.deploy("1.1.0", failure_threshold_percent=10, failure_min_devices=1)
+    headers = cookies(api)
+
+    def ends(name: str, state: str) -> None:
+        assert api.check(name, tokens[name]).json()["deployment"] == made
+        assert api.report(name, tokens[name], made, state).json()["recorded"] is True
+
+    def press(verb: str, **form: str) -> Any:
+        shown = api.call("GET", f"/ui/deployments/{made}", token="", headers=headers).text
+        found = re.search(r'data-csrf="([^"]+)"', shown)
+        assert found is not None
+        data = {"csrf": found[1], **form}
+        answer = api.call("POST", f"/ui/deployments/{made}/{verb}", token="", headers=headers, data=data)
+        api.tick()
+        return answer
+
+    ends("a", "failed")
+    assert press("retry").status_code == 303
+    assert press("resume").status_code == 303
+    ends("a", "failed")
+    wrong = press("resume", without="device_id=c")
+    assert (wrong.status_code, "retry its devices" in wrong.text) == (409, True)
+    assert press("resume", without="device_id=").status_code == 422
+    assert press("resume", without="device_id=a").status_code == 303
+    shown = api.get(f"/api/deployments/{made}").json()
+    assert (shown["status"], shown["without"], shown["left_out"]) == ("running", ["device_id=a"], 1)
+    ends("b", "complete")
+    api.clock.forward(seconds=1)
+    assert press("rollback").status_code == 303
+    newest = api.get("/api/deployments").json()["items"][0]
+    assert newest["version"] == "1.0.0"
+    assert api.get(f"/api/deployments/{newest['id']}").json()["devices"] == 1
+    assert api.get(f"/api/deployments/{made}").json()["status"] == "aborted"
 
 
 WRONG = {
