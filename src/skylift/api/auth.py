@@ -4,8 +4,8 @@ Tokens are looked up by their SHA-256: the comparison is the database's, on a ha
 timing tells nothing of a token.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from fastapi import Depends
@@ -14,9 +14,18 @@ from starlette.requests import Request
 from skylift.api.context import Context, context_of
 from skylift.api.hop import CERTIFICATE
 from skylift.core.errors import Kind, Rejected
-from skylift.engine.access import Role, operator, reaches, role_named, token_hash, unknown_token
+from skylift.engine.access import (
+    Role,
+    operator,
+    reaches,
+    role_anywhere,
+    role_named,
+    role_on,
+    token_hash,
+    unknown_token,
+)
 from skylift.engine.identity import by_certificate
-from skylift.store import devices
+from skylift.store import deployments, devices, releases
 from skylift.store.access import OperatorToken
 from skylift.store.db import Connection
 from skylift.store.devices import Device
@@ -24,10 +33,29 @@ from skylift.store.devices import Device
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """Who acts, and as what."""
+    """Who acts, and as what: everywhere, and on single products."""
 
     name: str
     role: Role
+    products: Mapping[str, str] = field(default_factory=dict)
+
+    def must(self, role: Role, product: str | None) -> None:
+        """`Rejected` unless they may do that to this product."""
+        held = role_on(self.role, self.products, product)
+        if held < role:
+            raise too_low(held, role, product)
+
+
+def too_low(held: Role, needed: Role, product: str | None) -> Rejected:
+    of = f" for {product}" if product else ""
+    return Rejected(
+        "role_too_low",
+        f"role is {held.name.lower()}: {needed.name.lower()}{of} is needed",
+        kind=Kind.FORBIDDEN,
+        field="role",
+        value=held.name.lower(),
+        rule=f"at least {needed.name.lower()}",
+    )
 
 
 def bearer(request: Request) -> str:
@@ -115,31 +143,64 @@ def _within(found: OperatorToken, request: Request) -> Operator:
             value=", ".join(found.scopes or ()),
             rule="a token for this part of the API",
         )
-    return Operator(found.name, role_named(found.role))
+    return Operator(found.name, role_named(found.role), found.products or {})
 
 
-def needs(role: Role) -> Callable[[Request], Operator]:
-    """A dependency: an operator of at least this role."""
+ProductOf = Callable[[Request, Connection], str | None]
+
+
+def needs(role: Role, of: ProductOf | None = None) -> Callable[[Request], Operator]:
+    """A dependency: an operator of at least this role. `of`: the product it is about, for which some have a
+    higher role than for the rest; without, only what they may do everywhere counts."""
 
     def check(request: Request) -> Operator:
-        found = _operator(request, context_of(request))
-        if found.role < role:
-            raise Rejected(
-                "role_too_low",
-                f"role is {found.role.name.lower()}: {role.name.lower()} is needed",
-                kind=Kind.FORBIDDEN,
-                field="role",
-                value=found.role.name.lower(),
-                rule=f"at least {role.name.lower()}",
-            )
+        context = context_of(request)
+        found = _operator(request, context)
+        if found.role >= role or of is None:
+            found.must(role, None)
+            return found
+        with context.database.read() as conn:
+            found.must(role, of(request, conn))
         return found
 
     return check
 
 
+def of_deployment(request: Request, conn: Connection) -> str | None:
+    """The product of the deployment that the path names; None where there is none."""
+    row = deployments.find(conn, request.path_params.get("deployment_id", ""))
+    return str(row.product) if row is not None else None
+
+
+def of_release(request: Request, conn: Connection) -> str | None:
+    named = request.path_params.get("release_id") or request.query_params.get("release", "")
+    row = releases.find(conn, named)
+    return str(row.product) if row is not None else None
+
+
+def of_path(request: Request, conn: Connection) -> str | None:
+    """The path names it: the roles of a product's releases have its name."""
+    found: str = request.path_params.get("product") or request.path_params["role"]
+    return found
+
+
+def somewhere(request: Request) -> Operator:
+    """An operator of anything: what of, the body says, and the route asks (`Operator.must`)."""
+    found = _operator(request, context_of(request))
+    held = role_anywhere(found.role, found.products)
+    if held < Role.OPERATOR:
+        raise too_low(held, Role.OPERATOR, None)
+    return found
+
+
 Viewer = Annotated[Operator, Depends(needs(Role.VIEWER))]
 Acting = Annotated[Operator, Depends(needs(Role.OPERATOR))]
 Admin = Annotated[Operator, Depends(needs(Role.ADMIN))]
+ActingSomewhere = Annotated[Operator, Depends(somewhere)]
+ActingOn = Annotated[Operator, Depends(needs(Role.OPERATOR, of_deployment))]
+ActingOnRelease = Annotated[Operator, Depends(needs(Role.OPERATOR, of_release))]
+ActingOnRole = Annotated[Operator, Depends(needs(Role.OPERATOR, of_path))]
+AdminOfProduct = Annotated[Operator, Depends(needs(Role.ADMIN, of_path))]
 
 
 def anybody(request: Request, context: Context) -> Device | Operator:

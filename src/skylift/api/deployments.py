@@ -10,11 +10,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from skylift.api import views
-from skylift.api.auth import Acting, Viewer
+from skylift.api.auth import ActingOn, ActingSomewhere, Viewer
 from skylift.api.context import Context, context_of
 from skylift.api.idempotency import answer_once, look_then_answer_once
 from skylift.engine import auditor, retention
 from skylift.engine import deployments as deeds
+from skylift.engine.access import Role
 from skylift.engine.checkin import order_again
 from skylift.engine.explain import explain
 from skylift.engine.leaving import leave_out
@@ -122,7 +123,7 @@ class Retry(BaseModel):
 def create(
     request: Request,
     body: Annotated[DeploymentBody, Body()],
-    who: Acting,
+    who: ActingSomewhere,
     dry_run: Annotated[bool, Query()] = False,
     rehearse: Annotated[bool, Query()] = False,
     defect: Annotated[list[float] | None, Query()] = None,
@@ -142,7 +143,9 @@ def create(
             return JSONResponse(rehearsed(conn, given, pace, context.clock(), defects=defect or ()))
 
     def look(conn: Connection) -> deeds.Prepared:
-        return deeds.prepare(conn, given)
+        prepared = deeds.prepare(conn, given)
+        who.must(Role.OPERATOR, prepared.release.product)
+        return prepared
 
     def deed(conn: Connection, prepared: deeds.Prepared) -> Any:
         return _view(
@@ -223,7 +226,7 @@ def _view(conn: Connection, deployment_id: str) -> dict[str, Any]:
 
 
 @router.delete("/{deployment_id}", status_code=204)
-def delete(request: Request, deployment_id: DeploymentId, who: Acting) -> Response:
+def delete(request: Request, deployment_id: DeploymentId, who: ActingOn) -> Response:
     """Forget an ended deployment, its devices' updates and their events. Refused while it is live, while a
     device is at it, and while a rollback of it runs."""
     context = context_of(request)
@@ -233,7 +236,7 @@ def delete(request: Request, deployment_id: DeploymentId, who: Acting) -> Respon
 
 
 @router.post("/{deployment_id}:pause")
-def pause(request: Request, deployment_id: DeploymentId, who: Acting, body: Verb | None = None) -> Any:
+def pause(request: Request, deployment_id: DeploymentId, who: ActingOn, body: Verb | None = None) -> Any:
     """No more offers from now on; devices that have begun go on."""
     context = context_of(request)
     reason = body.reason if body else ""
@@ -246,7 +249,7 @@ def pause(request: Request, deployment_id: DeploymentId, who: Acting, body: Verb
 
 
 @router.post("/{deployment_id}:resume")
-def resume(request: Request, deployment_id: DeploymentId, who: Acting, body: Resume | None = None) -> Any:
+def resume(request: Request, deployment_id: DeploymentId, who: ActingOn, body: Resume | None = None) -> Any:
     """Go on. While a breach stands it needs a higher threshold or expected rate, or to go on `without` the
     cohorts it comes from, such as `label.hw=rev-b`, `current_version=1.0.0`, `group=eu`."""
     context = context_of(request)
@@ -269,7 +272,7 @@ def resume(request: Request, deployment_id: DeploymentId, who: Acting, body: Res
 
 
 @router.post("/{deployment_id}:approve")
-def approve(request: Request, deployment_id: DeploymentId, who: Acting) -> Any:
+def approve(request: Request, deployment_id: DeploymentId, who: ActingOn) -> Any:
     """Say yes as a second person: whoever created it cannot."""
     context = context_of(request)
 
@@ -281,7 +284,7 @@ def approve(request: Request, deployment_id: DeploymentId, who: Acting) -> Any:
 
 
 @router.post("/{deployment_id}:promote")
-def promote(request: Request, deployment_id: DeploymentId, who: Acting) -> Any:
+def promote(request: Request, deployment_id: DeploymentId, who: ActingOn) -> Any:
     """Open the next phase now."""
     context = context_of(request)
 
@@ -293,7 +296,7 @@ def promote(request: Request, deployment_id: DeploymentId, who: Acting) -> Any:
 
 
 @router.post("/{deployment_id}:abort")
-def abort(request: Request, deployment_id: DeploymentId, who: Acting, body: Verb | None = None) -> Any:
+def abort(request: Request, deployment_id: DeploymentId, who: ActingOn, body: Verb | None = None) -> Any:
     """Stop for good."""
     context = context_of(request)
     reason = body.reason if body else ""
@@ -306,7 +309,7 @@ def abort(request: Request, deployment_id: DeploymentId, who: Acting, body: Verb
 
 
 @router.post("/{deployment_id}:retry")
-def retry(request: Request, deployment_id: DeploymentId, who: Acting, body: Retry | None = None) -> Any:
+def retry(request: Request, deployment_id: DeploymentId, who: ActingOn, body: Retry | None = None) -> Any:
     """Another attempt for failed and rolled-back devices, all or the named ones."""
     context = context_of(request)
     named = tuple(body.devices) if body and body.devices is not None else None
@@ -330,7 +333,9 @@ def _order_again(now: datetime, conn: Connection, pk: int, deployment: str, atte
 
 
 @router.post("/{deployment_id}:rollback")
-def rollback(request: Request, deployment_id: DeploymentId, who: Acting, body: Rollback | None = None) -> Any:
+def rollback(
+    request: Request, deployment_id: DeploymentId, who: ActingOn, body: Rollback | None = None
+) -> Any:
     """Send the devices it updated back to the release they came from: the deployments that do it, and the
     former versions nobody can offer any more. With `only` a cohort goes back, and nothing is aborted."""
     context = context_of(request)

@@ -115,6 +115,7 @@ class NewToken(BaseModel):
     role: str = Field(min_length=1, max_length=16)
     expires_at: AwareDatetime | None = None
     scopes: list[str] | None = Field(default=None, max_length=16)
+    products: dict[str, str] | None = Field(default=None, max_length=100)
 
 
 def _token(found: access.OperatorToken) -> dict[str, Any]:
@@ -123,6 +124,7 @@ def _token(found: access.OperatorToken) -> dict[str, Any]:
         "name": found.name,
         "role": found.role,
         "scopes": found.scopes,
+        "products": found.products or {},
         "created_at": views.instant(found.created_at),
         "expires_at": views.instant(found.expires_at),
         "revoked_at": views.instant(found.revoked_at),
@@ -136,7 +138,14 @@ def make_token(request: Request, body: NewToken, who: Admin) -> Any:
 
     def deed(conn: Connection) -> Any:
         token_id, token = tokens.make_token(
-            conn, body.name, body.role, who.name, context.clock(), body.expires_at, scopes=body.scopes
+            conn,
+            body.name,
+            body.role,
+            who.name,
+            context.clock(),
+            body.expires_at,
+            scopes=body.scopes,
+            products=body.products,
         )
         return {"id": token_id, "name": body.name, "role": body.role, "token": token}
 

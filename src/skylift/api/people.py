@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from skylift.api import sheet, views
-from skylift.api.auth import Admin, Viewer
+from skylift.api.auth import Admin, AdminOfProduct, Viewer
 from skylift.api.context import Context, context_of
 from skylift.api.deployments import Limit
 from skylift.engine import people as deeds
@@ -50,6 +50,7 @@ def view(conn: Connection, user: User) -> dict[str, Any]:
         "id": user.id,
         "name": user.name,
         "role": user.role,
+        "products": user.products or {},
         "second_factor": user.totp_sealed is not None or bool(passkeys.of_user(conn, user.id)),
         "elsewhere": user.subject is not None,
         "disabled": user.disabled_at is not None,
@@ -94,6 +95,38 @@ def change(request: Request, name: UserName, body: UserChange, who: Admin) -> An
             deeds.set_disabled(conn, name, body.disabled, who.name, now)
         if hashed is not None:
             deeds.set_password(conn, name, hashed, who.name, now)
+        return view(conn, deeds.find(conn, name))
+
+    return context.write(deed)
+
+
+class ProductRole(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    role: str = Field(min_length=1, max_length=16)
+
+
+@router.put("/api/users/{name}/products/{product}")
+def set_product_role(
+    request: Request, name: UserName, product: UserName, body: ProductRole, who: AdminOfProduct
+) -> Any:
+    """What somebody may do to one product, beside what they may do to all. Also for the product's admins."""
+    context = context_of(request)
+
+    def deed(conn: Connection) -> Any:
+        deeds.set_product_role(conn, name, product, body.role, who.name, context.clock())
+        return view(conn, deeds.find(conn, name))
+
+    return context.write(deed)
+
+
+@router.delete("/api/users/{name}/products/{product}")
+def drop_product_role(request: Request, name: UserName, product: UserName, who: AdminOfProduct) -> Any:
+    """Nothing more than what they may do to all."""
+    context = context_of(request)
+
+    def deed(conn: Connection) -> Any:
+        deeds.set_product_role(conn, name, product, None, who.name, context.clock())
         return view(conn, deeds.find(conn, name))
 
     return context.write(deed)

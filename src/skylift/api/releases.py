@@ -11,7 +11,17 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response
 
-from skylift.api.auth import Acting, Admin, Operator, Viewer, anybody
+from skylift.api.auth import (
+    ActingOnRelease,
+    ActingOnRole,
+    ActingSomewhere,
+    Admin,
+    Operator,
+    Viewer,
+    anybody,
+    needs,
+    of_release,
+)
 from skylift.api.context import Context, context_of
 from skylift.api.deployments import Cursor, Limit
 from skylift.api.idempotency import answer_once
@@ -19,6 +29,7 @@ from skylift.core.errors import Kind, Rejected, invalid
 from skylift.core.ids import check_nonce
 from skylift.engine import enroll, gathering, publish, signing
 from skylift.engine import withdraw as taking_back
+from skylift.engine.access import Role as Rank
 from skylift.engine.director import missing
 from skylift.engine.gathering import Signature
 from skylift.engine.publish import NewRelease
@@ -48,8 +59,9 @@ class ReleaseBody(BaseModel):
 
 
 @router.post("/api/releases", status_code=201)
-def create(request: Request, body: ReleaseBody, who: Acting) -> Response:
+def create(request: Request, body: ReleaseBody, who: ActingSomewhere) -> Response:
     """A draft release."""
+    who.must(Rank.OPERATOR, body.product)
     context = context_of(request)
     new = NewRelease(**body.model_dump())
 
@@ -89,7 +101,7 @@ def show(request: Request, release_id: ReleaseId, who: Viewer) -> Any:
 
 
 @router.post("/api/releases/{release_id}:seal")
-def seal(request: Request, release_id: ReleaseId, who: Acting) -> Any:
+def seal(request: Request, release_id: ReleaseId, who: ActingOnRelease) -> Any:
     """No more artifacts: it waits for its signatures."""
     context = context_of(request)
 
@@ -107,7 +119,7 @@ class WithdrawBody(BaseModel):
 
 
 @router.post("/api/releases/{release_id}:withdraw")
-def withdraw(request: Request, release_id: ReleaseId, body: WithdrawBody, who: Acting) -> Any:
+def withdraw(request: Request, release_id: ReleaseId, body: WithdrawBody, who: ActingOnRelease) -> Any:
     """Take it back: its deployments are aborted, none is made any more; devices refuse it when two release
     keys have signed the product's role without it."""
     context = context_of(request)
@@ -184,10 +196,7 @@ async def upload(request: Request) -> Response:
 
 def _before_upload(request: Request, context: Context) -> tuple[Operator, Any]:
     """Who uploads, into which release; asked before the first byte is kept."""
-    from skylift.api.auth import needs
-    from skylift.engine.access import Role as Rank
-
-    who = needs(Rank.OPERATOR)(request)
+    who = needs(Rank.OPERATOR, of_release)(request)
     for field in ("release", "device_type"):
         if len(request.query_params.getlist(field)) != 1:
             raise invalid(field, request.query_params.getlist(field), "is needed, once")
@@ -227,7 +236,7 @@ async def blob(request: Request) -> Response:
 
 
 @router.post("/api/releases/{release_id}/sbom", status_code=201, openapi_extra=_BILL)
-async def attach_sbom(request: Request, release_id: ReleaseId, who: Acting) -> Response:
+async def attach_sbom(request: Request, release_id: ReleaseId, who: ActingOnRelease) -> Response:
     """A CycloneDX document in JSON, of a draft release; the last one counts. It is signed with the images."""
     context = context_of(request)
     await asyncio.to_thread(_check_draft, context, release_id)
@@ -340,7 +349,7 @@ def propose(request: Request, role: Waiting, body: ProposalBody, who: Admin) -> 
 
 
 @router.post("/api/trust/pending/{role}:renew")
-def renew(request: Request, role: Role, who: Acting) -> Any:
+def renew(request: Request, role: Role, who: ActingOnRole) -> Any:
     """A product's role once more, unsigned, for another 90 days."""
     context = context_of(request)
 
@@ -395,7 +404,7 @@ class SignatureBody(BaseModel):
 
 
 @router.post("/api/trust/pending/{role}/signatures")
-def add_signature(request: Request, role: Waiting, body: SignatureBody, who: Acting) -> Any:
+def add_signature(request: Request, role: Waiting, body: SignatureBody, who: ActingOnRole) -> Any:
     """One offline signature; at the threshold the role and its releases are published."""
     context = context_of(request)
     signature = Signature(body.keyid, body.sig)

@@ -19,7 +19,7 @@ from skylift.cli.output import Format
 
 app = typer.Typer(help="Users: who may sign in to the dashboard.", no_args_is_help=True)
 Name = Annotated[str, typer.Argument(help="The user's name.")]
-COLUMNS = ("name", "role", "second_factor", "disabled", "created_by", "signed_in_at")
+COLUMNS = ("name", "role", "products", "second_factor", "disabled", "created_by", "signed_in_at")
 VARIABLE = "SKYLIFT_PASSWORD"
 
 
@@ -75,6 +75,29 @@ def role(
     """Another role; who is signed in signs in again."""
     this = session(server, token, output, as_json)
     this.output.one(this.client.patch(f"/api/users/{name}", {"role": role}))
+
+
+@app.command()
+def grant(
+    name: Name,
+    product: Annotated[str, typer.Argument(help="The product, as its releases name it.")],
+    role: Annotated[str, typer.Argument(help="viewer, operator or admin; none takes it away")],
+    server: ServerOption = None,
+    token: TokenOption = None,
+    output: FormatOption = Format.TABLE,
+    as_json: JsonOption = False,
+) -> None:
+    """What they may do to one product, beside what they may do to all.
+
+    skylift user grant olga sensor operator
+    """
+    this = session(server, token, output, as_json)
+    where = f"/api/users/{name}/products/{product}"
+    if role == "none":
+        this.client.delete(where)
+        this.output.one({"name": name, "product": product, "role": None})
+        return
+    this.output.one(this.client.put(where, {"role": role}))
 
 
 @app.command()

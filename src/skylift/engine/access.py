@@ -3,7 +3,7 @@
 import hashlib
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from enum import IntEnum
 from pathlib import Path
@@ -48,6 +48,18 @@ def role_named(name: str) -> Role:
         raise invalid("role", name, "one of viewer, operator, admin") from e
 
 
+def role_on(role: Role, products: Mapping[str, str] | None, product: str | None) -> Role:
+    """What somebody may do to a product (None: to what belongs to none, or to all): the more of what they may
+    do everywhere and what they may do to this one."""
+    held = (products or {}).get(product) if product is not None else None
+    return max(role, role_named(held)) if held is not None else role
+
+
+def role_anywhere(role: Role, products: Mapping[str, str] | None) -> Role:
+    """The most they may do to any product."""
+    return max([role, *(role_named(held) for held in (products or {}).values())])
+
+
 def make_token(
     conn: Connection,
     name: str,
@@ -57,11 +69,15 @@ def make_token(
     expires_at: datetime | None = None,
     token: str | None = None,
     scopes: list[str] | None = None,
+    products: dict[str, str] | None = None,
 ) -> tuple[str, str]:
     """(id, token) of a new operator's token; the token is shown this once. `scopes`: only these parts of the
-    API; None: all."""
+    API; None: all. `products`: more than `role`, for these."""
     check_name("name", name)
     role_named(role)
+    for product, held in (products or {}).items():
+        check_name("products", product)
+        role_named(held)
     for number, scope in enumerate(scopes or ()):
         if scope not in SCOPES:
             raise invalid(f"scopes[{number}]", scope, f"one of {', '.join(SCOPES)}")
@@ -71,9 +87,17 @@ def make_token(
         raise invalid("expires_at", expires_at.isoformat(), "must lie ahead")
     made = token or "op_" + secrets.token_urlsafe(32)
     token_id = mint("tok", now, token_bytes(5))
-    row = OperatorToken(token_id, name, role, now, expires_at, None, sorted(set(scopes)) if scopes else None)
+    row = OperatorToken(
+        token_id, name, role, now, expires_at, None, sorted(set(scopes)) if scopes else None, products
+    )
     access.insert_token(conn, row, token_hash(made))
-    said = {"name": name, "role": role, "scopes": row.scopes, "expires_at": str(expires_at or "")}
+    said = {
+        "name": name,
+        "role": role,
+        "scopes": row.scopes,
+        "products": products,
+        "expires_at": str(expires_at or ""),
+    }
     events.record(conn, actor, "token.create", token_id, said, now)
     return token_id, made
 

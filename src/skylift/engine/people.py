@@ -264,19 +264,8 @@ def insert_user(
     conn: Connection, user_id: str, name: str, role: str, hashed: str | None, actor: str, now: datetime
 ) -> None:
     """Without a password they sign in elsewhere."""
-    none = dict.fromkeys(
-        (
-            "blocked_until",
-            "signed_in_at",
-            "disabled_at",
-            "totp_sealed",
-            "totp_offered",
-            "subject",
-            "challenge",
-        )
-    )
-    row = User(user_id, name, role, hashed, totp_step=0, failed=0, created_at=now, created_by=actor, **none)
-    people.insert(conn, row)
+    nothing = (None,) * 7  # sign-in, standing, codes, subject, products, challenge
+    people.insert(conn, User(user_id, name, role, hashed, 0, 0, None, now, actor, *nothing))
     events.record(conn, actor, "user.create", user_id, {"name": name, "role": role}, now)
 
 
@@ -305,6 +294,25 @@ def set_role(conn: Connection, name: str, role: str, actor: str, now: datetime) 
     people.change(conn, user.id, role=role)
     people.close_sessions(conn, user.id)
     events.record(conn, actor, "user.role", user.id, {"role": role}, now, before={"role": user.role})
+
+
+def set_product_role(
+    conn: Connection, name: str, product: str, role: str | None, actor: str, now: datetime
+) -> None:
+    """What they may do to one product, beside what they may do to all; None: nothing more. From now on."""
+    user = find(conn, name)
+    check_name("product", product)
+    if role is not None:
+        role_named(role)
+    had = user.products or {}
+    has = {known: held for known, held in had.items() if known != product} | ({product: role} if role else {})
+    if has == had:
+        return
+    people.change(conn, user.id, products=has or None)
+    before = {"product": product, "role": had.get(product)}
+    events.record(
+        conn, actor, "user.product_role", user.id, {"product": product, "role": role}, now, before=before
+    )
 
 
 def set_disabled(conn: Connection, name: str, disabled: bool, actor: str, now: datetime) -> None:

@@ -21,6 +21,7 @@ class OperatorToken:
     expires_at: datetime | None
     revoked_at: datetime | None
     scopes: list[str] | None = None
+    products: dict[str, str] | None = None
 
 
 _COLUMNS = (
@@ -31,6 +32,7 @@ _COLUMNS = (
     operator_tokens.c.expires_at,
     operator_tokens.c.revoked_at,
     operator_tokens.c.scopes,
+    operator_tokens.c.products,
 )
 
 
@@ -58,6 +60,7 @@ def insert_token(conn: Connection, token: OperatorToken, token_hash: str) -> Non
             created_at=token.created_at,
             expires_at=token.expires_at,
             scopes=token.scopes,
+            products=token.products,
         )
     )
 

@@ -29,6 +29,7 @@ class User:
     totp_sealed: str | None
     totp_offered: str | None
     subject: str | None
+    products: dict[str, str] | None
     challenge: str | None
 
 

@@ -428,6 +428,7 @@ operator_tokens = Table(
     Column("expires_at", Instant),
     Column("revoked_at", Instant),
     Column("scopes", Document),  # null: everything its role may do
+    Column("products", Document),  # product -> role, where that is more than `role`
 )
 
 users = Table(  # people who sign in to the dashboard
@@ -449,6 +450,7 @@ users = Table(  # people who sign in to the dashboard
     Column("totp_sealed", Text),  # the secret of the second factor, where there is one (`trust.seal`)
     Column("totp_offered", Text),  # sealed too; offered, not yet proved
     Column("subject", Text),  # issuer and id at the OpenID provider, of who signs in there
+    Column("products", Document),  # product -> role, where that is more than `role`
     Column("challenge", String(64)),  # SHA-256 of the last one given to a passkey
     Index("ix_users_subject", "subject", unique=True),
 )

@@ -23,7 +23,7 @@ from skylift.api.dashboard import (
     uploads,
     wizard,
 )
-from skylift.api.dashboard.visit import anybody, failed, signed
+from skylift.api.dashboard.visit import anybody, failed, on_deployment, on_release, signed, somewhere
 from skylift.core.errors import Kind, Rejected
 from skylift.engine.access import Role
 
@@ -76,23 +76,23 @@ ROUTES = [
     Route("/account", signed(sign.change_account), methods=["POST"]),
     Route("/account/passkey", signed(sign.offer_passkey), methods=["POST"]),
     Route("/releases", signed(releases.page)),
-    Route("/releases", signed(releases.create, OPERATOR), methods=["POST"]),
-    Route("/releases/new", signed(releases.new, OPERATOR)),
+    Route("/releases", signed(releases.create, OPERATOR, somewhere), methods=["POST"]),
+    Route("/releases/new", signed(releases.new, OPERATOR, somewhere)),
     Route(REL, signed(releases.show)),
-    Route(f"{REL}/seal", signed(releases.seal, OPERATOR), methods=["POST"]),
+    Route(f"{REL}/seal", signed(releases.seal, OPERATOR, on_release), methods=["POST"]),
     Route(f"{REL}/images", uploads.whole, methods=["POST"]),
-    Route("/uploads", signed(uploads.begin, OPERATOR), methods=["POST"]),
-    Route("/uploads/{upload}", signed(uploads.piece, OPERATOR), methods=["POST"]),
-    Route("/uploads/{upload}/end", signed(uploads.end, OPERATOR), methods=["POST"]),
+    Route("/uploads", signed(uploads.begin, OPERATOR, somewhere), methods=["POST"]),
+    Route("/uploads/{upload}", signed(uploads.piece, OPERATOR, somewhere), methods=["POST"]),
+    Route("/uploads/{upload}/end", signed(uploads.end, OPERATOR, somewhere), methods=["POST"]),
     Route("/deployments", signed(deployments.page)),
-    Route("/deployments/new", signed(wizard.page, OPERATOR)),
-    Route("/deployments/new", signed(wizard.create, OPERATOR), methods=["POST"]),
-    Route("/deployments/count", signed(wizard.count, OPERATOR)),
+    Route("/deployments/new", signed(wizard.page, OPERATOR, somewhere)),
+    Route("/deployments/new", signed(wizard.create, OPERATOR, somewhere), methods=["POST"]),
+    Route("/deployments/count", signed(wizard.count, OPERATOR, somewhere)),
     Route(DEP, signed(deployments.show)),
     Route(f"{DEP}/live", live.stream),
     Route(f"{DEP}/why", signed(deployments.why)),
     Route(f"{DEP}/devices", signed(deployments.devices)),
-    Route(f"{DEP}/{{verb}}", signed(deployments.act, OPERATOR), methods=["POST"]),
+    Route(f"{DEP}/{{verb}}", signed(deployments.act, OPERATOR, on_deployment), methods=["POST"]),
     Route("/devices", signed(devices.page)),
     Route("/devices", signed(devices.columns), methods=["POST"]),
     Route("/devices.csv", signed(devices.export)),

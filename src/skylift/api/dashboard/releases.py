@@ -10,6 +10,7 @@ from skylift.api.dashboard.visit import Visit
 from skylift.api.problems import STATUS
 from skylift.core.errors import Rejected, invalid
 from skylift.engine import gathering, publish, signing
+from skylift.engine.access import Role
 from skylift.engine.publish import NewRelease
 from skylift.store import looks, releases
 from skylift.store.db import Connection
@@ -54,6 +55,7 @@ def create(visit: Visit) -> Response:
             notes=form.get("notes", "").replace("\x00", ""),
             security_version=int(security),
         )
+        visit.must(Role.OPERATOR, made.product)
         release = visit.context.write(lambda conn: publish.create(conn, made, visit.name, visit.now))
     except Rejected as e:
         return new(visit, str(e), STATUS[e.kind])

@@ -41,6 +41,9 @@ def _change(visit: Visit) -> str:
             write(lambda conn: deeds.add(conn, name, form.get("role", ""), hashed, who, now))
         case "role":
             write(lambda conn: deeds.set_role(conn, name, form.get("role", ""), who, now))
+        case "product-role":
+            product, held = form.get("product", "").strip(), form.get("role") or None
+            write(lambda conn: deeds.set_product_role(conn, name, product, held, who, now))
         case "disable" | "enable" as what:
             write(lambda conn: deeds.set_disabled(conn, name, what == "disable", who, now))
         case "password":

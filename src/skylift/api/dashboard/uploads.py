@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Message
 
 from skylift.api.context import Context, context_of
-from skylift.api.dashboard.visit import Visit, check_csrf, check_origin, failed, go, visit_of
+from skylift.api.dashboard.visit import Visit, check_csrf, check_origin, failed, go, on_release, visit_of
 from skylift.core.errors import Kind, Rejected, invalid
 from skylift.engine import publish
 from skylift.engine.access import Role
@@ -30,7 +30,7 @@ def begin(visit: Visit) -> Response:
     if not size.isascii() or not size.isdecimal() or len(size) > 15:
         raise invalid("size", size[:20], "a number of bytes")
     with visit.context.database.read() as conn:
-        publish.check_open(conn, release, device_type)
+        visit.must(Role.OPERATOR, publish.check_open(conn, release, device_type).product)
     upload, here = visit.context.uploads.begin(
         visit.name, release, device_type, form.get("name", "")[:200], int(size)
     )
@@ -66,6 +66,7 @@ def _keep(visit: Visit, intake: Intake, release: str, device_type: str, size: in
     try:
         with context.database.read() as conn:
             row = publish.check_open(conn, release, device_type)
+        visit.must(Role.OPERATOR, row.product)
         facts = publish.check_bytes(row.kind, intake, None, size)
         stored = intake.keep()
     finally:
@@ -90,8 +91,7 @@ async def whole(request: Request) -> Response:
         visit = await run_in_threadpool(visit_of, request)
         if visit is None:
             return go("/sign-in", next=f"/ui/releases/{release}", ended="1")
-        if visit.role < Role.OPERATOR:
-            raise Rejected("role_too_low", "an operator is needed for this", kind=Kind.FORBIDDEN)
+        await run_in_threadpool(on_release, visit, Role.OPERATOR)
         bounded = _bounded(request, context_of(request))
         async with bounded.form(max_files=1, max_fields=10) as form:
             return await run_in_threadpool(_take, request, form)

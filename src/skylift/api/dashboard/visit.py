@@ -25,7 +25,8 @@ from skylift.api.dashboard import render
 from skylift.api.problems import STATUS, TITLES
 from skylift.core.errors import Kind, Rejected, SkyliftError, TrustError, Unavailable
 from skylift.engine import people as deeds
-from skylift.engine.access import Role, role_named
+from skylift.engine.access import Role, role_anywhere, role_named, role_on
+from skylift.store import deployments, releases
 from skylift.store.people import Session, User
 
 LOG = structlog.get_logger("skylift.dashboard")
@@ -65,9 +66,24 @@ class Visit:
     def query(self) -> Mapping[str, str]:
         return self.request.query_params
 
-    def may(self, role: str) -> bool:
+    def may(self, role: str, product: str | None = None) -> bool:
         """For templates: which buttons there are."""
-        return self.role >= role_named(role)
+        return role_on(self.role, self.user.products, product) >= role_named(role)
+
+    def may_somewhere(self, role: str) -> bool:
+        """To any product."""
+        return role_anywhere(self.role, self.user.products) >= role_named(role)
+
+    def must(self, role: Role, product: str | None) -> None:
+        """`Rejected` unless they may do that to this product."""
+        held = role_on(self.role, self.user.products, product)
+        if held < role:
+            of = f" for {product}" if product else ""
+            raise Rejected(
+                "role_too_low",
+                f"you are {held.name.lower()}{of}: {role.name.lower()} is needed for this",
+                kind=Kind.FORBIDDEN,
+            )
 
     def page(self, template: str, status: int = 200, /, **values: Any) -> Response:
         return render.html(template, status, **frame(self.request, self), **values)
@@ -100,16 +116,21 @@ def csrf_of(token: str) -> str:
     return hmac.new(token.encode(), b"form", sha256).hexdigest()
 
 
+# Asks whether this person may do it; raises where not.
+Of = Callable[[Visit, Role], None]
+
+
 # --- endpoints ---------------------------------------------------------------------------------------
 
 
-def signed(handler: Callable[[Visit], Response], role: Role = Role.VIEWER) -> Endpoint:
-    """For people of at least this role. The handler runs in a thread."""
+def signed(handler: Callable[[Visit], Response], role: Role = Role.VIEWER, of: Of | None = None) -> Endpoint:
+    """For people of at least this role. The handler runs in a thread. `of`: to whose product it is done, for
+    which some have a higher role than for the rest."""
 
     async def endpoint(request: Request) -> Response:
         try:
             form = await _form(request)
-            return await run_in_threadpool(_serve, request, handler, role, form)
+            return await run_in_threadpool(_serve, request, handler, role, of, form)
         except Exception as e:  # noqa: BLE001 - whatever it is, a person sees a page
             return failed(request, e)
 
@@ -140,7 +161,27 @@ async def _form(request: Request) -> FormData:
     return await request.form(max_fields=MAX_FIELDS)
 
 
-def _serve(request: Request, handler: Callable[[Visit], Response], role: Role, form: FormData) -> Response:
+def somewhere(visit: Visit, role: Role) -> None:
+    """To anything: what to, the form says, and the handler asks."""
+    if not visit.may_somewhere(role.name):
+        visit.must(role, None)
+
+
+def on_deployment(visit: Visit, role: Role) -> None:
+    with visit.context.database.read() as conn:
+        row = deployments.find(conn, visit.request.path_params["deployment"][:60])
+    visit.must(role, row.product if row is not None else None)
+
+
+def on_release(visit: Visit, role: Role) -> None:
+    with visit.context.database.read() as conn:
+        row = releases.find(conn, visit.request.path_params["release"][:60])
+    visit.must(role, row.product if row is not None else None)
+
+
+def _serve(
+    request: Request, handler: Callable[[Visit], Response], role: Role, of: Of | None, form: FormData
+) -> Response:
     if request.method not in ("GET", "HEAD"):
         check_origin(request)
     visit = visit_of(request, form)
@@ -148,12 +189,10 @@ def _serve(request: Request, handler: Callable[[Visit], Response], role: Role, f
         return _to_sign_in(request, form)
     if request.method not in ("GET", "HEAD"):
         check_csrf(visit)
-    if visit.role < role:
-        raise Rejected(
-            "role_too_low",
-            f"you are {visit.role.name.lower()}: {role.name.lower()} is needed for this",
-            kind=Kind.FORBIDDEN,
-        )
+    if of is not None:
+        of(visit, role)
+    else:
+        visit.must(role, None)
     return handler(visit)
 
 

@@ -18,6 +18,7 @@ from skylift.api.dashboard.visit import Visit
 from skylift.api.problems import STATUS
 from skylift.core.errors import Rejected, invalid
 from skylift.engine import deployments as deeds
+from skylift.engine.access import Role
 from skylift.engine.rehearse import rehearsed
 from skylift.store import groups, releases
 from skylift.store.db import Connection
@@ -125,7 +126,11 @@ def _show(
 ) -> Response:
     found = None
     with visit.context.database.read() as conn:
-        published = [row for row in releases.page(conn, limit=200) if row.status == "published"]
+        published = [
+            row
+            for row in releases.page(conn, limit=200)
+            if row.status == "published" and visit.may("operator", row.product)
+        ]
         known = groups.page(conn, limit=500)
         if not fields["release"] and published:
             fields["release"] = published[0].id
@@ -188,6 +193,7 @@ def create(visit: Visit) -> Response:
         body = body_of(fields, chosen)
         with context.database.ask() as conn:
             prepared = deeds.prepare(conn, body)
+        visit.must(Role.OPERATOR, prepared.release.product)
         if (
             prepared.count.total > CONFIRM_ABOVE
             and visit.form.get("confirm", "").strip() != prepared.release.version
