@@ -61,7 +61,12 @@ def test_every_verb_of_the_glossary_is_there() -> None:
             for command in groups[name].registered_commands  # type: ignore[union-attr] # and these too
         }
         assert verbs <= found, name
-    assert {command.callback.__name__ for command in app.registered_commands} == {"serve", "demo", "simulate"}  # type: ignore[union-attr] # as above
+    assert {command.callback.__name__ for command in app.registered_commands} == {
+        "serve",
+        "demo",
+        "simulate",
+        "top",
+    }  # type: ignore[union-attr] # as above
 
 
 def test_help_needs_no_server(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from skylift.api import (
     device,
     devices,
     events,
+    fleet,
     groups,
     identity,
     log,
@@ -88,7 +89,19 @@ def build(context: Context, lifespan: Lifespan | None = None) -> ASGIApp:
     )
     app.state.context = context
     app.router.routes.extend(PLAIN)
-    for part in (device, events, deployments, devices, identity, log, groups, people, channels, releases):
+    for part in (
+        device,
+        events,
+        deployments,
+        devices,
+        fleet,
+        identity,
+        log,
+        groups,
+        people,
+        channels,
+        releases,
+    ):
         app.include_router(part.router)
     app.mount("/ui", dashboard(context))
 

@@ -19,8 +19,10 @@ from skylift.cli import (
     rotate,
     serve,
     simulate,
+    top,
     user,
 )
+from skylift.cli.examples import teach
 from skylift.cli.exits import Exit, Leave
 from skylift.core.errors import Rejected, SkyliftError
 
@@ -48,6 +50,8 @@ rotate.app.add_typer(log.app, name="log")
 app.command("serve")(serve.serve)
 app.command("demo")(demo.demo)
 app.command("simulate")(simulate.simulate)
+app.command("top")(top.top)
+teach(app)
 
 
 def _version(shown: bool) -> None:

@@ -222,7 +222,10 @@ def watch(
     output: FormatOption = Format.TABLE,
     as_json: JsonOption = False,
 ) -> None:
-    """Live: phases, rate against threshold, recent failures, and what it waits for. Ctrl-C leaves.
+    """Live: phases, rate against threshold, devices a minute and when its phase is decided, recent failures,
+    and what it waits for. Ctrl-C leaves.
+
+    skylift deploy watch dep_01jb
 
     With --json: one object a line, whenever something has changed.
     """

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from time import monotonic
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -10,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from skylift.cli.output import Format, Output
+from skylift.cli.speed import Speed
 
 _COLOURS = (
     ("complete", "green"),
@@ -20,7 +22,13 @@ _COLOURS = (
     ("rolled_back", "yellow"),
     ("failed", "red"),
 )
-_STATUS = {"complete": "green", "running": "blue", "paused": "yellow", "failed": "red", "aborted": "red"}
+STATUS_COLOURS = {
+    "complete": "green",
+    "running": "blue",
+    "paused": "yellow",
+    "failed": "red",
+    "aborted": "red",
+}
 BAR = 30
 
 
@@ -108,9 +116,10 @@ def preview(output: Output, counted: dict[str, Any]) -> None:
         output.say("[yellow]it will wait for a second person: skylift deploy approve[/yellow]")
 
 
-def picture(found: dict[str, Any]) -> RenderableType:
-    """Phases with bars, rate against threshold, the planner's words, recent failures."""
-    colour = _STATUS.get(found["status"], "white")
+def picture(found: dict[str, Any], speed: str = "") -> RenderableType:
+    """Phases with bars, rate against threshold, the planner's words, recent failures; while somebody watches,
+    how fast it goes."""
+    colour = STATUS_COLOURS.get(found["status"], "white")
     head = Text.assemble(
         (f"{found['product']} {found['version']}  ", "bold"),
         (found["status"], f"bold {colour}"),
@@ -123,6 +132,8 @@ def picture(found: dict[str, Any]) -> RenderableType:
     if found.get("without"):
         without = f"goes on without {', '.join(found['without'])}: {found['left_out']} devices left out"
         parts.append(Text(without, style="yellow"))
+    if speed:
+        parts.append(Text(speed))
     parts.extend(Text(f"waits for: {note}", style="dim") for note in _notes(found))
     if found.get("recent_failures"):
         parts.append(_failures(found["recent_failures"]))
@@ -144,8 +155,14 @@ def live(output: Output, found: dict[str, Any]) -> Iterator[Callable[[dict[str, 
 @contextmanager
 def shown(console: Console, found: dict[str, Any]) -> Iterator[Callable[[dict[str, Any]], None]]:
     """The picture on this console."""
-    with Live(picture(found), console=console, refresh_per_second=4) as drawn:
-        yield lambda now: drawn.update(picture(now))
+    speed = Speed()
+
+    def draw(now: dict[str, Any]) -> RenderableType:
+        speed.note(monotonic(), now)
+        return picture(now, speed.words(now))
+
+    with Live(draw(found), console=console, refresh_per_second=4) as drawn:
+        yield lambda now: drawn.update(draw(now))
     if not console.is_terminal:
         console.print()  # Live ends its last line only on terminals
 

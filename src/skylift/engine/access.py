@@ -20,7 +20,7 @@ MIN_TOKEN = 16  # characters of a token somebody else made
 # What a token can be bounded to: the parts of the API, by the first word of their paths.
 SCOPES = {
     "deployments": ("deployments",),
-    "devices": ("devices", "claims", "authorities"),
+    "devices": ("devices", "claims", "authorities", "fleet"),
     "groups": ("groups",),
     "people": ("tokens", "users", "audit", "channels", "deliveries"),
     "releases": ("releases", "artifacts", "blobs"),

@@ -6,8 +6,9 @@ from typing import Any
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from skylift.api import sheet, views
-from skylift.api.dashboard import overview, search
+from skylift.api.dashboard import search
 from skylift.api.dashboard.visit import Visit, server_of
+from skylift.api.fleet import fleet
 from skylift.api.problems import STATUS
 from skylift.core.errors import Rejected, invalid
 from skylift.core.query import MAX_LENGTH, parse
@@ -68,7 +69,7 @@ def page(visit: Visit) -> Response:
         wrong=wrong,
         all_columns=COLUMNS,
         columns=_columns(visit),
-        fleet=overview.fleet(visit.context),
+        fleet=fleet(visit.context),
         most=search.MOST_ROWS,
     )
 
@@ -84,7 +85,7 @@ def columns(visit: Visit) -> Response:
 
 def complete(visit: Visit) -> Response:
     """What could stand next in the filter; for the page's script."""
-    counted = overview.fleet(visit.context)
+    counted = fleet(visit.context)
     values: dict[str, list[str]] = {
         "device_type": sorted({kind for kind, *_ in counted.versions}),
         "current_version": sorted({version for _, version, _ in counted.versions if version}),
@@ -163,7 +164,7 @@ def change(visit: Visit) -> Response:
 
 def enroll_page(visit: Visit, wrong: str = "", status: int = 200, claim: str = "") -> Response:
     given = visit.form or visit.query
-    kinds = sorted({kind for kind, *_ in overview.fleet(visit.context).versions})
+    kinds = sorted({kind for kind, *_ in fleet(visit.context).versions})
     with visit.context.database.read() as conn:
         newest = releases.page(conn, limit=1)
     return visit.page(
