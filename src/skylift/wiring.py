@@ -30,7 +30,7 @@ from skylift.api.metrics import Metrics
 from skylift.core.deadlines import Deadlines
 from skylift.core.errors import SkyliftError, Unavailable, invalid
 from skylift.core.lifecycle import UpdateState
-from skylift.engine import access, deltas, log, matching, sealed, signing, waiting
+from skylift.engine import access, deltas, expiry, log, matching, sealed, signing, waiting
 from skylift.engine.behind import SeenBook
 from skylift.engine.blobs import Blobs, BlobStore
 from skylift.engine.broker import EmbeddedBroker
@@ -95,6 +95,8 @@ class Chores:
             self.matching(now)
         if self._is_due("freshen", now, FRESHEN_EVERY):
             self._freshen(now)
+        if self._is_due("expiry", now, SWEEP_EVERY):
+            expiry.tell(self.database, now)
         if self._is_due("sweep", now, SWEEP_EVERY):
             self.database.write(lambda conn: stored.forget_kept(conn, now - KEEP_ANSWERS))
             self.database.write(lambda conn: outbox.sweep(conn, now - KEEP_EFFECTS))

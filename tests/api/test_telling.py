@@ -265,6 +265,30 @@ def test_a_release_is_told_from_its_seal_to_its_end(fleet: Api, ear: Receiver, i
     ]
 
 
+def test_a_role_that_people_must_sign_again_is_told_of_once_before_and_once_after_its_end(
+    api: Api, ear: Receiver
+) -> None:
+    api.hold_ceremony()
+    add(api, "webhook", ear.url, wants=["trust"])
+    api.tick()
+    carry(api)
+    assert not ear.taken
+    days = {role["role"]: role["days_left"] for role in api.get("/api/trust").json()["roles"]}
+    for step in (days["targets"] - 1, 0, 2, 0):
+        api.clock.forward(days=step, hours=2)
+        for _ in range(2):
+            api.tick()
+    while api.server.courier.carry_one(api.clock(), ["delivery"]):
+        pass
+    told = [json.loads(one.body) for one in ear.taken]
+    mine = [(one["type"], one["data"]["sentence"]) for one in told if one["data"]["role"] == "targets"]
+    assert mine == [
+        ("trust.expires", "image/targets expires in 0 days"),
+        ("trust.expired", "image/targets has expired"),
+    ]
+    assert {one["data"]["role"] for one in told} <= {"root", "targets", "sensor"}
+
+
 def test_words_of_strangers_cannot_break_out_of_a_chats_json(fleet: Api, ear: Receiver) -> None:
     add(fleet, "chat", ear.url, template='{"text": "{sentence}", "channel": "#ops"}')
     made = fleet.deploy("1.1.0")

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from skylift.api import views
 from skylift.api.auth import Viewer
 from skylift.api.context import Context, context_of
-from skylift.core.telling import standing
+from skylift.core.telling import expiring, standing
 from skylift.engine import gathering
 from skylift.store import deployments, looks, releases
 from skylift.store.db import Connection
@@ -96,12 +96,11 @@ def needs(conn: Connection, trust: dict[str, Any], now: datetime) -> Iterator[Ne
         first = waiting["releases"][0] if waiting["releases"] else ""
         yield Need("half signed", said, f"/releases/{first}" if first else "/trust")
     for role in trust["roles"]:
+        sentence = expiring(f"{role['repo']}/{role['role']}", role["days_left"])
         if role["days_left"] < 0:
-            yield Need("expired", f"{role['repo']}/{role['role']} has expired", "/trust")
+            yield Need("expired", sentence, "/trust")
         elif role["renew"] and role["role"] not in ("snapshot", "timestamp"):
-            yield Need(
-                "expires", f"{role['repo']}/{role['role']} expires in {role['days_left']} days", "/trust"
-            )
+            yield Need("expires", sentence, "/trust")
     for row in releases.page(conn, limit=20):
         if row.status == "draft" and now - row.created_at < timedelta(days=30):
             yield Need(

@@ -27,6 +27,8 @@ class Told(StrEnum):
     WAITING = "release.waiting"  # for signatures
     PUBLISHED = "release.published"
     WITHDRAWN = "release.withdrawn"
+    EXPIRES = "trust.expires"  # a quarter of its life is left
+    EXPIRED = "trust.expired"
     TEST = "channel.test"
 
 
@@ -66,6 +68,11 @@ def of_event(kind: str, data: Mapping[str, Any]) -> Told | None:
 def standing(product: str, version: str, status: str, reason: str) -> str:
     """Where a deployment or a release stands: the one sentence."""
     return f"{product} {version} is {status}" + (f": {reason}" if reason else "")
+
+
+def expiring(name: str, days_left: int) -> str:
+    """How a role of `repository/role` stands that people must sign again."""
+    return f"{name} has expired" if days_left < 0 else f"{name} expires in {days_left} days"
 
 
 def of_phase(told: Told, data: Mapping[str, Any]) -> str:
