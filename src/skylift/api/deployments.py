@@ -85,6 +85,7 @@ class DeploymentBody(BaseModel):
     wait_minutes: float | None = None
     priority: int | None = None
     draft: bool | None = None
+    skip_above_floor: bool | None = None
 
     def given(self) -> dict[str, Any]:
         """What was said, nulls left out: null means "as by default"."""
@@ -111,6 +112,7 @@ class Rollback(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     only: CohortText | None = None
+    skip_above_floor: bool = False
 
 
 class Retry(BaseModel):
@@ -337,14 +339,16 @@ def rollback(
     request: Request, deployment_id: DeploymentId, who: ActingOn, body: Rollback | None = None
 ) -> Any:
     """Send the devices it updated back to the release they came from: the deployments that do it, and the
-    former versions nobody can offer any more. With `only` a cohort goes back, and nothing is aborted."""
+    former versions nobody can offer any more. With `only` a cohort goes back, and nothing is aborted; with
+    `skip_above_floor` those stay whose security floor is above the older release."""
     context = context_of(request)
-    only = body.only if body else None
+    asked = body or Rollback()
+    skip = asked.skip_above_floor
     done: list[RolledBack] = []
 
     def first() -> None:
         now, database = context.clock(), context.database
-        done.append(roll_back(database, deployment_id, who.name, now, context.deadlines, only))
+        done.append(roll_back(database, deployment_id, who.name, now, context.deadlines, asked.only, skip))
 
     def deed(conn: Connection) -> Any:
         return {

@@ -8,6 +8,7 @@ from skylift.core.gate import evidence
 from skylift.core.lifecycle import UpdateState
 from skylift.core.telling import standing
 from skylift.core.world import FailureGate, Phase
+from skylift.engine import floors
 from skylift.store import counters, deployments, devices, updates, world
 from skylift.store.db import Connection
 from skylift.store.devices import Device
@@ -62,7 +63,7 @@ def _approval(row: Any) -> dict[str, Any] | None:
 
 
 def _progress(conn: Connection, row: Any) -> dict[str, Any]:
-    counts = counters.of_deployment(conn, row.id)
+    counts, above = counters.of_deployment(conn, row.id), floors.skipped(conn, row)
     phases = [
         world.phase_view(phase, counts.get(phase.number, {})) for phase in deployments.phases_of(conn, row.id)
     ]
@@ -82,6 +83,7 @@ def _progress(conn: Connection, row: Any) -> dict[str, Any]:
         "notes": row.notes,
         "gate_state": _gate(conn, row),
         "without": [cohort["text"] for cohort in row.selector.get("without", ())],
+        "above_floor": above and floors.view(above),
         "left_out": sum(counts.get(counters.OUTSIDE, {}).get(state.value, 0) for state in UpdateState),
         "devices": sum(phase.tally.size for phase in phases),
         "totals": totals,

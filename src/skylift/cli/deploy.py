@@ -26,6 +26,13 @@ app = typer.Typer(help="Deployments: a release to devices, in phases.", no_args_
 ENDED = ("complete", "aborted", "failed")
 Deployment = Annotated[str, typer.Argument(help="A deployment's id, dep_...")]
 
+SkipOption = Annotated[
+    bool,
+    typer.Option(
+        "--skip-above-floor", help="Go on without devices whose security floor is above the release."
+    ),
+]
+
 
 @app.command()
 def create(
@@ -66,6 +73,7 @@ def create(
     manual: Annotated[bool, typer.Option("--manual", help="Every later phase waits for promote.")] = False,
     mandatory: Annotated[bool, typer.Option("--mandatory")] = False,
     all_at_once: Annotated[bool, typer.Option("--all-at-once", help="No canary. Say it aloud.")] = False,
+    skip_above_floor: SkipOption = False,
     config: Annotated[Path | None, typer.Option(help="The whole configuration as a JSON file.")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Device counts per phase; changes nothing.")
@@ -105,6 +113,7 @@ def create(
         "starts_at": starts_at,
         "mandatory": mandatory or None,
         "all_at_once": all_at_once or None,
+        "skip_above_floor": skip_above_floor or None,
         "phases": _phases(phases, interval, wait, manual) if phases else None,
     }
     body |= {name: value for name, value in given.items() if value is not None}
@@ -408,6 +417,7 @@ def rollback(
     only: Annotated[
         str | None, typer.Option(help="Only this cohort, such as label.hw=rev-b; the rest goes on.")
     ] = None,
+    skip_above_floor: SkipOption = False,
     server: ServerOption = None,
     token: TokenOption = None,
     output: FormatOption = Format.TABLE,
@@ -416,6 +426,8 @@ def rollback(
     """Send the devices it updated back to the release they came from."""
     must_confirm(f"roll back {only or 'everything'} that {deployment} updated?", yes)
     this = session(server, token, output, as_json)
-    body = {} if only is None else {"only": only}
+    body: dict[str, Any] = {} if only is None else {"only": only}
+    if skip_above_floor:
+        body["skip_above_floor"] = True
     answer = this.client.post(f"/api/deployments/{deployment}:rollback", body)
     this.output.one(answer, wording.sent_back(answer))

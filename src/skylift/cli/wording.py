@@ -41,8 +41,20 @@ def summary(found: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         yield "without", f"{', '.join(found['without'])} ({found['left_out']} devices left out)"
     if approval := found.get("approval"):
         yield "approved by", approval["by"] or f"nobody (needed above {approval['above']} devices)"
+    if above := _above(found):
+        yield "skips", above
     for note in _notes(found):
         yield "waits for", note
+
+
+def _above(found: dict[str, Any]) -> str:
+    """The devices it goes on without, for their security floor; empty where there are none."""
+    above = found.get("above_floor") or {"devices": 0}
+    if not above["devices"]:
+        return ""
+    names, more = ", ".join(above["device_ids"]), above["devices"] - len(above["device_ids"])
+    others = f" and {more} others" if more else ""
+    return f"{above['devices']} devices above its security floor: {names}{others}"
 
 
 def sent_back(answer: dict[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -50,6 +62,8 @@ def sent_back(answer: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     yield "rolls back", answer["rolled_back"]
     for made in answer["deployments"]:
         yield made["id"], f"{made['devices']} devices to {made['version']}"
+        if above := _above(made):
+            yield "skips", above
     for version, devices in answer["left"].items():
         yield "left", f"{devices} devices that came from {version}, which no release offers any more"
 
@@ -114,6 +128,8 @@ def preview(output: Output, counted: dict[str, Any]) -> None:
     output.say(f"{counted['devices']} devices, {counted['skipped']} already there or without an image")
     if counted.get("needs_approval"):
         output.say("[yellow]it will wait for a second person: skylift deploy approve[/yellow]")
+    if above := _above(counted):
+        output.say(f"skips {above}")
 
 
 def picture(found: dict[str, Any], speed: str = "") -> RenderableType:

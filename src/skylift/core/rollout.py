@@ -77,6 +77,7 @@ class DeploymentConfig:
     wait_minutes: float = DEFAULT_WAIT_MINUTES
     priority: int = 0
     draft: bool = False
+    skip_above_floor: bool = False
 
     @property
     def failure_rule(self) -> FailureRule:
@@ -298,4 +299,5 @@ _FIELDS: Mapping[str, Any] = {
     "wait_minutes": _number(0, MAX_MINUTES),
     "priority": _integer(-1000, 1000),
     "draft": _boolean,
+    "skip_above_floor": _boolean,
 }

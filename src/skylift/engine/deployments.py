@@ -34,6 +34,7 @@ from skylift.store import (
 )
 from skylift.store.db import Connection
 from skylift.store.deployments import NewPhase
+from skylift.store.floors import Above
 from skylift.store.members import Want
 
 # Up to here percentages are exact shares of the fleet as it is (3 of 24, not "about 2.4"); above, a share of
@@ -44,16 +45,19 @@ EXACT_UP_TO = 100_000
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """Who a deployment would touch. `skipped`: selected, but already there or nothing for their type."""
+    """Who a deployment would touch. `skipped`: selected, but already there or nothing for their type.
+    `above`: would refuse it, by their security floor."""
 
     total: int
     skipped: int
     phases: tuple[NewPhase, ...]
+    above: Above
 
     def view(self) -> dict[str, Any]:
         return {
             "devices": self.total,
             "skipped": self.skipped,
+            "above_floor": floors.view(self.above),
             "phases": [
                 {
                     "name": phase.config.name or f"phase {number + 1}",
@@ -95,14 +99,20 @@ def prepare(
     listed: set[int] = set()
     if selector is None:
         selector, listed = _selector(conn, config)
+    above = floors.above(conn, release, select.scope(conn, None, selector, listed))
+    if config.skip_above_floor:
+        selector = {**selector, select.FLOOR: release.security_version}
     salt = randbits(63) if salt is None else salt
-    count = _count(conn, release, selector, listed, expand(config), salt)
+    count = _count(conn, release, selector, listed, expand(config), salt, above)
     return Prepared(body, config, release, selector, tuple(sorted(listed)), salt, count)
 
 
 def preview(conn: Connection, body: Mapping[str, Any]) -> dict[str, Any]:
-    """What `create` would do: device counts per phase; writes nothing."""
-    return prepare(conn, body).count.view()
+    """What `create` would do: device counts per phase, or its refusal; writes nothing."""
+    prepared = prepare(conn, body)
+    if not prepared.config.skip_above_floor:
+        floors.refuse(prepared.release, prepared.count.above)
+    return prepared.count.view()
 
 
 def create(
@@ -133,7 +143,10 @@ def insert(
     release = find_release(conn, config)
     if not count.total:
         raise nobody(release, count, prepared.given)
-    floors.check(conn, release, select.scope(conn, None, prepared.selector, set(prepared.listed)))
+    above = count.above
+    if not config.skip_above_floor:  # looked at once more: it may have been prepared a while ago
+        scope = select.scope(conn, None, prepared.selector, set(prepared.listed))
+        floors.refuse(release, floors.above(conn, release, scope))
     if rollback_of is None:  # a way back is never refused
         _room(conn)
     deployment_id = mint("dep", now, token_bytes(5))
@@ -158,7 +171,9 @@ def insert(
     if prepared.listed:
         deployments.list_devices(conn, deployment_id, prepared.listed)
     outbox.put(conn, "recount", {"deployment": deployment_id}, now)
-    said = {"status": status.value, "version": release.version, "devices": count.total}
+    said: dict[str, Any] = {"status": status.value, "version": release.version, "devices": count.total}
+    if config.skip_above_floor:
+        said["above_floor"] = floors.view(above)
     events.say(conn, "deployment", said, now, deployment_id=deployment_id)
     events.record(conn, actor, "deployment.create", deployment_id, dict(prepared.given), now)
     return deployment_id
@@ -183,7 +198,8 @@ def nobody(release: Any, count: Count, body: Mapping[str, Any]) -> Rejected:
     return Rejected(
         "no_devices",
         f"target_devices selects nobody to update to {release.product} {release.version}: "
-        f"{count.skipped} selected devices already run it or have no image in it",
+        f"{count.skipped} selected devices already run it or have no image in it"
+        + (f", {count.above.many} are above its security floor" if count.above.many else ""),
         field="target_devices",
         value=body.get("target_devices", body.get("target_groups")),
         rule="selects at least one device that needs this release",
@@ -276,6 +292,7 @@ def _count(
     listed: set[int],
     phases: tuple[PhaseConfig, ...],
     salt: int,
+    above: Above,
 ) -> Count:
     """How many devices need it, and where each phase's places end."""
     scope = select.scope(conn, None, selector, listed)
@@ -286,7 +303,7 @@ def _count(
         cut = tuple(NewPhase(phase, ends[n], tally[n]) for n, phase in enumerate(phases))
     else:
         cut = _cut(members.places(conn, scope, want, salt), phases)
-    return Count(sum(phase.waiting for phase in cut), skipped, cut)
+    return Count(sum(phase.waiting for phase in cut), skipped, cut, above)
 
 
 def _cut(places: Sequence[int], phases: tuple[PhaseConfig, ...]) -> tuple[NewPhase, ...]:

@@ -37,9 +37,11 @@ def roll_back(
     now: datetime,
     deadlines: Deadlines,
     only: str | None = None,
+    skip_above_floor: bool = False,
 ) -> RolledBack:
     """Abort the deployment if it has not ended, then send its completed devices back. With `only`, nothing
-    is aborted, and only the devices of this cohort go back.
+    is aborted, and only the devices of this cohort go back; with `skip_above_floor` those stay that would
+    refuse the older release.
 
     Who goes back is counted on a reader's snapshot, so that no report waits for it; who completes later goes
     too, by the selector."""
@@ -48,7 +50,7 @@ def roll_back(
         if row is None:
             raise deeds.unknown(deployment_id)
         part = {} if only is None else {"only": cohorts.read(conn, "only", only).dump()}
-        way = _look(conn, row, part)
+        way = _look(conn, row, part, skip_above_floor)
     return database.write(partial(_send_back, deployment_id, way, part, actor, now, deadlines))
 
 
@@ -60,7 +62,7 @@ class _Way:
     left: dict[str, int]
 
 
-def _look(conn: Connection, row: Any, part: dict[str, Any]) -> _Way:
+def _look(conn: Connection, row: Any, part: dict[str, Any], skip_above_floor: bool) -> _Way:
     """Reads only; a question or two over the fleet for each former version."""
     under_way = deployments.live_rollbacks(conn, row.id, part.get("only"))
     ready: dict[str | None, Prepared] = {}
@@ -79,6 +81,7 @@ def _look(conn: Connection, row: Any, part: dict[str, Any]) -> _Way:
                 "mandatory": True,
                 "failure_threshold_percent": row.threshold_percent,
                 "priority": row.priority,
+                "skip_above_floor": skip_above_floor,
             }
             ready[version] = deeds.prepare(conn, body, selector=_selector(row, version, part))
     return _Way(ready, left)

@@ -3,20 +3,23 @@
 Selectors as stored: `{"all": true}`, `{"devices": true}` (the operator's list is in its own table),
 `{"groups": [ids]}` (evaluated live: a device that joins later belongs), `{"updated_by": id, "from": version,
 "to": version, "kind": kind}` (the devices a deployment updated and that still run what it brought; what a
-rollback is made of; `"only"`: of one cohort). `"without"` lists cohorts that are left out of any of them.
+rollback is made of; `"only"`: of one cohort). `"without"` lists cohorts that are left out of any of them,
+`"floor"` leaves out devices whose security floor is above that.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from skylift.core.query import Facts, Query, matches, parse
 from skylift.engine import cohorts
-from skylift.store import deployments, groups
+from skylift.store import deployments, floors, groups
 from skylift.store.db import Connection
 from skylift.store.devices import Device
 from skylift.store.members import Scope, UpdatedBy
 
 Selector = dict[str, Any]
+FLOOR = "floor"
 
 
 def facts(device: Device) -> Facts:
@@ -28,7 +31,7 @@ def facts(device: Device) -> Facts:
 
 def selects(conn: Connection, deployment_id: str, selector: Selector, device: Device) -> bool:
     """Whether this device belongs, by at most a few indexed reads."""
-    if cohorts.is_left_out(conn, selector, device):
+    if cohorts.is_left_out(conn, selector, device) or _is_above(conn, selector, device):
         return False
     if selector.get("all"):
         return True
@@ -44,6 +47,10 @@ def selects(conn: Connection, deployment_id: str, selector: Selector, device: De
     if any(matches(query, facts(device)) for query in queries):
         return True
     return bool(lists) and deployments.is_member(conn, lists, device.pk)
+
+
+def _is_above(conn: Connection, selector: Selector, device: Device) -> bool:
+    return FLOOR in selector and floors.floor_of(conn, device.pk) > selector[FLOOR]
 
 
 def _only(conn: Connection, selector: Selector) -> Callable[[Device], bool]:
@@ -64,23 +71,22 @@ def scope(
     conn: Connection, deployment_id: str | None, selector: Selector, listed: set[int] | None = None
 ) -> Scope:
     """The selector for questions over the fleet. `listed` stands in for the stored list before creation."""
+    whom = _whom(conn, deployment_id, selector, listed)
+    return replace(whom, without=_without(conn, selector), floor=selector.get(FLOOR))
+
+
+def _whom(conn: Connection, deployment_id: str | None, selector: Selector, listed: set[int] | None) -> Scope:
     if selector.get("all"):
-        return Scope(everyone=True, without=_without(conn, selector))
+        return Scope(everyone=True)
     if "updated_by" in selector:
         by = UpdatedBy(selector["updated_by"], selector["from"], selector["to"], selector["kind"])
         only = cohorts.load(selector["only"]) if "only" in selector else None
         within = cohorts.scope(conn, only, by.kind, by.from_version) if only is not None else None
-        return Scope(updated_by=by, within=within, without=_without(conn, selector))
+        return Scope(updated_by=by, within=within)
     lists, queries = _split(conn, selector)
     stored = deployment_id if selector.get("devices") and listed is None else None
     named = tuple(sorted(listed or ()))
-    return Scope(
-        listed=named,
-        of_deployment=stored,
-        lists=tuple(lists),
-        queries=tuple(queries),
-        without=_without(conn, selector),
-    )
+    return Scope(listed=named, of_deployment=stored, lists=tuple(lists), queries=tuple(queries))
 
 
 def _without(conn: Connection, selector: Selector) -> tuple[Scope, ...]:

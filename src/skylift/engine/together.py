@@ -15,13 +15,13 @@ from typing import Any
 from skylift.core.deadlines import Deadlines
 from skylift.core.errors import Rejected
 from skylift.core.lifecycle import FAILURES, UpdateState, Verdict, judge
-from skylift.engine import reports, witness
+from skylift.engine import floors, reports, witness
 from skylift.engine.access import unknown_token
 from skylift.engine.behind import Progress
 from skylift.engine.moves import MAX_MESSAGE
 from skylift.engine.proofs import Proofs, Said
 from skylift.engine.reports import Recorded
-from skylift.store import apply, counters, deployments, devices, events, floors, releases, updates
+from skylift.store import apply, counters, deployments, devices, events, releases, updates
 from skylift.store.db import Connection
 from skylift.store.devices import Device, Speaker
 from skylift.store.updates import Update
@@ -80,7 +80,7 @@ class Reports:
         for number, one in enumerate(said):
             if answers[number] is None:
                 answers[number] = self._alone(conn, one)
-        floors.set_floors(conn, _confirmed(said, answers))
+        floors.note(conn, _confirmed(said, answers), said[0].now)
         return answers
 
     def _take_down(self, bulk: _Bulk, one: Said, update: Update, facts: "_Facts") -> Recorded:

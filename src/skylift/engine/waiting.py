@@ -63,9 +63,13 @@ def needs(device: Device, kind: str, version: str, types: frozenset[str]) -> boo
 
 def recount_live(conn: Connection, now: datetime) -> None:
     """Many devices changed at once: live deployments count their waiting devices again, soon and once."""
-    for row in deployments.live_ids(conn):
-        if not outbox.is_waiting(conn, "recount", {"deployment": row}):
-            outbox.put(conn, "recount", {"deployment": row}, now, now + SOON)
+    for deployment_id in deployments.live_ids(conn):
+        recount_soon(conn, deployment_id, now)
+
+
+def recount_soon(conn: Connection, deployment_id: str, now: datetime) -> None:
+    if not outbox.is_waiting(conn, "recount", {"deployment": deployment_id}):
+        outbox.put(conn, "recount", {"deployment": deployment_id}, now, now + SOON)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from skylift.core.lifecycle import UpdateState
 from skylift.core.query import Query
 from skylift.store.devices import ACTIVE
 from skylift.store.queries import Condition, among, condition
-from skylift.store.tables import deployment_devices, devices, group_members, updates
+from skylift.store.tables import deployment_devices, devices, floors, group_members, updates
 
 _STREAM = 10_000  # rows fetched at a time
 OUTSIDE = -1  # the phase of a place behind the last phase's end
@@ -36,7 +36,8 @@ class UpdatedBy:
 class Scope:
     """Everyone, or whoever any of the rest names. `listed` are primary keys that are not stored yet;
     `of_deployment` names a stored list; `lists` are groups, `queries` live ones. Of those, `without` leaves
-    out whoever any of its scopes names, and `within` keeps only whom it names."""
+    out whoever any of its scopes names, and `within` keeps only whom it names; `floor` leaves out devices
+    whose security floor, as they report it, is above it."""
 
     everyone: bool = False
     listed: tuple[int, ...] = ()
@@ -46,6 +47,7 @@ class Scope:
     updated_by: UpdatedBy | None = None
     without: tuple["Scope", ...] = ()
     within: "Scope | None" = None
+    floor: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +127,13 @@ def _belongs(conn: Connection, scope: Scope) -> Condition:
     named = sa.true() if scope.everyone else sa.or_(sa.false(), *_named(conn, scope))
     gone = (sa.not_(_belongs(conn, one)) for one in scope.without)
     kept = () if scope.within is None else (_belongs(conn, scope.within),)
-    return sa.and_(named, *gone, *kept)
+    low = () if scope.floor is None else (_at_most(scope.floor),)
+    return sa.and_(named, *gone, *kept, *low)
+
+
+def _at_most(floor: int) -> Condition:
+    higher = sa.select(floors.c.device_pk).where(floors.c.floor > floor)
+    return devices.c.pk.not_in(higher)
 
 
 def _named(conn: Connection, scope: Scope) -> Iterator[Condition]:
