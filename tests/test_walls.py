@@ -245,6 +245,11 @@ LIBRARY_DOORS = (
     Door(("aiohttp",), ("gateway/helper",), "who asks and is asked beside Envoy is one small process"),
     Door(("redis",), ("gateway/helper/limits.py",), "counts that gateways share are kept in one place"),
     Door(("bcrypt",), ("gateway/helper/passwords.py",), "how a password is right is decided in one place"),
+    Door(
+        ("cyclonedx", "jsonschema_rs"),
+        ("engine/bill.py",),
+        "bills of materials are judged where they are taken in; nobody else carries the schemas",
+    ),
     Door(("structlog",), ("engine", "api", "wiring"), "only the server writes a structured log"),
     Door(
         ("jinja2", "markupsafe"),

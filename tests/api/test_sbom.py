@@ -7,9 +7,12 @@ from typing import Any
 import pytest
 from cyclonedx.model.bom import Bom
 from cyclonedx.model.component import Component, ComponentType
-from cyclonedx.output.json import JsonV1Dot6
+from cyclonedx.output.json import JsonV1Dot2, JsonV1Dot3, JsonV1Dot4, JsonV1Dot5, JsonV1Dot6, JsonV1Dot7
 from packageurl import PackageURL
 
+from skylift.core.errors import Rejected
+from skylift.engine.bill import check_bill
+from skylift.firmware.sbom import Bill
 from skylift.trust.files import Targets, read
 
 from .conftest import Api
@@ -19,6 +22,10 @@ ON_SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 
 def bill(count: int = 3) -> bytes:
+    return written(JsonV1Dot6, count)
+
+
+def written(form: type[Any], count: int = 3) -> bytes:
     """As a real tool writes it."""
     made = Bom()
     made.metadata.component = Component(name="sensor", version="1.1.0", type=ComponentType.FIRMWARE)
@@ -27,7 +34,7 @@ def bill(count: int = 3) -> bytes:
         made.components.add(
             Component(name=name, version="1.0", bom_ref=name, purl=PackageURL("generic", None, name, "1.0"))
         )
-    return JsonV1Dot6(made).output_as_string().encode()
+    return str(form(made).output_as_string()).encode()
 
 
 def changed(**parts: Any) -> bytes:
@@ -103,11 +110,53 @@ def test_what_is_no_bill_is_refused_by_the_field_that_is_wrong(api: Api) -> None
         (changed(components=[part, part]), "components[1].bom-ref"),
         (changed(components=[{**part, "components": [part]}]), "components[0].components[0].bom-ref"),
         (changed(metadata=[]), "metadata"),
-    ):
+        # From here on it is CycloneDX's own schema that says so.
+        (changed(annotation="x"), "annotation"),
+        (changed(components=[{**part, "licenses": [{"license": {"id": "MIT-0815"}}]}]),
+         "components[0].licenses"),
+        (changed(components=[{**part, "hashes": [{"alg": "SHA-255", "content": "ab" * 32}]}]),
+         "components[0].hashes[0].alg"),
+        (changed(components=[{**part, "hashes": [{"alg": "SHA-256", "content": "xyz"}]}]),
+         "components[0].hashes[0].content"),
+        (changed(components=[{**part, "mime-type": "text"}]), "components[0].mime-type"),
+        (changed(metadata={"timestamp": "yesterday"}), "metadata.timestamp"),
+        (changed(dependencies=[{"dependsOn": ["x"]}]), "dependencies[0].ref"),
+        (changed(vulnerabilities=[{"ratings": [{"severity": "dire"}]}]),
+         "vulnerabilities[0].ratings[0].severity"),
+    ):  # fmt: skip
         refused(attach(api, release, body), 422, field, "bad_sbom")
     assert api.get(f"/api/releases/{release}").json()["sbom"] is None
     blobs = api.server.settings.data_dir / "blobs"
     assert not [path for path in blobs.rglob("*") if path.is_file()]  # nothing of it was kept
+
+
+@pytest.mark.parametrize("make", [JsonV1Dot2, JsonV1Dot3, JsonV1Dot4, JsonV1Dot5, JsonV1Dot6, JsonV1Dot7])
+def test_every_version_is_held_to_its_own_schema(make: type[JsonV1Dot6]) -> None:
+    """As their own library writes it; and with what only another version has."""
+    body = written(make)
+    version = json.loads(body)["specVersion"]
+    assert check_bill(body) == Bill(version, 3, "sensor 1.1.0")
+    for field, value in (("compositions", [{"aggregate": "complete"}]), ("formulation", [])):
+        known = version >= {"compositions": "1.3", "formulation": "1.5"}[field]
+        other = json.dumps({**json.loads(body), field: value}).encode()
+        if known:
+            check_bill(other)
+        else:
+            with pytest.raises(Rejected) as refused_:
+                check_bill(other)
+            assert refused_.value.field == field
+
+
+def test_the_largest_bill_is_judged_whole() -> None:
+    """Its last component as its first; what is said of it is bounded."""
+    part = {"type": "library", "name": "n", "version": "1", "licenses": [{"license": {"id": "MIT"}}]}
+    parts = [{**part, "bom-ref": str(number)} for number in range(60_000)]
+    check_bill(changed(components=parts))
+    parts[-1] = {**parts[-1], "scope": "x" * 100_000}
+    with pytest.raises(Rejected) as refused_:
+        check_bill(changed(components=parts))
+    assert refused_.value.field == "components[59999].scope"
+    assert len(str(refused_.value)) < 500
 
 
 @ON_SQLITE
@@ -116,7 +165,7 @@ def test_a_bill_may_be_larger_than_other_bodies_but_not_endless(api: Api, monkey
 
     api.hold_ceremony()
     release = api.draft("1.1.0")
-    large = changed(annotation="x" * (2 << 20))
+    large = changed(properties=[{"name": "note", "value": "x" * (2 << 20)}])
     assert attach(api, release, large).status_code == 201
     monkeypatch.setattr(publish, "MAX_SBOM", 1 << 20)
     assert attach(api, release, large).status_code == 413

@@ -244,7 +244,7 @@ async def attach_sbom(request: Request, release_id: ReleaseId, who: ActingOnRele
     try:
         async for chunk in request.stream():
             await asyncio.to_thread(intake.write, chunk)
-        bill = await asyncio.to_thread(publish.check_bill, intake)
+        bill = await asyncio.to_thread(publish.check_sbom, intake)
         stored = await asyncio.to_thread(intake.keep)
     except ClientDisconnect:
         return Response(status_code=400)

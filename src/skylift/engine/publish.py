@@ -12,10 +12,11 @@ from typing import Any
 from skylift.core.errors import Kind, Rejected, invalid
 from skylift.core.ids import check_name, check_version, mint
 from skylift.engine import gathering, signing
+from skylift.engine.bill import check_bill
 from skylift.engine.blobs import Intake
 from skylift.firmware.image import check_config, inspect
 from skylift.firmware.sbom import MAX_BYTES as MAX_SBOM_BYTES
-from skylift.firmware.sbom import Bill, check_sbom
+from skylift.firmware.sbom import Bill
 from skylift.store import events, releases, trustfiles
 from skylift.store.db import Connection
 from skylift.trust.roles import TOP_LEVEL, target_path
@@ -109,10 +110,10 @@ def check_open(conn: Connection, release_id: str, device_type: str) -> Any:
     return release
 
 
-def check_bill(intake: Intake) -> Bill:
+def check_sbom(intake: Intake) -> Bill:
     """Judge a bill of materials before it is kept."""
     intake.digest()
-    return check_sbom(intake.path().read_bytes())
+    return check_bill(intake.path().read_bytes())
 
 
 def attach_sbom(

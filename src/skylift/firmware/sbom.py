@@ -1,8 +1,9 @@
 """What a release is made of: a CycloneDX bill of materials in JSON, looked at before it is kept.
 
-The whole CycloneDX schema is for those who make bills; what is checked here is what we rely on and what would
-mislead: that it is CycloneDX of a version we know, that its components have a name, a type and references of
-their own, and that it is bounded. The bytes are kept as they came; the release keys sign their digest.
+What is checked here is what we rely on, what would mislead, and what the schema does not say: that it is
+bounded, CycloneDX of a version we know, and that its components have a name, a type and references of their
+own. The server holds it to the whole schema besides (`engine.bill`). The bytes are kept as they came; the
+release keys sign their digest.
 """
 
 import json
@@ -40,31 +41,31 @@ class Bill:
 def check_sbom(body: bytes) -> Bill:
     """The bill in these bytes. Raises `Rejected` with the field that is wrong."""
     if len(body) > MAX_BYTES:
-        raise _wrong("body", f"{len(body)} bytes", f"at most {MAX_BYTES}")
+        raise wrong("body", f"{len(body)} bytes", f"at most {MAX_BYTES}")
     _check_depth(body)
     try:
         found = json.loads(body)
     except (ValueError, RecursionError) as e:
-        raise _wrong("body", body[:20], "is not JSON") from e
+        raise wrong("body", body[:20], "is not JSON") from e
     if not isinstance(found, dict) or found.get("bomFormat") != "CycloneDX":
         shown = found.get("bomFormat") if isinstance(found, dict) else type(found).__name__
-        raise _wrong("bomFormat", shown, "must be CycloneDX")
+        raise wrong("bomFormat", shown, "must be CycloneDX")
     version = found.get("specVersion")
     if version not in VERSIONS:
-        raise _wrong("specVersion", version, f"one of {', '.join(VERSIONS)}")
+        raise wrong("specVersion", version, f"one of {', '.join(VERSIONS)}")
     number = found.get("version", 1)
     if type(number) is not int or number < 1:
-        raise _wrong("version", number, "a whole number from 1 on")
+        raise wrong("version", number, "a whole number from 1 on")
     serial = found.get("serialNumber")
     if serial is not None and not (isinstance(serial, str) and _SERIAL.fullmatch(serial)):
-        raise _wrong("serialNumber", serial, "urn:uuid: and a UUID")
+        raise wrong("serialNumber", serial, "urn:uuid: and a UUID")
     seen: set[str] = set()
     count = 0
     for field, component in _components("components", found.get("components", [])):
         _check(field, component, seen)
         count += 1
         if count > MAX_COMPONENTS:
-            raise _wrong("components", count, f"at most {MAX_COMPONENTS}")
+            raise wrong("components", count, f"at most {MAX_COMPONENTS}")
     return Bill(version, count, _subject(found, seen))
 
 
@@ -74,13 +75,13 @@ def _check_depth(body: bytes) -> None:
         sign = found.group()[:1]
         depth += (sign in b"[{") - (sign in b"]}")
         if depth > DEPTH:
-            raise _wrong("body", f"{depth} levels", f"nested at most {DEPTH} deep")
+            raise wrong("body", f"{depth} levels", f"nested at most {DEPTH} deep")
 
 
 def _components(field: str, value: Any) -> Iterator[tuple[str, Any]]:
     """Each of them, and those inside them, with where it stands."""
     if not isinstance(value, list):
-        raise _wrong(field, type(value).__name__, "a list")
+        raise wrong(field, type(value).__name__, "a list")
     for number, component in enumerate(value):
         where = f"{field}[{number}]"
         yield where, component
@@ -90,27 +91,27 @@ def _components(field: str, value: Any) -> Iterator[tuple[str, Any]]:
 
 def _check(field: str, component: Any, seen: set[str]) -> None:
     if not isinstance(component, dict):
-        raise _wrong(field, type(component).__name__, "an object")
+        raise wrong(field, type(component).__name__, "an object")
     if not isinstance(component.get("type"), str) or component["type"] not in TYPES:
-        raise _wrong(f"{field}.type", component.get("type"), f"one of {', '.join(sorted(TYPES))}")
+        raise wrong(f"{field}.type", component.get("type"), f"one of {', '.join(sorted(TYPES))}")
     if not isinstance(component.get("name"), str) or not component["name"]:
-        raise _wrong(f"{field}.name", component.get("name"), "is needed, as text")
+        raise wrong(f"{field}.name", component.get("name"), "is needed, as text")
     for name in ("version", "purl", "bom-ref"):
         if name in component and not isinstance(component[name], str):
-            raise _wrong(f"{field}.{name}", component[name], "is not text")
+            raise wrong(f"{field}.{name}", component[name], "is not text")
     if component.get("purl", "pkg:").startswith("pkg:") is False:
-        raise _wrong(f"{field}.purl", component["purl"], "begins with pkg:")
+        raise wrong(f"{field}.purl", component["purl"], "begins with pkg:")
     reference = component.get("bom-ref")
     if reference is not None:
         if reference in seen:
-            raise _wrong(f"{field}.bom-ref", reference, "stands twice")
+            raise wrong(f"{field}.bom-ref", reference, "stands twice")
         seen.add(reference)
 
 
 def _subject(found: dict[str, Any], seen: set[str]) -> str:
     about = found.get("metadata", {})
     if not isinstance(about, dict):
-        raise _wrong("metadata", type(about).__name__, "an object")
+        raise wrong("metadata", type(about).__name__, "an object")
     subject = about.get("component")
     if subject is None:
         return ""
@@ -118,5 +119,5 @@ def _subject(found: dict[str, Any], seen: set[str]) -> str:
     return f"{subject['name']} {subject.get('version', '')}".strip()[:200]
 
 
-def _wrong(field: str, value: object, rule: str) -> Rejected:
+def wrong(field: str, value: object, rule: str) -> Rejected:
     return invalid(field, value, rule, code="bad_sbom")
