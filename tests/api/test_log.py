@@ -1,17 +1,20 @@
 """The transparency log as the server keeps it: what is in it, when, and what is proved of it."""
 
+import ast
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import skylift
 from skylift.core import merkle
-from skylift.engine import director, log, signing
+from skylift.engine import director, log, sample, signing
 from skylift.store import devices, facts, trustfiles
 from skylift.store import log as stored
 from skylift.store.db import Connection
 from skylift.trust.files import Targets, read
-from skylift.trust.log import audit, log_keys, verified
+from skylift.trust.log import audit, log_keys, order_entry, verified
 
 from .conftest import Api
 from .test_bad_input import refused
@@ -166,3 +169,93 @@ def test_an_order_names_what_the_role_in_the_log_vouches_for(api: Api, offered: 
     body = api.get(f"/image/{role['version']}.sensor.json").content
     image = read("sensor", body, Targets).signed.targets[order["path"]]
     assert (image.length, image.hashes["sha256"]) == (order["length"], order["sha256"])
+
+
+# --- no order leaves the server unlogged ----------------------------------------------------------------
+
+
+def test_orders_are_written_by_the_director_alone() -> None:
+    """Whatever wants a device to install something goes through `director.assign`, which logs it: nothing
+    else in the source writes the table of orders, and `assign` has one caller beside the director."""
+    written, assigned = set(), set()
+    source = Path(skylift.__file__).parent
+    for path in source.rglob("*.py"):
+        file = path.relative_to(source).as_posix()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Name | ast.Attribute):
+                name = node.attr if isinstance(node, ast.Attribute) else node.id
+                if name in ("director_orders", "set_order", "OrderRow"):
+                    written.add(file)
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("director.assign", "assign"):
+                assigned.add(file)
+    written -= {"store/tables.py", "store/trustfiles.py"}
+    assert written == {"engine/director.py"}
+    assert assigned - {"testkit/trustlab.py"} == {"engine/director.py", "engine/checkin.py"}
+
+
+def unlogged(api: Api) -> list[dict[str, Any]]:
+    """Orders that stand and are not in the log."""
+    have = set(lines(api))
+    with api.database.read() as conn:
+        standing = [order for order in trustfiles.distinct_orders(conn) if order]
+    names = ("deployment", "path", "length", "sha256", "mandatory")
+    assert standing
+    return [o for o in standing if order_entry(*(o[n] for n in names)).decode() not in have]
+
+
+def test_every_way_to_an_order_is_in_the_log(api: Api, image: bytes) -> None:
+    api.hold_ceremony()
+    for version in ("1.1.0", "1.2.0", "1.3.0"):
+        api.publish(version, image + version.encode())
+    settings = json.dumps({"interval": 5}).encode()
+    api.publish("c-1", settings, kind="config")
+    tokens = {f"dev-{number}": api.device(f"dev-{number}") for number in range(1, 6)}
+    api.post("/api/groups", {"name": "few", "devices": ["dev-2"]})
+    runs = dict.fromkeys(tokens, "1.0.0")
+
+    def checks(name: str, **query: str) -> Any:
+        return api.check(name, tokens[name], runs[name], **query).json()
+
+    def course(name: str, deployment: str, last: str, **more: Any) -> None:
+        for state in ("downloading", "installing", "validating", last):
+            assert api.report(name, tokens[name], deployment, state, **more).status_code == 200
+
+    # To all, at once; with a nonce, as small devices ask; one fails, and is asked again.
+    first = api.deploy("1.1.0", failure_threshold_percent=100)
+    for name in tokens:
+        assert checks(name, nonce="00ff00ff00ff00ff")["deployment"] == first
+    assert unlogged(api) == []
+    for name in tokens:
+        course(name, first, "failed" if name == "dev-5" else "complete")
+        runs[name] = runs[name] if name == "dev-5" else "1.1.0"
+    assert api.post(f"/api/deployments/{first}:retry").json()["retried"] == 1
+    assert unlogged(api) == []
+    # One that comes before another, mandatory, to a group; its order is renewed past half of its life.
+    second = api.deploy("1.2.0", target_devices=["dev-1", "dev-2"])
+    assert checks("dev-2")["deployment"] == second
+    urgent = api.deploy("1.3.0", target_devices=[], target_groups=["few"], priority=9, mandatory=True)
+    assert checks("dev-2")["deployment"] == urgent
+    api.clock.forward(days=2)
+    for name in ("timestamp.json", "order.json"):
+        assert api.get(f"/director/dev-2/{name}", token=tokens["dev-2"]).status_code == 200
+    assert unlogged(api) == []
+    # A configuration, and the way back of a whole deployment.
+    api.post(f"/api/deployments/{urgent}:abort")
+    api.post(f"/api/deployments/{second}:abort")
+    settings_to = api.deploy("c-1", target_devices=["dev-3"])
+    assert checks("dev-3")["deployment"] == settings_to
+    assert unlogged(api) == []
+    course("dev-3", settings_to, "complete")
+    api.publish("1.0.0", image + b"1.0.0")
+    back = api.post(f"/api/deployments/{first}:rollback").json()["deployments"]
+    api.tick()
+    assert checks("dev-4")["deployment"] in [one["id"] for one in back]
+    assert unlogged(api) == []
+    # The sample fleet, whose devices nobody asks for.
+    api.database.write(lambda conn: sample.switch_on(conn, "sensor-v2", "test", api.clock()))
+    many = api.deploy("1.3.0", target_devices=["sample-00", "sample-01"])
+    api.tick()
+    orders = [entry for entry in said(api) if len(entry) == 2]
+    assert many in {entry[0] for entry in orders}
+    assert unlogged(api) == []
+    assert [entry[0] for entry in orders] == [first, second, urgent, settings_to, back[0]["id"], many]

@@ -1,7 +1,7 @@
 """`skylift trust log`: the transparency log, shown, saved, and held to what it said before."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -54,14 +54,16 @@ def save(
     output: FormatOption = Format.TABLE,
     as_json: JsonOption = False,
 ) -> None:
-    """Write the whole log into a file, to be verified elsewhere."""
+    """Write the whole log into a file, with the files it tells of, to be verified elsewhere."""
     this = session(server, token, output, as_json)
-    checkpoint = this.client.get("/api/log/checkpoint")
-    lines = list(_entries(this, checkpoint["size"]))
+    copy = _download(this)
+    shown = {name: body.decode("ascii") for name, body in copy.files.items()}
+    body = {"checkpoint": copy.checkpoint, "entries": copy.entries, "files": shown}
     temporary = file.with_name(file.name + ".new")
-    temporary.write_text(json.dumps({"checkpoint": checkpoint, "entries": lines}, indent=1) + "\n")
+    temporary.write_text(json.dumps(body, indent=1) + "\n")
     temporary.replace(file)
-    this.output.one({"file": str(file), "entries": checkpoint["size"], "root": checkpoint["root"]})
+    size, root = copy.checkpoint["size"], copy.checkpoint["root"]
+    this.output.one({"file": str(file), "entries": size, "files": len(shown), "root": root})
 
 
 def _entries(this: Session, size: int) -> Iterator[str]:
@@ -79,8 +81,9 @@ def verify(
     file: Annotated[
         Path | None, typer.Option(exists=True, dir_okay=False, help="A saved copy: offline.")
     ] = None,
-    root: Annotated[
-        Path | None, typer.Option(exists=True, dir_okay=False, help="The director's root; else the desk's.")
+    roots: Annotated[
+        Path | None,
+        typer.Option(exists=True, file_okay=False, help="A folder with both roots; else the desk's."),
     ] = None,
     pin: Annotated[
         Path | None,
@@ -92,70 +95,79 @@ def verify(
     output: FormatOption = Format.TABLE,
     as_json: JsonOption = False,
 ) -> None:
-    """Read the whole log; hold it to its signed checkpoint, to the one seen last, and to what is published.
+    """Read the whole log, and every file it tells of; hold them to the roots of this desk, to the signed
+    checkpoint, to the one seen last, and to each other: every root, every release, every order.
 
-    Exit code 3: it forks, it shrank, it is not what is signed, or something published is not in it.
+    Exit code 3: something does not hold, or something published is not in it.
     """
-    from skylift.trust.log import Pin, audit, log_keys, verified
+    from skylift.trust import audit
+    from skylift.trust.log import Pin
 
     this = session(server, token, output, as_json)
-    source = root or keys / "public" / "director.root.json"
+    source = roots or keys / "public"
     kept = pin or keys / "public" / "log.json"
-    answer, lines = _copy(file) if file else _download(this)
+    own = {repo: _read(source / f"{repo}.root.json") for repo in ("image", "director")}
+    copy = _copy(file) if file else _download(this)
+    before = Pin.read(kept)
     try:
-        checkpoint = verified(answer, log_keys(_read(source)))
-        before = Pin.read(kept)
-        audit((line.encode() for line in lines), checkpoint, before)
+        found = audit.verify(copy, own, before)
     except TrustError as e:
         raise Leave(Exit.FAILED, str(e)) from e
     if file is None:
-        _published(this, set(lines))
-    if before is None or before.size < checkpoint.size:
+        _is_newest(this, found.newest)
+    seen, checkpoint = before.size if before else 0, found.checkpoint
+    if seen < checkpoint.size:
         kept.parent.mkdir(parents=True, exist_ok=True)
         kept.write_text(json.dumps({"size": checkpoint.size, "root": checkpoint.root}) + "\n")
-    seen = before.size if before else 0
-    this.output.one(
-        {"entries": checkpoint.size, "root": checkpoint.root, "seen_before": seen, **_kinds(lines)}
-    )
+    told = {f"{repo}_roots": found.newest[repo, "root"] for repo in own}
+    counted = {"files": found.published, "orders": found.orders, **told}
+    this.output.one({"entries": checkpoint.size, "root": checkpoint.root, "seen_before": seen, **counted})
 
 
 def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as e:
-        raise invalid("root", str(path), f"cannot be read ({e.strerror}); is --keys the right desk?") from e
+        raise invalid("roots", str(path), f"cannot be read ({e.strerror}); is --keys the right desk?") from e
 
 
-def _download(this: Session) -> tuple[Any, list[str]]:
-    answer = this.client.get("/api/log/checkpoint")
-    return answer, list(_entries(this, answer["size"]))
+def _download(this: Session) -> Any:
+    """The log as it is now, and every file it tells of."""
+    from skylift.trust import audit
+
+    checkpoint = this.client.get("/api/log/checkpoint")
+    entries = list(_entries(this, checkpoint["size"]))
+    try:
+        wanted = audit.wanted(entries)
+    except TrustError as e:
+        raise Leave(Exit.FAILED, str(e)) from e
+    found: dict[str, bytes] = {}
+    with this.output.progress("downloading what was published", len(wanted), steps=True) as moved:
+        for repo, role, version in wanted:
+            at = f"/api/trust/roots/{repo}/{version}" if role == "root" else f"/image/{version}.{role}.json"
+            found[audit.name_of(repo, role, version)] = this.client.raw(at)
+            moved(1)
+    return audit.Copy(checkpoint, entries, found)
 
 
-def _copy(file: Path) -> tuple[Any, list[str]]:
+def _copy(file: Path) -> Any:
+    from skylift.trust import audit
+
     try:
         body = json.loads(file.read_text())
-        return body["checkpoint"], [str(line) for line in body["entries"]]
-    except (ValueError, KeyError, TypeError) as e:
+        found = {str(name): str(text).encode("ascii") for name, text in body["files"].items()}
+        return audit.Copy(body["checkpoint"], [str(line) for line in body["entries"]], found)
+    except (ValueError, KeyError, TypeError, AttributeError) as e:
         raise invalid("file", file.name, "is no copy of a log (`skylift trust log save`)") from e
 
 
-def _published(this: Session, lines: set[str]) -> None:
-    """Whether what the image repository serves now is in the log."""
-    from hashlib import sha256
-
-    from skylift.trust.log import file_entry
-
-    roles = [role for role in this.client.get("/api/trust")["roles"] if role["repo"] == "image"]
-    for role in roles:
-        body = this.client.raw(f"/image/{role['version']}.{role['role']}.json")
-        digest = sha256(body).hexdigest()
-        entry = file_entry("image", role["role"], role["version"], len(body), digest).decode()
-        if entry not in lines:
+def _is_newest(this: Session, newest: dict[tuple[str, str], int]) -> None:
+    """Whether what the server says that it serves is what the log has."""
+    for role in this.client.get("/api/trust")["roles"]:
+        logged = newest.get((role["repo"], role["role"]), 0)
+        if logged < role["version"]:
             raise Leave(
-                Exit.FAILED, f"image/{role['role']} version {role['version']} is published, not logged"
+                Exit.FAILED,
+                f"{role['repo']}/{role['role']} version {role['version']} is published, not logged: "
+                f"the log ends with {logged}",
             )
-
-
-def _kinds(lines: Iterable[str]) -> dict[str, int]:
-    kinds = [json.loads(line).get("entry") for line in lines]
-    return {"files": kinds.count("file"), "orders": kinds.count("order")}
