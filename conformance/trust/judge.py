@@ -37,10 +37,11 @@ def judged(common, case):
             device.take_root(root["repository"], file(root["file"]))
         if case["delegations"]:
             device.take_delegations(file(case["delegations"]), case["now"])
-        found = device.decide(file(case["order"]), file(case["role"]), case["nonce"], case["now"])
+        ask = (lambda leaves, since, size: file(case["proofs"]) or b"") if "proofs" in case else None
+        found = device.decide(file(case["order"]), file(case["role"]), case["nonce"], case["now"], ask)
     except Refused as e:
         return {"refuse": {"reason": e.reason, "rule": e.rule}}
-    after = {"order_version": device.order_version, "role_version": device.role_version}
+    after = {name: getattr(device, name) for name in case["after"]} if "after" in case else {}
     return {"nothing": True, "after": after} if found is None else {"install": found.__dict__, "after": after}
 
 

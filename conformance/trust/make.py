@@ -3,7 +3,7 @@
 import base64
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from hashlib import sha256
@@ -26,6 +26,7 @@ from skylift.testkit.forge import (
     ROOTS,
     STRANGER,
     TARGETS,
+    Log,
     aliased,
     delegations,
     der,
@@ -38,6 +39,8 @@ from skylift.testkit.forge import (
     order,
     ordered,
     padded,
+    plain_json,
+    published,
     resigned,
     role,
     root,
@@ -45,6 +48,7 @@ from skylift.testkit.forge import (
     twice,
 )
 from skylift.trust import files
+from skylift.trust.log import order_entry
 from skylift.trust.p256 import N
 from skylift.trust.roles import DIRECTOR, IMAGE
 
@@ -72,6 +76,9 @@ class Case:
     refuse: tuple[str, str] | None = None
     nothing: bool = False
     full: str = "agrees"
+    proofs: bytes | None = None
+    pins: Log | None = None  # expected: the log that is pinned afterwards
+    log: bool = False  # whether it is for verifiers that know the log
 
 
 S, E, R = "signature_invalid", "metadata_expired", "metadata_rollback"
@@ -363,11 +370,73 @@ def bad_forms() -> list[Case]:
     return [Case(f"an order's form: {name}", body, refuse=(S, rule)) for name, (body, rule) in forms.items()]
 
 
+# --- the log ---------------------------------------------------------------------------------------
+
+
+def logs() -> list[Case]:
+    """An order that shows the log; what it must have, and what it must go on from."""
+    entries = [published(repo, "root", 1, root(repo)) for repo in (IMAGE, DIRECTOR)]
+    entries += [published(IMAGE, PRODUCT, 2, role()), b'{"entry":"other"}']
+    told = order_entry("dep_1", image().path, LENGTH, DIGEST, False)
+    needed = [told, entries[2], entries[0], entries[1]]
+    whole = Log((*entries, told, b'{"entry":"later"}'))
+    shown = order(3, ordered(image()), log=whole)
+    first = {"log_size": 3, "log_root": whole.root(3)}
+    fork = {"log_size": 3, "log_root": Log((*entries[:2], b"{}")).root()}
+    good, since = plain_json(whole.proofs(needed)), plain_json(whole.proofs(needed, 3))
+    mandatory = order(3, ordered(image(), mandatory=True), log=whole)
+    many = Log((*(b"%d" % n for n in range(1000)), *entries, told))
+    longest = order(3, ordered(image()), log=many)
+    same = {"log_size": len(whole.entries), "log_root": whole.root()}
+    missing = [Log(tuple(e for e in whole.entries if e != gone)) for gone in needed]
+    without = ("the order", "the role", "the image root", "the director root")
+
+    def bad(name: str, proofs: bytes | None, rule: str, **more: Any) -> Case:
+        return Case(name, **{"order": shown, "refuse": (S, rule), **more}, proofs=proofs, log=True,
+                    full="asks the log itself")  # fmt: skip
+
+    def altered(change: Callable[[dict[str, Any]], object]) -> bytes:
+        found = json.loads(since)
+        change(found)
+        return plain_json(found)
+
+    return [
+        Case("an order that shows the log, to a device that keeps none", shown),
+        Case("the first log that is seen is pinned", shown, proofs=good, pins=whole, log=True),
+        Case("a log that goes on", shown, device=first, proofs=since, pins=whole, log=True),
+        Case("the log that is pinned", shown, device=same, proofs=plain_json(whole.proofs(needed, 6)),
+             pins=whole, log=True),
+        Case("a log of a thousand", longest, device={"log_size": 700, "log_root": many.root(700)},
+             proofs=plain_json(many.proofs(needed, 700)), pins=many, log=True),
+        bad("an order without the log, and one is pinned", None, "log: shown and proved", order=GOOD_ORDER,
+            device=first),
+        bad("a log that shrank", since, "", refuse=(R, "log: size"),
+            device={"log_size": 7, "log_root": "00" * 32}),
+        bad("a log that forks", since, "log: goes on", device=fork),
+        bad("a log that goes on by another's proof", good, "log: goes on", device=first),
+        *[bad(f"a log without {name}", plain_json(log.proofs(needed)), "log: has it",
+              order=order(3, ordered(image()), log=log))
+          for name, log in zip(without, missing, strict=True)],
+        bad("an order that is mandatory, and logged as not", since, "log: has it", order=mandatory,
+            device=first),
+        bad("a place that is another's", altered(lambda f: f["inclusions"][0].update(index=5)),
+            "log: has it", device=first),
+        bad("a proof that is missing", altered(lambda f: f["inclusions"].pop()), "log: proofs", device=first),
+        bad("a proof of 64 steps", altered(lambda f: f["consistency"].extend(["00" * 32] * 64)),
+            "log: proofs", device=first),
+        bad("a step that is no digest", altered(lambda f: f["consistency"].append("zz")), "log: proofs",
+            device=first),
+        bad("proofs above 16 KB", since + b" " * 16384, "form: size", device=first),
+        bad("proofs and more", since + b" ", "form: the end", device=first),
+        bad("no proofs", b"", "form: number", device=first),
+    ]  # fmt: skip
+
+
 # --- the file ----------------------------------------------------------------------------------------
 
 
 def cases() -> list[Case]:
-    return [*good(), *updates(), *bad_orders(), *bad_roles(), *bad_forms()]
+    return [*good(), *updates(), *bad_orders(), *bad_roles(), *bad_forms(), *logs()]
 
 
 def stored(case: Case) -> dict[str, Any]:
@@ -406,6 +475,11 @@ def written() -> dict[str, Any]:
         }
         if case.full != "agrees":
             one["full"] = case.full
+        if case.log:
+            one["proofs"] = keep(case.proofs)
+        if case.pins is not None:
+            pinned = {"log_size": len(case.pins.entries), "log_root": case.pins.root()}
+            one["after"] = {**one["after"], **pinned}
         told.append(one)
     fixed = {"device_id": DEVICE, "hardware": HARDWARE, "product": PRODUCT}
     return {**fixed, "files": dict(sorted(kept.items())), "cases": told}

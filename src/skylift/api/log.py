@@ -1,10 +1,13 @@
 """The transparency log, public: whoever cannot read it cannot hold the server to it."""
 
+import json
+import re
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 from pydantic import BaseModel
 from starlette.requests import Request
+from starlette.responses import Response
 
 from skylift.api import views
 from skylift.api.auth import Viewer
@@ -16,6 +19,7 @@ from skylift.store import log
 
 router = APIRouter(tags=["log"])
 Size = Annotated[int, Query(ge=0, le=2**53)]
+_LEAF = re.compile("[0-9a-f]{64}", re.ASCII)
 Digest = Annotated[str | None, Query(pattern="^[0-9a-f]{64}$")]
 
 
@@ -53,6 +57,24 @@ def proof(
         if first is not None and second is not None and leaf is None and size is None:
             return engine.consistency(conn, first, second)
     raise invalid("leaf", leaf, "leaf and size, or first and second")
+
+
+@router.get("/api/log/compact")
+def compact(
+    request: Request,
+    leaf: Annotated[list[str], Query(min_length=1, max_length=8)],
+    size: Annotated[int, Query(ge=1, le=2**53)],
+    since: Size = 0,
+) -> Response:
+    """What a microcontroller asks: inclusion of these entries, and consistency, in one answer that is written
+    as signed files are."""
+    for number, each in enumerate(leaf):
+        if not _LEAF.fullmatch(each):
+            raise invalid(f"leaf[{number}]", each, "is the hash of an entry, 64 hexadecimal digits")
+    with context_of(request).database.read() as conn:
+        found = engine.compact(conn, leaf, since, size)
+    body = json.dumps(found, sort_keys=True, separators=(",", ":"))
+    return Response(body, media_type="application/json")
 
 
 @router.get("/api/log/entries")

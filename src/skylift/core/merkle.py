@@ -6,24 +6,19 @@ changed or taken away, only added. Whoever keeps one root, 32 bytes, can hold a 
 
 Makers of proofs read complete subtrees through `Get`: `(level, number) -> hash` of the leaves from
 `number << level` on, `1 << level` of them. A subtree that is complete never changes, so these can be stored
-once; `appended` says which of them a new leaf completes. Verifiers need nothing but the proof.
+once; `appended` says which of them a new leaf completes. Verifiers need the proof only (`merkleproof`).
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from hashlib import sha256
+from collections.abc import Callable, Iterator
+
+from skylift.core.merkleproof import EMPTY as EMPTY
+from skylift.core.merkleproof import LARGEST as LARGEST
+from skylift.core.merkleproof import extends as extends
+from skylift.core.merkleproof import includes as includes
+from skylift.core.merkleproof import leaf_hash as leaf_hash
+from skylift.core.merkleproof import node_hash as node_hash
 
 Get = Callable[[int, int], bytes]
-
-EMPTY = sha256(b"").digest()  # the root of a tree without leaves
-LARGEST = 1 << 62  # leaves: more than anybody will see
-
-
-def leaf_hash(entry: bytes) -> bytes:
-    return sha256(b"\x00" + entry).digest()
-
-
-def node_hash(left: bytes, right: bytes) -> bytes:
-    return sha256(b"\x01" + left + right).digest()
 
 
 # --- making ------------------------------------------------------------------------------------------
@@ -92,52 +87,3 @@ def _subtree(low: int, high: int, get: Get) -> bytes:
         return get(level, low >> level)
     middle = low + _split(count)
     return node_hash(_subtree(low, middle, get), _subtree(middle, high, get))
-
-
-# --- verifying ---------------------------------------------------------------------------------------
-
-
-def includes(leaf: bytes, index: int, size: int, proof: Sequence[bytes], root: bytes) -> bool:
-    """Whether the leaf with this hash stands at `index` of the tree with this size and root."""
-    if not 0 <= index < size <= LARGEST:
-        return False
-    at, last, found = index, size - 1, leaf
-    for step in proof:
-        if last == 0:
-            return False
-        if at & 1 or at == last:
-            found = node_hash(step, found)
-            while not at & 1 and at:
-                at, last = at >> 1, last >> 1
-        else:
-            found = node_hash(found, step)
-        at, last = at >> 1, last >> 1
-    return last == 0 and found == root
-
-
-def extends(first: int, first_root: bytes, second: int, second_root: bytes, proof: Sequence[bytes]) -> bool:
-    """Whether the tree `second` begins with the whole of the tree `first`."""
-    if not 0 <= first <= second <= LARGEST:
-        return False
-    if first == second:
-        return not proof and first_root == second_root
-    if first == 0:
-        return not proof and first_root == EMPTY
-    steps = [first_root, *proof] if first & (first - 1) == 0 else list(proof)
-    if not steps:
-        return False
-    at, last = first - 1, second - 1
-    while at & 1:
-        at, last = at >> 1, last >> 1
-    old = new = steps[0]
-    for step in steps[1:]:
-        if last == 0:
-            return False
-        if at & 1 or at == last:
-            old, new = node_hash(step, old), node_hash(step, new)
-            while not at & 1 and at:
-                at, last = at >> 1, last >> 1
-        else:
-            new = node_hash(new, step)
-        at, last = at >> 1, last >> 1
-    return last == 0 and old == first_root and new == second_root

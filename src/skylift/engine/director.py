@@ -18,7 +18,7 @@ from skylift.trust import files
 from skylift.trust.keys import KeySigner
 from skylift.trust.roles import DIRECTOR, IMAGE, rule
 
-FRESH = "order.json"  # the newest order with the check's nonce in it, for devices without timestamps
+FRESH = "order.json"  # the newest order with the check's nonce and the log in it, for small devices
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,7 @@ def file(
     if filename.endswith(".root.json"):
         return _root(conn, filename)
     if filename == FRESH:
-        return _targets(row, device_id, online, nonce)
+        return _targets(row, device_id, online, nonce, log.shown(conn))
     snapshot = _snapshot(row, device_id, online)
     made = {
         f"{row.version}.targets.json": lambda: _targets(row, device_id, online),
@@ -135,7 +135,13 @@ def _root(conn: Connection, filename: str) -> bytes:
     return found.body
 
 
-def _targets(row: OrderRow, device_id: str, online: KeySigner, nonce: str | None = None) -> bytes:
+def _targets(
+    row: OrderRow,
+    device_id: str,
+    online: KeySigner,
+    nonce: str | None = None,
+    shown: dict[str, Any] | None = None,
+) -> bytes:
     ordered = {}
     if row.order:
         said = {
@@ -147,7 +153,7 @@ def _targets(row: OrderRow, device_id: str, online: KeySigner, nonce: str | None
         }
         path = row.order["path"]
         ordered[path] = files.target(path, row.order["length"], row.order["sha256"], said)
-    return files.sign(files.order(row.version, device_id, ordered, row.issued_at, nonce), [online])
+    return files.sign(files.order(row.version, device_id, ordered, row.issued_at, nonce, shown), [online])
 
 
 def _snapshot(row: OrderRow, device_id: str, online: KeySigner) -> bytes:

@@ -95,6 +95,25 @@ def inclusion(conn: Connection, leaf: str, size: int) -> dict[str, Any]:
     return {"index": index, "size": size, "proof": _hex(merkle.inclusion(index, size, _nodes(conn)))}
 
 
+def shown(conn: Connection) -> dict[str, Any] | None:
+    """Size and root of now, for an order that shows them; None of a log without entries."""
+    size = log.size(conn)
+    return {"size": size, "root": merkle.root(size, _nodes(conn)).hex()} if size else None
+
+
+def compact(conn: Connection, leaves: Sequence[str], since: int, size: int) -> dict[str, Any]:
+    """All that a small device asks of the log of `size` entries, at once: where these entries stand in it,
+    and that it begins with the first `since`."""
+    _check_size("size", size, conn)
+    if since > size:
+        raise invalid("since", since, f"at most size, {size}")
+    found = [inclusion(conn, leaf, size) for leaf in leaves]
+    return {
+        "consistency": _hex(merkle.consistency(since, size, _nodes(conn))),
+        "inclusions": [{"index": one["index"], "proof": one["proof"]} for one in found],
+    }
+
+
 def consistency(conn: Connection, first: int, second: int) -> dict[str, Any]:
     """The proof that the log of `second` entries begins with that of `first`."""
     _check_size("second", second, conn)

@@ -6,13 +6,16 @@ The keys are made from their names, so the same files come out every time, and e
 import base64
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any
 
+from skylift.core import merkle
 from skylift.trust import files
 from skylift.trust.files import TargetFile
 from skylift.trust.keys import KeySigner, derive
+from skylift.trust.log import file_entry
 from skylift.trust.roles import IMAGE
 
 NOW = datetime(2026, 11, 28, 12, tzinfo=UTC)
@@ -100,9 +103,48 @@ def order(
     device: str = DEVICE,
     signers: Sequence[KeySigner] = (DIRECTOR_ONLINE,),
     now: datetime = NOW,
+    log: "Log | None" = None,
 ) -> bytes:
     named = {found.path: found for found in images}
-    return files.sign(files.order(version, device, named, now, nonce), signers)
+    shown = None if log is None else {"size": len(log.entries), "root": log.root()}
+    return files.sign(files.order(version, device, named, now, nonce, shown), signers)
+
+
+@dataclass(frozen=True)
+class Log:
+    """A transparency log with these entries, whoever's."""
+
+    entries: tuple[bytes, ...]
+
+    def root(self, size: int | None = None) -> str:
+        return merkle.root(len(self.entries) if size is None else size, self._get).hex()
+
+    def proofs(self, wanted: Sequence[bytes], since: int = 0) -> dict[str, Any]:
+        """What `/api/log/compact` answers about these entries; of one that is not there the first one's."""
+        size = len(self.entries)
+        places = [self.entries.index(entry) if entry in self.entries else 0 for entry in wanted]
+        return {
+            "consistency": [step.hex() for step in merkle.consistency(since, size, self._get)],
+            "inclusions": [
+                {"index": at, "proof": [step.hex() for step in merkle.inclusion(at, size, self._get)]}
+                for at in places
+            ],
+        }
+
+    def _get(self, level: int, number: int) -> bytes:
+        if level == 0:
+            return merkle.leaf_hash(self.entries[number])
+        return merkle.node_hash(self._get(level - 1, 2 * number), self._get(level - 1, 2 * number + 1))
+
+
+def published(repo: str, name: str, version: int, body: bytes) -> bytes:
+    """A file's entry in a log."""
+    return file_entry(repo, name, version, len(body), sha256(body).hexdigest())
+
+
+def plain_json(found: Any) -> bytes:
+    """As signed files and answers for small devices are written."""
+    return json.dumps(found, sort_keys=True, separators=(",", ":")).encode()
 
 
 def edited(body: bytes, edit: Callable[[dict[str, Any]], None], *signers: KeySigner) -> bytes:

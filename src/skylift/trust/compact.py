@@ -10,6 +10,8 @@ The rules, in this order, each with bad vectors of its own:
             no delegations, at most one image. No image: up to date
     role    at most 16 KB; the form; its threshold of this product's release keys; type, version, expiry
     match   path below the product; length, digests and description equal in both; hardware; security floor
+    log     (optional) the order shows size and root of the transparency log, which must go on from the ones
+            that are pinned, and have the order, the role and both roots: proofs of at most 16 KB
 Versions are stored when all of it holds, and what is refused teaches nothing. New roots and delegations
 (16 KB each) are fetched only when the check's answer says that theirs are higher: a root comes after its
 predecessor, by one, and both sets of holders sign it; it says whose it is, for the same people hold both
@@ -18,8 +20,9 @@ newer ones have come.
 """
 
 import hashlib
-from binascii import a2b_base64, unhexlify
+from binascii import a2b_base64, hexlify, unhexlify
 
+from skylift.core.merkleproof import extends, includes, leaf_hash
 from skylift.trust.p256 import on_curve, verifies
 from skylift.trust.plain import Refused, expect, number, table, text, value
 
@@ -31,6 +34,8 @@ except ImportError:  # MicroPython has none, and evaluates no annotations
 ORDER_MAX = 4 << 10  # bytes
 ROLE_MAX = 16 << 10
 ROOT_MAX = 16 << 10  # of delegations too
+LOG_MAX = 16 << 10  # of the log's proofs
+STEPS = 63  # of one proof
 ROOTS_MAX = 256  # rotations followed at once
 SIGNATURES = 64
 KEYS = 64  # of one role
@@ -69,9 +74,10 @@ class Holders:
 
 
 class Root:
-    """What a device keeps of a root."""
+    """What a device keeps of a root. `entry` is how the log tells of it."""
 
-    def __init__(self, signed: dict[str, Any], repository: str) -> None:
+    def __init__(self, file: "_File", repository: str) -> None:
+        signed = file.signed
         _typed(signed, "root")
         if signed.get("repository") != repository:
             raise Refused(SIGNATURE, "root: of this repository")
@@ -81,6 +87,7 @@ class Root:
         keys, roles = table(signed.get("keys")), table(signed.get("roles"))
         self.root = _holders(keys, roles.get("root"))
         self.targets = _holders(keys, roles.get("targets"))
+        self.entry = file.entry(repository, "root", self.version)
 
 
 class Device:
@@ -100,13 +107,17 @@ class Device:
         order_version: int = 0,
         role_version: int = 0,
         floor: int = 0,
+        log_size: int = 0,
+        log_root: str = "",
     ) -> None:
         self.device_id = device_id
         self.hardware = hardware
         self.product = product
         self.floor = floor
-        self.image = Root(_File(image_root, ROOT_MAX).signed, "image")
-        self.director = Root(_File(director_root, ROOT_MAX).signed, "director")
+        self.log_size = log_size  # of the pinned log; 0: none was seen yet
+        self.log_root = log_root
+        self.image = Root(_File(image_root, ROOT_MAX), "image")
+        self.director = Root(_File(director_root, ROOT_MAX), "director")
         self.order_version = order_version
         self.role_version = role_version
         self.delegation_version = 0
@@ -134,7 +145,7 @@ class Device:
         """The next root of this repository."""
         old = self.image if repository == "image" else self.director
         file = _File(body, ROOT_MAX)
-        new = Root(file.signed, repository)
+        new = Root(file, repository)
         file.verify(old.root, "root")
         file.verify(new.root, "root")
         if new.version != old.version + 1:
@@ -187,9 +198,12 @@ class Device:
         except Refused:
             self._vouched_for = False
 
-    def decide(self, order: bytes, role: bytes | None, nonce: str | None, now: int | None) -> Image | None:
+    def decide(
+        self, order: bytes, role: bytes | None, nonce: str | None, now: int | None, ask: Any = None
+    ) -> Image | None:
         """What to install, or None: up to date. `role` may be None while nothing is ordered. `nonce` is what
-        this check sent, None if it sent none (then there must be a clock)."""
+        this check sent, None if it sent none (then there must be a clock). `ask(leaves, since, size)` gets
+        what `/api/log/compact` answers for these hashes; without it nothing is pinned, and a pin refuses."""
         if nonce is None and now is None:
             raise Refused(EXPIRED, "order: a nonce or a clock")
         for root in (self.director, self.image):
@@ -199,9 +213,13 @@ class Device:
         if not images:
             self.order_version = _version(told)
             return None
-        vouched = self._role(role or b"", now)
+        vouches = self._role(role or b"", now)
+        vouched = vouches.signed
         for path, image in images.items():
             found = self._match(path, table(image), table(vouched.get("targets")).get(path))
+        entry = vouches.entry("image", self.product, _version(vouched))
+        seen = self._logged(told, [_order_entry(found), entry, self.image.entry, self.director.entry], ask)
+        self.log_size, self.log_root = seen
         self.order_version = _version(told)
         self.role_version = _version(vouched)
         return found
@@ -224,7 +242,7 @@ class Device:
             raise Refused(SIGNATURE, "order: at most one image")
         return signed
 
-    def _role(self, body: bytes, now: int | None) -> dict[str, Any]:
+    def _role(self, body: bytes, now: int | None) -> "_File":
         if self.release is None or self._delegations is None or not self._vouched_for:
             raise Refused(SIGNATURE, "role: delegations")
         _fresh(_seconds(self._delegations.signed.get("expires")), now, "delegations")
@@ -234,7 +252,7 @@ class Device:
         if _version(file.signed) < self.role_version:
             raise Refused(ROLLBACK, "role: version")
         _fresh(_seconds(file.signed.get("expires")), now, "role")
-        return file.signed
+        return file
 
     def _match(self, path: str, ordered: dict[str, Any], vouched: object) -> Image:
         if path.count("/") != 2 or not path.startswith(self.product + "/"):
@@ -254,6 +272,35 @@ class Device:
             raise Refused(FLOOR, "match: floor")
         table(vouched.get("hashes"))
         return Image(path, vouched, told)
+
+    def _logged(self, told: dict[str, Any], entries: list[bytes], ask: Any) -> tuple[int, str]:
+        """Size and root to pin: of the log that the order shows, which goes on from the pinned one and has
+        these entries."""
+        if "log" not in told or ask is None:
+            if self.log_size:
+                raise Refused(SIGNATURE, "log: shown and proved")
+            return 0, ""
+        size, root = number(table(told["log"]).get("size")), text(told["log"].get("root"))
+        if size < self.log_size:
+            raise Refused(ROLLBACK, "log: size")
+        leaves = [leaf_hash(entry) for entry in entries]
+        body = ask([hexlify(leaf).decode() for leaf in leaves], self.log_size, size)
+        if len(body) > LOG_MAX:
+            raise Refused(SIGNATURE, "form: size")
+        proofs, end = value(body, 0, 1)
+        if end != len(body):
+            raise Refused(SIGNATURE, "form: the end")
+        steps, top = _steps(table(proofs).get("consistency")), _digest(root)
+        if self.log_size and not extends(self.log_size, _digest(self.log_root), size, top, steps):
+            raise Refused(SIGNATURE, "log: goes on")
+        places = proofs.get("inclusions")
+        if not isinstance(places, list) or len(places) != len(leaves):
+            raise Refused(SIGNATURE, "log: proofs")
+        for leaf, place in zip(leaves, places):  # noqa: B905 - MicroPython has no strict
+            index, steps = number(table(place).get("index")), _steps(place.get("proof"))
+            if not includes(leaf, index, size, steps, top):
+                raise Refused(SIGNATURE, "log: has it")
+        return size, root
 
 
 # --- a signed file ----------------------------------------------------------------------------------
@@ -283,6 +330,12 @@ class _File:
         self._body = body
         self._slice = (at + 10, end)
 
+    def entry(self, repo: str, role: str, version: int) -> bytes:
+        """As the log tells that this file was published."""
+        digest = hexlify(hashlib.sha256(self._body).digest()).decode()
+        told = '{"entry":"file","length":%d,"repo":"%s","role":"%s","sha256":"%s","version":%d}'
+        return (told % (len(self._body), repo, role, digest, version)).encode()
+
     def verify(self, holders: Holders, what: str) -> None:
         """Raises `Refused` unless enough of these holders signed."""
         digest = self._digest()
@@ -303,6 +356,29 @@ class _File:
             at = found + 2
         hashed.update(view[at:end])
         return hashed.digest()
+
+
+def _order_entry(found: Image) -> bytes:
+    """As the log tells that this image was ordered."""
+    told = '{"deployment":"%s","entry":"order","length":%d,"mandatory":%s,"path":"%s","sha256":"%s"}'
+    mandatory = "true" if found.mandatory else "false"
+    return (told % (found.deployment, found.length, mandatory, found.path, found.sha256)).encode()
+
+
+def _steps(found: object) -> list[bytes]:
+    if not isinstance(found, list) or len(found) > STEPS:
+        raise Refused(SIGNATURE, "log: proofs")
+    return [_digest(text(step)) for step in found]
+
+
+def _digest(said: str) -> bytes:
+    try:
+        raw = unhexlify(said)
+    except ValueError:
+        raw = b""
+    if len(raw) != 32:
+        raise Refused(SIGNATURE, "log: proofs")
+    return raw
 
 
 def _holders(keys: dict[str, Any], role: object) -> Holders:

@@ -174,10 +174,13 @@ def order(
     ordered: Mapping[str, TargetFile],
     now: datetime,
     nonce: str | None = None,
+    log: Mapping[str, Any] | None = None,
 ) -> Targets:
     """A director's targets for one device: at most one image, whose order it is, and the question it answers
-    where the device sent a nonce."""
-    said = {"device_id": device_id} | ({} if nonce is None else {"nonce": nonce})
+    where the device sent a nonce. `log`: the checkpoint (size, root) that this signature vouches for too."""
+    said: dict[str, Any] = {"device_id": device_id} | ({} if nonce is None else {"nonce": nonce})
+    if log is not None:
+        said["log"] = dict(log)
     return Targets(
         version=version,
         expires=expiry(DIRECTOR, "targets", now),
