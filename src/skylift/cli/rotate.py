@@ -151,7 +151,8 @@ def _propose(
             proposals = {**proposals, product: rounds.raw_pending(this, product)}
             known[product] = body or b""
     if out is not None:
-        rounds.write(out, proposals, {role: body for role, body in known.items() if body})
+        told = {product: rounds.notes(this, product) for product in known}
+        rounds.write(out, proposals, {role: body for role, body in known.items() if body}, told)
         this.output.one({"written": str(out), "roles": list(proposals)})
         return
     rounds.hand_in(this, proposals)
@@ -171,7 +172,7 @@ def publish(
 ) -> None:
     """Hand in a file that went from desk to desk; what has its signatures is published."""
     this = session(server, token, output, as_json)
-    proposals, _ = rounds.opened(file)
+    proposals, *_ = rounds.opened(file)
     rounds.hand_in(this, proposals)
     rounds.catch_up(this, keys)
     waiting = [each["role"] for each in this.client.get("/api/trust")["pending"]]

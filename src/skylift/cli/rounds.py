@@ -1,7 +1,8 @@
 """A round of signatures: what waits is fetched, checked at the desk, shown, signed, handed in.
 
 The round goes through the server's pending area, or through a file that people pass on: `{"proposals": {role:
-base64}, "published": {role: base64}}`. Either way each checks it with the books of their own desk.
+base64}, "published": {role: base64}, "notes": {role: {version: text}}}`. Either way each checks it with the
+books of their own desk.
 """
 
 import base64
@@ -124,43 +125,50 @@ def notes(this: Session, role: str) -> dict[str, str]:
 # --- by a file ----------------------------------------------------------------------------------------
 
 
-def write(path: Path, proposals: Mapping[str, bytes], known: Mapping[str, bytes]) -> None:
+Notes = dict[str, dict[str, str]]  # role -> version -> what the server says of the release
+
+
+def write(path: Path, proposals: Mapping[str, bytes], known: Mapping[str, bytes], told: Notes) -> None:
     """A file to pass on. Nothing in it is secret."""
     parts = {"proposals": proposals, "published": known}
-    body = {
+    body: dict[str, Any] = {
         part: {role: base64.b64encode(b).decode() for role, b in each.items()} for part, each in parts.items()
     }
-    path.write_text(json.dumps(body, indent=1) + "\n")
+    path.write_text(json.dumps({**body, "notes": told}, indent=1) + "\n")
 
 
-def opened(path: Path) -> tuple[dict[str, bytes], dict[str, bytes]]:
-    """(Proposals, published files) of such a file."""
+def opened(path: Path) -> tuple[dict[str, bytes], dict[str, bytes], Notes]:
+    """(Proposals, published files, notes) of such a file."""
     try:
         body = json.loads(path.read_text())
+        told = {
+            str(role): {str(version): str(text) for version, text in each.items()}
+            for role, each in body.get("notes", {}).items()
+        }
         parts = [
             {str(role): base64.b64decode(raw, validate=True) for role, raw in body[part].items()}
             for part in ("proposals", "published")
         ]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, binascii.Error) as e:
         raise Leave(Exit.ERROR, f"file is {str(path)!r}: is no file of proposals ({e})") from e
-    return parts[0], parts[1]
+    return parts[0], parts[1], told
 
 
 def sign_file(output: Output, path: Path, signers: Mapping[str, Any], desk: Path, yes: bool) -> None:
     """Add signatures in the file, without any server."""
     from skylift.trust.files import add_signature
 
-    proposals, known = opened(path)
+    proposals, known, told = opened(path)
     added = {}
     for role, body in proposals.items():
-        found = read(role, body, known.get(role), desk, (), proposals.get(TARGETS))
+        found = read(role, body, known.get(role), desk, (), proposals.get(TARGETS), told.get(role))
         for line in found.lines():
             output.say(line)
         must_confirm(f"Sign {role}?", yes)
         for signer in signers.values():
             proposals[role] = add_signature(role, proposals[role], signer)
         added[role] = len(signers)
-    write(path, proposals, known)
+    write(path, proposals, known, told)
     output.one({"file": str(path), "signed": added}, added.items())
 
 

@@ -23,12 +23,14 @@ WORDS = {"good": "good", "renew": "about to expire", "expired": "EXPIRED"}
 
 
 def passphrase(ask: bool = True) -> bytes | None:
-    """From the environment, or asked for; None (and said so) where neither is possible."""
+    """From the environment, or asked for; None, and said so, where the environment has an empty one."""
     from skylift.trust.keys import PASSPHRASE_ENV
 
     given = os.environ.get(PASSPHRASE_ENV)
     if given is None and ask:
         given = typer.prompt("passphrase of the keys", hide_input=True, err=True)
+    if not given and ask:
+        typer.echo(f"no passphrase ({PASSPHRASE_ENV} is empty): new keys are NOT encrypted", err=True)
     return given.encode() if given else None
 
 
