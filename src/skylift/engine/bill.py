@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from skylift.firmware.sbom import Bill, check_sbom, wrong
+from skylift.firmware.sbom import Bill, check_sbom, parsed, wrong
 
 RULE_LENGTH = 200  # characters of the schema's own words
 
@@ -18,7 +18,7 @@ RULE_LENGTH = 200  # characters of the schema's own words
 def check_bill(body: bytes) -> Bill:
     """The bill in these bytes. Raises `Rejected` with the field that is not as it should be."""
     bill = check_sbom(body)
-    error = next(iter(_validator(bill.spec_version).iter_errors(json.loads(body))), None)
+    error = next(iter(_validator(bill.spec_version).iter_errors(parsed(body))), None)
     if error is not None:
         field = [*error.instance_path, *_missed(error.kind)]
         raise wrong(_shown(field), _value(error.instance), error.message[:RULE_LENGTH])

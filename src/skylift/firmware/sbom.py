@@ -43,10 +43,7 @@ def check_sbom(body: bytes) -> Bill:
     if len(body) > MAX_BYTES:
         raise wrong("body", f"{len(body)} bytes", f"at most {MAX_BYTES}")
     _check_depth(body)
-    try:
-        found = json.loads(body)
-    except (ValueError, RecursionError) as e:
-        raise wrong("body", body[:20], "is not JSON") from e
+    found = parsed(body)
     if not isinstance(found, dict) or found.get("bomFormat") != "CycloneDX":
         shown = found.get("bomFormat") if isinstance(found, dict) else type(found).__name__
         raise wrong("bomFormat", shown, "must be CycloneDX")
@@ -67,6 +64,29 @@ def check_sbom(body: bytes) -> Bill:
         if count > MAX_COMPONENTS:
             raise wrong("components", count, f"at most {MAX_COMPONENTS}")
     return Bill(version, count, _subject(found, seen))
+
+
+def parsed(body: bytes) -> Any:
+    """The JSON of a bill, which every reader reads alike. Raises `Rejected`."""
+    try:
+        found = json.loads(body.decode(), object_pairs_hook=_each_once, parse_constant=_no_number)
+        json.dumps(
+            found, ensure_ascii=False
+        ).encode()  # half of a surrogate pair is nothing that can be shown
+    except (ValueError, RecursionError) as e:
+        raise wrong("body", body[:20], f"is not JSON in UTF-8 ({str(e)[:80]})") from e
+    return found
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name stands twice in one object")
+    return found
+
+
+def _no_number(text: str) -> Any:
+    raise ValueError(f"{text} is no number")
 
 
 def _check_depth(body: bytes) -> None:
