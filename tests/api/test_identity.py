@@ -18,6 +18,7 @@ from skylift.store import facts
 from skylift.store.connect import normal
 from skylift.store.db import Database
 from skylift.trust import identity, keys
+from skylift.trust.authority import REASONS
 from skylift.trust.identity import Purpose
 from skylift.wiring import SkyliftServer
 
@@ -411,8 +412,17 @@ def test_what_the_old_key_signs_counts_until_the_new_one_signs(device: Keyed, of
     body = {"csr": asked.decode(), "proof": identity.sign(old, Purpose.RENEWAL, asked)}
     assert device.api.post("/api/devices/dev-1/certificate", body, token=device.token).status_code == 200
     assert device.send(device.body(offered, "failed"), key=old).status_code == 200  # the answer was lost
+    assert len(revoked(device.api)) == 0
     assert device.send(device.body(offered, "failed"), key=new).status_code == 200
     refused(device.send(device.body(offered, "failed"), key=old), 403, code="report_forged")
+    device.api.clock.forward(seconds=2)  # the lists are made anew once a second
+    assert revoked(device.api) == [REASONS["superseded"]], "its certificate neither"
+
+
+def revoked(api: Api) -> list[Any]:
+    """Why each certificate on the lists is there."""
+    found = [one for each in lists(api).values() for one in each]
+    return [one.extensions.get_extension_for_class(x509.CRLReason).value.reason for one in found]
 
 
 @ON_SQLITE

@@ -308,6 +308,42 @@ def test_a_stranger_to_the_authority_gets_no_connection(front: Front, tmp_path: 
         front.check("dev-1", show=tmp_path / "both.pem")
 
 
+def test_a_device_renews_over_its_old_certificate_and_goes_on_with_the_new_one(
+    front: Front, devices: list[Device], tmp_path: Path
+) -> None:
+    """As at the end of its year: a new key, the old one's proof, one certificate less that counts."""
+    one, stage = devices[0], front.stage
+    before = stage.skylift("device", "show", "dev-1")["certificate"]
+    one.stop()
+    old = tmp_path / "old.pem"
+    old.write_bytes(key_of(one).read_bytes())
+    now = datetime.now(UTC)
+    days = {"issued_at": -300, "expires_at": 65}  # as if it were that late in the year
+    due = {name: (now + timedelta(days=more)).isoformat() for name, more in days.items()}
+    (one.state / "shared" / "identity.json").write_text(json.dumps(due))
+    one.start()
+
+    def shown() -> Any:
+        return stage.skylift("device", "show", "dev-1")["certificate"]
+
+    wait(lambda: shown()["fingerprint"] != before["fingerprint"], "the agent renews")
+    wait(lambda: json.loads((one.state / "shared" / "identity.json").read_text()) != due, "and keeps it")
+    after = shown()
+    assert after["key"] != before["key"]
+    assert after["days_left"] in (364, 365)
+    assert front.check("dev-1", show=key_of(one)) == (200, "")
+    stage.release(build(stage.home / "1.2.0.pyz", "1.2.0"), "1.2.0")
+    made = stage.skylift("deploy", "create", "1.2.0", "--device", "dev-1", "--all-at-once")["id"]
+    assert stage.ended(made)["totals"]["complete"] == 1
+    told = stage.client.get("/api/devices/dev-1/timeline")["items"]
+    done = next(one["data"] for one in told if one["data"].get("state") == "complete")
+    assert done["signed_by"] == after["key"]
+    assert front.check("dev-1", show=old) == (401, "unknown_certificate")  # since the new key has signed
+    serial = x509.load_pem_x509_certificate(old.read_bytes()).serial_number
+    lists = x509.load_pem_x509_crl(front.ask("/api/authorities/crl.pem").content)
+    assert lists.get_revoked_certificate_by_serial_number(serial) is not None
+
+
 def test_a_revoked_device_is_refused_at_once_although_the_proxy_lets_it_through(
     front: Front, devices: list[Device]
 ) -> None:

@@ -83,6 +83,12 @@ def _issue(
     return row
 
 
+def supersede(conn: Connection, key: DeviceKey, now: datetime) -> None:
+    """The device's new key has signed: certificates of the one before are good no more."""
+    have = identity.current(conn, key.device_pk, key.public)
+    identity.revoke(conn, key.device_pk, "superseded", now, [have.serial] if have else [])
+
+
 def _is_due(authorities: Authorities, have: Certificate, now: datetime) -> bool:
     """Whether it is time for the next: a third is left, or another authority issues now."""
     return have.expires_at - now <= RENEW_AT or have.authority != authorities.newest

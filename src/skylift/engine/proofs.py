@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from skylift.core.errors import Kind, Rejected
 from skylift.core.lifecycle import OUTCOMES
-from skylift.engine.identity import short
+from skylift.engine.identity import short, supersede
 from skylift.engine.reports import Report
 from skylift.store import devices, events, identity
 from skylift.store.db import Connection
@@ -79,8 +79,11 @@ class Judged:
     said: list[Said]
     refused: dict[int, Rejected] = field(default_factory=dict)
     heard: dict[int, tuple[int, bool]] = field(default_factory=dict)  # device -> sequence, newest key
+    renewed: dict[int, tuple[DeviceKey, datetime]] = field(default_factory=dict)  # its new key signs at last
 
     def write(self, conn: Connection) -> None:
+        for key, now in self.renewed.values():
+            supersede(conn, key, now)
         identity.heard(conn, [(pk, sequence, newest) for pk, (sequence, newest) in self.heard.items()])
         told: set[int] = set()
         for number, why in self.refused.items():
@@ -149,6 +152,8 @@ class Proofs:
             return found
         judged.said[number] = replace(one, report=replace(one.report, signed_by=short(found)))
         sequence = one.proof.sequence or latest
+        if key.previous and found == key.public:
+            judged.renewed[one.device_pk] = key, one.now
         judged.heard[one.device_pk] = (max(latest, sequence), newest_heard or found == key.public)
         return None
 
@@ -163,6 +168,9 @@ def write_words(conn: Connection, said: Mapping[int, Word]) -> None:
         if word.signed is None or pk not in keys or word.signed.sequence >= keys[pk].sequence
     }
     devices.note_health(conn, {pk: (word.at, word.healthy, word.metrics) for pk, word in news.items()})
+    for pk, word in news.items():
+        if word.signed and pk in keys and keys[pk].previous and word.signed.public == keys[pk].public:
+            supersede(conn, keys[pk], word.at)
     signed = [(pk, word.signed) for pk, word in news.items() if word.signed]
     identity.advance(conn, [(pk, one.sequence, one.public) for pk, one in signed])
 
