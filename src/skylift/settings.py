@@ -83,6 +83,13 @@ class Settings(BaseSettings):
     tls_key: Path | None = None
     max_body_bytes: int = Field(default=1 << 20, ge=1024)
     max_image_bytes: int = Field(default=4 << 30, ge=1)
+    max_trust_file_bytes: int = Field(
+        default=16 << 10,
+        ge=4 << 10,
+        le=512 << 10,
+        description="Of roots, delegations and products' roles: what a microcontroller reads. A fleet "
+        "without any may have larger ones.",
+    )
     delta_max_ratio: float = Field(
         default=0.7, gt=0, le=1, description="Of the compressed full image; larger deltas are not kept."
     )

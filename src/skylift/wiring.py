@@ -245,6 +245,7 @@ def _assemble(settings: Settings, database: Database, clock: Clock) -> SkyliftSe
         revocations=Revocations(database, authorities, clock),
         max_body=settings.max_body_bytes,
         max_image=settings.max_image_bytes,
+        max_trust_file=settings.max_trust_file_bytes,
         can_mail=post.can_mail,
         oidc=_oidc(settings, public_url, seal),
         approval_above=settings.approval_above_devices or None,

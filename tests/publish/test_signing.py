@@ -6,7 +6,7 @@ from skylift.core.errors import Rejected
 from skylift.engine import gathering, publish, signing
 from skylift.store import outbox, releases, trustfiles
 from skylift.testkit.trustlab import ACTOR, HARDWARE, PRODUCT, Lab, stranger
-from skylift.trust import files
+from skylift.trust import ceremony, files, keys
 from skylift.trust.files import Targets
 from skylift.trust.keys import Signature
 from skylift.trust.roles import DIRECTOR, IMAGE
@@ -242,3 +242,70 @@ def test_timestamps_are_signed_anew_at_half_of_their_life(lab: Lab) -> None:
 def test_orders_are_never_stored_as_files(lab: Lab) -> None:
     with lab.database.read() as conn:
         assert trustfiles.versions(conn, DIRECTOR) == {"root": 1}  # orders are never stored as files
+
+
+# --- what the smallest device could not hold ----------------------------------------------------------
+
+
+def large(lab: Lab) -> str:
+    """A draft with more images than a role of 16 KB holds."""
+    draft = lab.draft(publish.NewRelease(PRODUCT, "2.0.0"))
+    for number in range(70):
+        lab.upload(draft, b"the same image for all", f"{HARDWARE}-{number}")
+    return draft
+
+
+def test_a_role_too_large_for_a_microcontroller_is_refused_before_anybody_signs_it(lab: Lab) -> None:
+    lab.released("1.0.0", b"one")
+    draft = large(lab)
+    with pytest.raises(Rejected, match=r"at most 16384, .* raise max_trust_file_bytes") as refused:
+        lab.database.write(lambda conn: signing.seal(conn, draft, ACTOR, lab.clock()))
+    assert (refused.value.code, refused.value.field) == ("trust_file_too_large", "role sensor")
+    assert view(lab, draft)["status"] == "draft"
+    with lab.database.read() as conn:
+        assert trustfiles.pending(conn, PRODUCT) is None
+    lab.sealed("1.1.0")  # what does fit is not held up
+    lab.sign(0)
+    lab.sign(1)
+    assert images(lab) == {"sensor/1.0.0/sensor-v2", "sensor/1.1.0/sensor-v2"}
+
+
+def test_a_fleet_without_microcontrollers_may_have_larger_roles(lab: Lab) -> None:
+    draft = large(lab)
+    lab.database.write(lambda conn: signing.seal(conn, draft, ACTOR, lab.clock(), 64 << 10))
+    lab.sign(0)
+    lab.sign(2)
+    assert len(images(lab)) == 70
+
+
+def test_no_role_is_larger_signed_than_was_reckoned(lab: Lab) -> None:
+    lab.sealed("1.0.0")
+    with lab.database.read() as conn:
+        waiting = trustfiles.pending(conn, PRODUCT)
+    assert waiting is not None
+    for number in range(2):
+        lab.sign(number)
+    with lab.database.read() as conn:
+        published = trustfiles.latest(conn, IMAGE, PRODUCT)
+    assert published is not None
+    assert len(waiting.body) + signing.SIGNED * 2 >= len(published.body) > len(waiting.body) + 400
+
+
+def test_delegations_and_roots_that_are_too_large_are_refused(lab: Lab) -> None:
+    """Some dozen products are as many as a microcontroller can read of."""
+    with lab.database.read() as conn:
+        held = ceremony.product_keys(signing.delegations(conn))
+    for number in range(20):
+        held[f"product-{number}"] = [keys.generate().public_key for _ in range(3)]
+    body = files.sign(files.delegations(2, held, lab.clock()), [])
+
+    def propose(most: int) -> dict[str, object]:
+        return lab.database.write(
+            lambda conn: gathering.propose(conn, lab.online, "image:targets", body, ACTOR, lab.clock(), most)
+        )
+
+    with pytest.raises(Rejected, match=r"image:targets is .* bytes with its signatures: at most 16384"):
+        propose(16 << 10)
+    assert propose(64 << 10)["role"] == "image:targets"
+    with pytest.raises(Rejected, match="image_root is 17000 bytes"):
+        lab.give(dict.fromkeys(("image_root", "director_root", "targets"), b" " * 17000))

@@ -47,6 +47,7 @@ class Context:
     revocations: Callable[[], str]
     max_body: int
     max_image: int
+    max_trust_file: int
     uploads: Uploads
     can_mail: bool = False
     oidc: Oidc | None = None

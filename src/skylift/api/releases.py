@@ -106,7 +106,7 @@ def seal(request: Request, release_id: ReleaseId, who: ActingOnRelease) -> Any:
     context = context_of(request)
 
     def deed(conn: Connection) -> Any:
-        signing.seal(conn, release_id, who.name, context.clock())
+        signing.seal(conn, release_id, who.name, context.clock(), context.max_trust_file)
         return _view(conn, release_id)
 
     return context.write(deed)
@@ -316,7 +316,7 @@ def take_ceremony(request: Request, body: CeremonyBody, who: Admin) -> Any:
     given = {name: _decode(name, value) for name, value in body.model_dump().items()}
 
     def deed(conn: Connection) -> Any:
-        signing.take_ceremony(conn, context.online, given, who.name, context.clock())
+        signing.take_ceremony(conn, context.online, given, who.name, context.clock(), context.max_trust_file)
         return gathering.status(conn, context.clock())
 
     return context.write(deed)
@@ -344,7 +344,9 @@ def propose(request: Request, role: Waiting, body: ProposalBody, who: Admin) -> 
     context = context_of(request)
     given = _decode("body", body.body)
     return context.write(
-        lambda conn: gathering.propose(conn, context.online, role, given, who.name, context.clock())
+        lambda conn: gathering.propose(
+            conn, context.online, role, given, who.name, context.clock(), context.max_trust_file
+        )
     )
 
 

@@ -20,6 +20,7 @@ from skylift.store import channels, events, outbox, releases, trustfiles
 from skylift.store.db import Connection
 from skylift.store.trustfiles import Pending
 from skylift.trust import ceremony, files
+from skylift.trust.compact import ROLE_MAX
 from skylift.trust.files import Metadata, Root, Targets, valid_signature, verifies
 from skylift.trust.keys import Key
 from skylift.trust.keys import Signature as Signature  # what the API hands to `sign`
@@ -56,10 +57,16 @@ class Standing:
 
 
 def propose(
-    conn: Connection, online: OnlineKeys, role: str, body: bytes, actor: str, now: datetime
+    conn: Connection,
+    online: OnlineKeys,
+    role: str,
+    body: bytes,
+    actor: str,
+    now: datetime,
+    most: int = ROLE_MAX,
 ) -> dict[str, Any]:
-    """Take in the next root or the next delegations, signed or not: they replace what waited there. The view
-    of `pending_view`, with `published`."""
+    """Take in the next root or the next delegations, signed or not, of at most so many bytes when they are
+    signed: they replace what waited there. The view of `pending_view`, with `published`."""
     offered: Metadata[Any]
     if role in ROOTS:
         offered = files.read(role, body, Root)
@@ -71,6 +78,8 @@ def propose(
         raise _nowhere(role)
     given = list(offered.signatures.values())
     offered.signatures.clear()
+    holders = {key.keyid for judge in _judges(conn, role, offered) for key in _keys_of(*judge)}
+    signing.check_size(role, len(files.serialise(offered)) + signing.SIGNED * len(holders), most)
     before = trustfiles.pending(conn, role)
     if before is not None:
         waiting = _read(before)

@@ -17,17 +17,27 @@ from skylift.store import channels, events, releases, trustfiles
 from skylift.store.db import Connection
 from skylift.store.trustfiles import Pending, TrustFile
 from skylift.trust import ceremony, files
+from skylift.trust.compact import ROLE_MAX
 from skylift.trust.files import Metadata, Root, Targets, verifies
 from skylift.trust.roles import DIRECTOR, IMAGE, PRODUCT, rule, target_path
+
+SIGNED = 240  # bytes of one signature in a file: its key's id, at most 72 bytes in hex, names and commas
 
 # --- the ceremony's files ---------------------------------------------------------------------------
 
 
 def take_ceremony(
-    conn: Connection, online: OnlineKeys, given: Mapping[str, bytes], actor: str, now: datetime
+    conn: Connection,
+    online: OnlineKeys,
+    given: Mapping[str, bytes],
+    actor: str,
+    now: datetime,
+    most: int = ROLE_MAX,
 ) -> None:
-    """Store new roots and delegations (`image_root`, `director_root`, `targets`). Files the server has
-    already change nothing."""
+    """Store new roots and delegations (`image_root`, `director_root`, `targets`), of at most so many bytes
+    each. Files the server has already change nothing."""
+    for name, body in given.items():
+        check_size(name, len(body), most)
     changed = _take_root(conn, IMAGE, given["image_root"], online, now)
     changed |= _take_root(conn, DIRECTOR, given["director_root"], online, now)
     changed |= _take_targets(conn, given["targets"], now)
@@ -149,6 +159,20 @@ def check_form(field: str, offered: "Metadata[Any]", now: datetime) -> None:
         raise untrusted(field, f"good until {offered.signed.expires:%Y-%m-%d}", "has expired")
 
 
+def check_size(field: str, size: int, most: int) -> None:
+    """What the smallest device could not hold is refused before anybody signs it."""
+    if size > most:
+        raise Rejected(
+            "trust_file_too_large",
+            f"{field} is {size} bytes with its signatures: at most {most}, which is what every device reads; "
+            "withdraw old releases, or raise max_trust_file_bytes where no microcontroller is in the fleet",
+            kind=Kind.CONFLICT,
+            field=field,
+            value=size,
+            rule=f"at most {most} bytes",
+        )
+
+
 def _check_written(field: str, body: bytes, offered: "Metadata[Any]") -> None:
     if not files.follows_byte_rule(body, offered.signed_bytes):
         raise untrusted(field, "not in the compact form", "must follow the byte rule")
@@ -202,9 +226,9 @@ def check_product(conn: Connection, product: str) -> None:
 # --- sealing and signing ----------------------------------------------------------------------------
 
 
-def seal(conn: Connection, release_id: str, actor: str, now: datetime) -> None:
-    """The release takes no more artifacts and waits for its signatures. Sealed again, it gets a new file to
-    sign where the old one has waited for half of its life."""
+def seal(conn: Connection, release_id: str, actor: str, now: datetime, most: int = ROLE_MAX) -> None:
+    """The release takes no more artifacts and waits for its signatures; its product's role may have `most`
+    bytes. Sealed again, it gets a new file to sign where the old one has waited for half of its life."""
     release = releases.find(conn, release_id)
     if release is None:
         raise unknown_release(release_id)
@@ -220,6 +244,7 @@ def seal(conn: Connection, release_id: str, actor: str, now: datetime) -> None:
     waiting = trustfiles.pending(conn, release.product)
     others = waiting.release_ids if waiting else []
     rebuild(conn, release.product, [*others, release_id], now)
+    _check_role(conn, release.product, most)
     releases.set_status(conn, release_id, releases.SIGNING)
     channels.of_release(conn, Told.WAITING, release_id, now)
     events.record(conn, actor, "release.seal", release_id, {"product": release.product}, now)
@@ -262,6 +287,12 @@ def rebuild(conn: Connection, product: str, release_ids: list[str], now: datetim
     version = known.version + 1 if known else 1
     body = files.sign(files.product_role(version, product, targets, now), [])
     trustfiles.set_pending(conn, Pending(product, version, body, release_ids, now))
+
+
+def _check_role(conn: Connection, product: str, most: int) -> None:
+    made = trustfiles.pending(conn, product)
+    holders = len(ceremony.product_keys(delegations(conn))[product])
+    check_size(f"role {product}", len(made.body if made else b"") + SIGNED * holders, most)
 
 
 def describe(release: Any, artifact: Any) -> dict[str, Any]:

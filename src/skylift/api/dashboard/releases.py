@@ -96,7 +96,8 @@ def seal(visit: Visit) -> Response:
     """No more images: it waits for its signatures."""
     release = visit.request.path_params["release"]
     try:
-        visit.context.write(lambda conn: signing.seal(conn, release, visit.name, visit.now))
+        most = visit.context.max_trust_file
+        visit.context.write(lambda conn: signing.seal(conn, release, visit.name, visit.now, most))
     except Rejected as e:
         return show(visit, str(e), STATUS[e.kind])
     return visit.go(f"/releases/{release}")
