@@ -4,11 +4,13 @@ as it is, the device says why where it can, and takes the honest update when the
 The attacker owns the line in every test; what else he owns is said there.
 """
 
+import base64
 import json
 import threading
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
+from pathlib import Path
 
 import pytest
 
@@ -16,7 +18,6 @@ from skylift.agent import transport
 from skylift.firmware import hdiff
 from skylift.firmware.delta import make
 from skylift.testkit import hostile
-from skylift.testkit.hostile import Answer
 from skylift.testkit.victims import (
     OTHER_PRODUCT,
     PRODUCT,
@@ -25,7 +26,6 @@ from skylift.testkit.victims import (
     Victim,
 )
 from skylift.trust import files, keys, verify
-from skylift.trust.ceremony import product_keys
 from skylift.trust.roles import DIRECTOR, IMAGE
 
 from .conftest import MakeVictim
@@ -33,6 +33,7 @@ from .conftest import MakeVictim
 SIGNATURE, HASH, EXPIRED = "signature_invalid", "hash_mismatch", "metadata_expired"
 ROLLBACK, HARDWARE_ERROR = "metadata_rollback", "wrong_hardware"
 BLOB = "^/api/blobs/"
+FINDS = Path(__file__).parent / "finds"
 CHECK = "^/api/updates/check"
 
 
@@ -42,16 +43,6 @@ def no_delta(victim: Victim) -> None:
 
 def ordered(victim: Victim, loot: Loot, *images: files.TargetFile, **more: object) -> None:
     victim.proxy.files(victim.name, loot.order(victim, *images, **more))  # type: ignore[arg-type]
-
-
-def looked(victim: Victim) -> dict[str, Answer]:
-    """What passes when this device looks, and is kept from installing anything."""
-    victim.proxy.lie(BLOB, hostile.withheld(503))
-    already = len(victim.log)
-    victim.until(lambda: victim.waits and len(victim.log) > already, "the look")
-    seen = dict(victim.proxy.recorded)
-    victim.proxy.honest()
-    return seen
 
 
 # --- code ---------------------------------------------------------------------------------------------
@@ -80,13 +71,9 @@ def test_a_revoked_key(scene: Scene, victim: Victim) -> None:
     """Two release keys are stolen; the holders of the targets keys replace all three. (The server's part is
     played here by its own keys: no other test of this server should live with other release keys.)"""
     stolen, online = scene.loot(0, 1), scene.loot()
-    fresh = [keys.generate() for _ in range(3)]
-    known = files.read("targets", scene.file(f"{scene.published()['targets']}.targets.json"), files.Targets)
-    holders = product_keys(known.signed) | {PRODUCT: [key.public_key for key in fresh]}
-    made = files.delegations(known.signed.version + 1, holders, datetime.now(UTC))
-    targets = files.sign(made, scene.desk.signers("targets", 3)[:2])
+    fresh, targets = scene.rotated()
     renewed = stolen.role(signers=fresh[:2])
-    after = online.repository({"targets": (made.version, targets), PRODUCT: renewed})
+    after = online.repository({"targets": targets, PRODUCT: renewed})
     image, body = stolen.evil()
     evil = stolen.role(image)
     victim.proxy.lie(BLOB, hostile.instead(body))
@@ -151,6 +138,10 @@ def test_endless_data(scene: Scene, make_victim: MakeVictim) -> None:
         assert victim.proxy.sent - sent < 8 << 20, "the line is closed, not drained"
         victim.proxy.honest()
     scene.order(victim)
+    victim.proxy.lie("^/api/log/", hostile.endless_raw(b"HTTP/1.1 200 OK\r\n\r\n", b" " * 65536))
+    victim.refuses(SIGNATURE)
+    victim.proxy.honest()
+    scene.order(victim)
     no_delta(victim)
     victim.proxy.lie(BLOB, hostile.endless(b"\0" * 65536, before=False))
     victim.refuses(HASH)
@@ -181,15 +172,27 @@ def test_slow_retrieval(victim: Victim, monkeypatch: pytest.MonkeyPatch) -> None
     victim.recovers(order=False)
 
 
+def test_slow_retrieval_past_its_deadline(scene: Scene, make_victim: MakeVictim) -> None:
+    """Never slower than the minimum rate, and without end all the same: the deadline ends it."""
+    victim = make_victim(download_deadline_seconds=1.0, min_bytes_per_second=1)
+    scene.order(victim)
+    no_delta(victim)
+    victim.proxy.lie(BLOB, hostile.trickled(victim.proxy, 0.05))
+    assert "deadline" in victim.refuses("download_error")
+    victim.off()
+    victim.config = victim.transport.config = replace(victim.config, download_deadline_seconds=3600.0)
+    victim.recovers()
+
+
 # --- old things ---------------------------------------------------------------------------------------
 
 
 def test_metadata_rollback(scene: Scene, victim: Victim) -> None:
     """An order that was true once, after a newer one was seen."""
-    old = looked(victim)
+    old = victim.looked()
     victim.forget()
     scene.order(victim, "0.9.0")
-    looked(victim)
+    victim.looked()
     victim.forget()
     scene.order(victim)
     victim.proxy.lie("^/director/", hostile.replayed(old))
@@ -209,7 +212,7 @@ def test_image_rollback(scene: Scene, make_victim: MakeVictim) -> None:
 
 def test_freeze(scene: Scene, victim: Victim) -> None:
     """What was true yesterday, for ever: seen within a day."""
-    old = looked(victim)
+    old = victim.looked()
     victim.forget()
     victim.off_by = timedelta(hours=25)
     victim.proxy.lie("^/(director|image)/", hostile.replayed(old))
@@ -223,10 +226,10 @@ def test_replay_of_an_old_repository(scene: Scene, make_victim: MakeVictim) -> N
     victim = make_victim()
     scene.order(victim, "1.0.0")
     scene.order(victim)
-    old = looked(victim)
+    old = victim.looked()
     victim.recovers()
     scene.order(victim, "1.0.0")
-    looked(victim)
+    victim.looked()
     victim.forget()
     scene.order(victim, "1.0.0")
     victim.proxy.lie("^/(director|image)/", hostile.replayed(old))
@@ -257,12 +260,12 @@ def test_cross_device_replay(scene: Scene, make_victim: MakeVictim) -> None:
     for each in (mine, other):
         scene.order(each)
     for version in ("0.9.0", "1.1.0"):  # its versions are higher: kept, they would make mine a rollback
-        looked(other)
+        other.looked()
         other.forget()
         scene.order(other, version)
     stolen = {
         path.replace(other.name, mine.name): answer
-        for path, answer in looked(other).items()
+        for path, answer in other.looked().items()
         if path.startswith("/director/")
     }
     mine.proxy.lie("^/director/", hostile.replayed(stolen))
@@ -294,6 +297,28 @@ def test_fast_forward_and_recovery_from_it(scene: Scene, victim: Victim) -> None
     victim.proxy.files(victim.name, loot.order(victim, image, version=1, signer=fresh))
     loot.logged(victim, image, root, signer=fresh)
     victim.until(lambda: victim.version == "1.1.0", "the update after the new root")
+
+
+def test_fast_forward_of_the_image_repository_and_recovery_from_it(scene: Scene, victim: Victim) -> None:
+    """The stolen online key of the image repository; the holders of its root replace it."""
+    loot, fresh = scene.loot(), keys.generate()
+    image = loot.released("1.1.0")
+    ordered(victim, loot, image)
+    with victim.resists():
+        victim.proxy.files(victim.name, loot.repository({}, version=1_000_000))
+        victim.proxy.lie("^/api/log/", hostile.withheld(503))
+        victim.until(lambda: victim.waits, "that it has seen the image repository of the far future")
+    victim.proxy.honest()
+    victim.refuses(ROLLBACK)
+    scene.order(victim)
+    ordered(victim, loot, image, version=1001)
+    holders = scene.desk.signers("root", 3)
+    root = loot.root(IMAGE, holders[1:], snapshot=fresh, timestamp=fresh)
+    after = loot.repository({}, version=1, signer=fresh)
+    for each in (root, after):
+        victim.proxy.files(victim.name, each)
+    loot.logged(victim, image, root)
+    victim.until(lambda: victim.version == "1.1.0" and victim.settled(), "the update after the new root")
 
 
 # --- deltas -------------------------------------------------------------------------------------------
@@ -446,7 +471,7 @@ def test_unicode_look_alikes(scene: Scene, make_victim: MakeVictim) -> None:
 
 def test_a_clock_set_to_1970(scene: Scene, victim: Victim) -> None:
     """The newest time that was signed counts: old files do not become young again, honest ones work."""
-    old = looked(victim)
+    old = victim.looked()
     victim.forget()
     victim.off_by = datetime(1970, 1, 2, tzinfo=UTC) - datetime.now(UTC)
     ahead = replace(scene.loot(), now=lambda: datetime.now(UTC) + timedelta(days=3))
@@ -524,6 +549,22 @@ def test_truncated_metadata(victim: Victim, keep: int) -> None:
     victim.refuses(SIGNATURE)
 
 
+def test_a_certificate_that_nobody_can_read_ends_no_agent(scene: Scene, make_victim: MakeVictim) -> None:
+    """Found by fuzzing: one of a curve that the library does not know, one of no known version."""
+    for find in sorted(FINDS.glob("certificates.*")):
+        victim = make_victim(own_key=True)
+        scene.order(victim)
+        told = base64.encodebytes(find.read_bytes()).decode()
+        pem = f"-----BEGIN CERTIFICATE-----\n{told}-----END CERTIFICATE-----\n"
+        dates = {"issued_at": "2026-01-01T00:00:00+00:00", "expires_at": "2027-01-01T00:00:00+00:00"}
+        body = json.dumps({"certificate": pem, **dates}).encode()
+        victim.proxy.lie("/certificate$", hostile.instead(body))
+        victim.proxy.lie("^/(director|image)/", hostile.withheld(503))
+        with victim.resists():
+            victim.until(lambda v=victim: any("not certified" in said for said in v.log), "the refusal")  # type: ignore[misc]
+        victim.recovers(order=False)
+
+
 # --- the log ------------------------------------------------------------------------------------------
 
 
@@ -582,7 +623,8 @@ def test_two_devices_are_not_shown_different_logs_unseen(scene: Scene, make_vict
     lonely.until(lambda: lonely.version == "1.1.0" and lonely.settled(), "what it was shown")
     other.recovers(order=False)
     seen = scene.client.get("/api/log/witnessed")["items"]
-    strange = [(one["device_id"], one["size"], one["root"]) for one in seen if not one["agrees"]]
+    theirs = [one for one in seen if one["device_id"] in (lonely.name, other.name)]
+    strange = [(one["device_id"], one["size"], one["root"]) for one in theirs if not one["agrees"]]
     assert strange == [(lonely.name, mine.size, mine.root)]
     assert other.name in {one["device_id"] for one in seen if one["agrees"]}
     told = scene.client.get(f"/api/devices/{lonely.name}/timeline")["items"]

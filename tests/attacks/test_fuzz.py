@@ -26,7 +26,7 @@ def test_mutated_bytes_break_no_parser_and_install_nothing(targets: dict[str, Ta
     found = fuzz.run(targets, 3000, 1)
     assert found.uncaught == []
     assert found.installed == 0
-    assert found.inputs > 2900
+    assert found.inputs >= 3000
     assert found.slowest_ms.keys() == targets.keys()
 
 

@@ -1,11 +1,12 @@
 """Every row of the compromise matrix, played: what its attacker can do works, what he cannot do fails."""
 
 import ast
-from datetime import UTC, datetime
+from datetime import timedelta
 from pathlib import Path
 
 import httpx2
 
+from skylift.cli.client import Client
 from skylift.testkit import hostile
 from skylift.testkit.threats import ATTACKS, MATRIX
 from skylift.testkit.victims import HARDWARE, OTHER_HARDWARE, OTHER_PRODUCT, PRODUCT, Files, Scene, Victim
@@ -40,6 +41,21 @@ def test_who_owns_the_network_can_withhold_and_no_more(scene: Scene, victim: Vic
     victim.proxy.lie("^/", hostile.withheld(503))  # can: withhold
     victim.holds_out()
     victim.proxy.honest()
+    today = victim.looked()
+    victim.forget()
+    victim.proxy.lie("^/(director|image)/", hostile.replayed(today))  # can: delay what comes
+    victim.off_by = timedelta(hours=25)  # seen within a day
+    victim.refuses("metadata_expired")
+    victim.off_by = timedelta(0)
+    victim.proxy.honest()
+    scene.order(victim, "0.9.0")
+    victim.looked()
+    victim.forget()
+    scene.order(victim)
+    victim.proxy.lie("^/director/", hostile.replayed(today))  # cannot: downgrade
+    victim.refuses("metadata_rollback")
+    victim.proxy.honest()
+    scene.order(victim)
     lie = {"version": "6.6.6", "sha256": "0" * 64, "url": f"/api/blobs/{'0' * 64}", "size": 1}
     victim.proxy.lie("^/api/updates/check", hostile.said(delta=None, **lie))  # cannot: misdirect
     victim.proxy.lie(BLOB, hostile.changed(lambda body: body[::-1]))  # cannot: change
@@ -53,6 +69,12 @@ def test_who_owns_the_server_orders_what_was_released_and_no_more(
     loot = scene.loot()
     victim = make_victim()
     scene.order(victim)
+    victim.proxy.lie("^/api/updates/check", hostile.said(update_available=False))  # can: stop updates
+    victim.holds_out()
+    victim.proxy.lie("^/api/deployments/", hostile.said(status="complete"))  # can: lie to operators
+    lied_to = Client(victim.proxy.url, scene.client.token).get(f"/api/deployments/{victim.deployments[-1]}")
+    assert (lied_to["status"], victim.version) == ("complete", "1.0.0")
+    victim.proxy.honest()
     told(victim, loot.order(victim, loot.released("1.1.0")))  # can: order what was released
     victim.until(lambda: victim.version == "1.1.0" and victim.settled(), "what was released")
     evil, body = loot.evil()
@@ -105,6 +127,21 @@ def test_two_release_keys_reach_the_devices_of_their_product_only(
     victim.proxy.lie("^/api/updates/check", hostile.said(delta=None))
     victim.proxy.lie(BLOB, hostile.instead(body))
     victim.until(lambda: victim.version == "6.6.6", "new code, by two of three: that is what they are for")
+
+    sound = make_victim()  # cannot: survive a rotation
+    scene.order(sound)
+    fresh, targets = scene.rotated()
+    stale = {PRODUCT: loot.role(evil), "targets": targets}
+    told(sound, loot.order(sound, evil), loot.repository(stale, version=1001))
+    sound.proxy.lie(BLOB, hostile.instead(body))
+    sound.refuses(SIGNATURE)
+    renewed = loot.repository({PRODUCT: loot.role(signers=fresh[1:]), "targets": targets}, version=1002)
+    scene.order(sound)
+    sound.proxy.honest()
+    honest = loot.released("1.1.0")
+    told(sound, loot.order(sound, honest, version=1001), renewed)
+    loot.logged(sound, honest, renewed)
+    sound.until(lambda: sound.version == "1.1.0" and sound.settled(), "what the fresh keys vouch for")
 
     for settings in ({"product": OTHER_PRODUCT}, {}):  # told at the factory; learned with the first update
         camera = make_victim(hardware=OTHER_HARDWARE, factory="5.0.0", **settings)
@@ -172,4 +209,3 @@ def test_one_device_speaks_for_itself_only(scene: Scene, make_victim: MakeVictim
         assert stolen.post(f"/api/trust/pending/{PRODUCT}/signatures", json={}).status_code in (401, 403)
     assert scene.client.get(f"/api/deployments/{other.deployments[-1]}/devices")["items"] == []
     assert len(other.proxy.asked) == looked_at
-    assert datetime.now(UTC)

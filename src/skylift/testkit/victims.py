@@ -30,12 +30,12 @@ from skylift.agent.journal import Journal, JournalFile
 from skylift.agent.run import Agent
 from skylift.cli.client import Client
 from skylift.core.errors import Unavailable
-from skylift.testkit.hostile import Proxy
+from skylift.testkit.hostile import Answer, Proxy, withheld
 from skylift.testkit.image import build
 from skylift.testkit.otherlog import OtherLog
 from skylift.testkit.server import Failed, Server
 from skylift.trust import files, keys
-from skylift.trust.ceremony import Desk, export_linux, hold
+from skylift.trust.ceremony import Desk, export_linux, hold, product_keys
 from skylift.trust.desk import Proposal
 from skylift.trust.files import Root, TargetFile, Targets
 from skylift.trust.keys import Signer
@@ -156,6 +156,15 @@ class Scene:
         holders = self.desk.signers(f"release-{product}", 3)
         return Loot(self, online[0], online[1], [holders[number] for number in release], product)
 
+    def rotated(self, product: str = PRODUCT) -> tuple[list[Signer], tuple[int, bytes]]:
+        """The holders of the targets keys replace all three release keys: the new ones, and the delegations
+        (version, bytes). The server does not publish them: its other tests live with the old keys."""
+        fresh: list[Signer] = [keys.generate() for _ in range(3)]
+        known = files.read("targets", self.file(f"{self.published()['targets']}.targets.json"), Targets)
+        holders = product_keys(known.signed) | {product: [key.public_key for key in fresh]}
+        made = files.delegations(known.signed.version + 1, holders, datetime.now(UTC))
+        return fresh, (made.version, files.sign(made, self.desk.signers("targets", 3)[:2]))
+
     def published(self) -> dict[str, int]:
         """Role -> version, of the image repository."""
         status = self.client.get("/api/trust")
@@ -193,7 +202,7 @@ class Victim:
             "factory_version": factory,
             "health_passes": 1,
             "health_interval_seconds": 0.02,
-            "health_deadline_seconds": 5.0,
+            "health_deadline_seconds": 60.0,  # a busy machine is no bad image
             "poll_seconds": 0.05,
             "build_time": datetime(2026, 1, 1, tzinfo=UTC),
         }
@@ -242,7 +251,9 @@ class Victim:
         self.again()
         (self.config.state_dir / "journal.json").unlink(missing_ok=True)
 
-    def until(self, condition: Callable[[], object], what: str, steps: int = 80, seconds: float = 60) -> None:
+    def until(
+        self, condition: Callable[[], object], what: str, steps: int = 400, seconds: float = 300
+    ) -> None:
         """Steps until the condition holds; `Failed` with the log when it does not come."""
         end = time.monotonic() + seconds
         for _ in range(steps):
@@ -334,6 +345,15 @@ class Victim:
             self.boot.path("image", slots.confirmed).read_bytes() == self.scene.images[version].read_bytes()
         )
         assert self.last["state"] == "complete", self.last
+
+    def looked(self) -> dict[str, Answer]:
+        """What passes when this device looks, and is kept from installing anything."""
+        self.proxy.lie("^/api/blobs/", withheld(503))
+        already = len(self.log)
+        self.until(lambda: self.waits and len(self.log) > already, "the look")
+        seen = dict(self.proxy.recorded)
+        self.proxy.honest()
+        return seen
 
     def settled(self) -> bool:
         journal = self.journal

@@ -39,12 +39,12 @@ class Findings:
 
 
 def run(targets: Mapping[str, Target], inputs: int, seed: int) -> Findings:
-    """Feed so many inputs, shared out among the targets."""
+    """Feed so many inputs, at least one and not less than its share to every target."""
     found = Findings()
     whole = sum(target.share for target in targets.values())
     for target in targets.values():
         chance = random.Random(f"{seed}/{target.name}")
-        for _ in range(max(1, inputs * target.share // whole)):
+        for _ in range(-(-inputs * target.share // whole)):
             try_one(target, mutated(target, chance), found)
     return found
 
