@@ -216,11 +216,12 @@ ROUTES: tuple[tuple[str, str, str, Any], ...] = (
      {"product": PRODUCT, "version": "1.2.0", "security_version": 1, "notes": "n"}),
     ("POST", "/api/groups", ADMIN, {"name": "all-of-them", "query": "device_type=sensor-v2"}),
     ("POST", "/api/deployments", ADMIN, {"firmware_version": "1.2.0", "target_devices": "all"}),
-    ("POST", "/api/deployments/dep_1:rollback", ADMIN, {"release": "rel_1"}),
+    ("POST", "/api/deployments/dep_1:rollback", ADMIN, {"only": "version=1.2.0"}),
     ("POST", "/api/trust/ceremony", ADMIN,
      dict.fromkeys(("image_root", "director_root", "targets"), "e30=")),
     ("PUT", "/api/trust/pending/image:root", ADMIN, {"body": "e30="}),
-    ("POST", f"/api/trust/pending/{PRODUCT}/signatures", ADMIN, {"version": 1, "keyid": "ab", "sig": "30"}),
+    ("POST", f"/api/trust/pending/{PRODUCT}/signatures", ADMIN,
+     {"version": 1, "keyid": "ab" * 32, "sig": "30" * 70}),
     ("POST", "/api/tokens", ADMIN, {"name": "ci", "role": "operator"}),
 )  # fmt: skip
 
