@@ -97,7 +97,7 @@ SLOW = (
         "gateway/test_seed_on_envoy",
         "gateway/test_supervisor",
     ),
-    *("agent/test_faults", "agent/test_memory", "agent/test_process", "agent/test_update"),
+    *("agent/test_faults", "agent/test_memory", "agent/test_process", "agent/test_update", "agent/test_ways"),
     *("core/test_gate", "core/test_rehearsal", "rollouts/test_cohorts", "rollouts/test_matching"),
     *("rollouts/test_properties", "rollouts/test_rehearse", "rollouts/test_together"),
 )

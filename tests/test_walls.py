@@ -231,6 +231,11 @@ LIBRARY_DOORS = (
     Door(("urllib3",), ("agent",), "the device's HTTP is small enough to audit"),
     Door(("obstore",), ("engine/bucket.py",), "a bucket is one place for bytes among others"),
     Door(("hdiffpatch",), ("firmware",), "a delta library must be replaceable in one place"),
+    Door(
+        ("zstandard", "compression"),
+        ("firmware/packed.py",),
+        "devices may lack it: one place knows whether it is there, and bounds what it unpacks to",
+    ),
     Door(("pydantic", "pydantic_settings"), ("settings", "api"), "shapes are checked where bytes enter"),
     Door(
         ("yaml",),

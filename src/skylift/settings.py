@@ -93,6 +93,16 @@ class Settings(BaseSettings):
     delta_max_ratio: float = Field(
         default=0.7, gt=0, le=1, description="Of the compressed full image; larger deltas are not kept."
     )
+    delta_workers: int = Field(
+        default=1, ge=0, le=64, description="Deltas and packed images made at once; 0: by other servers."
+    )
+    delta_worker_memory_bytes: int = Field(
+        default=4 << 30, ge=256 << 20, description="Of each, besides the two images it maps."
+    )
+    delta_worker_seconds: float = Field(default=1800, ge=1, description="Until one is given up.")
+    delta_cache_bytes: int = Field(
+        default=16 << 30, ge=0, description="Of all deltas and packed images; beyond it the coldest go."
+    )
     check_interval_s: int = Field(default=300, ge=1)
     check_interval_waiting_s: int = Field(default=60, ge=1)
     check_interval_busy_s: int = Field(default=30, ge=1)

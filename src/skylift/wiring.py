@@ -50,8 +50,10 @@ from skylift.engine.retention import Purge, Retention
 from skylift.engine.rollback import roll_back
 from skylift.engine.sample import Sample
 from skylift.engine.sealed import Seal
+from skylift.engine.serving import Tally
 from skylift.engine.together import Reports
 from skylift.engine.uploads import Uploads
+from skylift.engine.workshop import Bounds, Unblob, Workshop
 from skylift.settings import Settings
 from skylift.store import access as stored
 from skylift.store import channels, outbox
@@ -86,11 +88,16 @@ class Chores:
     blobs: Blobs
     matching: Matching
     retention: Retention
+    tally: Tally
+    planner: deltas.DeltaPlanner
     _due: dict[str, datetime] = field(default_factory=dict)
 
     def __call__(self, now: datetime) -> None:
         if self._is_due("seen", now, timedelta(seconds=SEEN_FLUSH_S)):
             self.seen.flush()
+            self.tally.flush()
+        if self._is_due("deltas", now, deltas.AGAIN_EVERY):
+            self.planner.again(now)
         if self._is_due("matching", now, matching.EVERY):
             self.matching(now)
         if self._is_due("freshen", now, FRESHEN_EVERY):
@@ -129,6 +136,8 @@ class SkyliftServer:
     front: Front
     loop: Loop
     courier: Courier
+    workshop: Workshop
+    tally: Tally
     seen: SeenBook
     broker: EmbeddedBroker | None
     bell: Doorbell | None
@@ -141,9 +150,11 @@ class SkyliftServer:
             self.listener.start()
         self.loop.start()
         self.courier.start()
+        self.workshop.start()
 
     def stop(self) -> None:
         """Finish what is under way; nothing that was acknowledged depends on this."""
+        self.workshop.stop()
         self.courier.stop()
         self.loop.stop()
         if self.listener is not None:
@@ -154,6 +165,7 @@ class SkyliftServer:
             self.broker.stop()
         try:
             self.seen.flush()
+            self.tally.flush()
         except SkyliftError as e:
             LOG.warning("last contacts not written", error=str(e))
         self.eyes.close()
@@ -207,19 +219,22 @@ def _assemble(settings: Settings, database: Database, clock: Clock) -> SkyliftSe
     lives = LiveCache(database)
     seen = SeenBook(database)
     compared = Matching(database, settings.check_interval_s)
-    chores = Chores(database, online, seen, blobs, compared, Retention(database, settings.retention_days))
+    workshop = Workshop(database, blobs, clock, _bounds(settings))
+    tally = Tally(database, clock, lambda way, reason: metrics.ways.labels(way, reason).inc())
+    ratio, cache = settings.delta_max_ratio, settings.delta_cache_bytes
+    planner = deltas.DeltaPlanner(database, clock, ratio, cache, workshop.poke)
+    retention = Retention(database, settings.retention_days)
+    chores = Chores(database, online, seen, blobs, compared, retention, tally, planner)
     load = Load(database.waiting)
     pace = Pace(
         settings.check_interval_s, settings.check_interval_waiting_s, settings.check_interval_busy_s, load
     )
-    checkin = Checkin(lives, deadlines, pace)
+    checkin = Checkin(lives, deadlines, pace, tally, ratio)
     sample = Sample(database, checkin, deadlines)
     loop = Loop(database, clock, deadlines, lives, (chores, sample))
     broker, bell = _doorbell(settings, database)
     post = Post(database, seal, clock, mail, public_url)
-    handlers = _handlers(database, blobs, clock, deadlines, bell, settings.delta_max_ratio) | {
-        "delivery": post
-    }
+    handlers = _handlers(database, blobs, clock, deadlines, bell, planner) | {"delivery": post}
     courier = Courier(database, handlers, clock)
 
     def poke() -> None:
@@ -242,6 +257,7 @@ def _assemble(settings: Settings, database: Database, clock: Clock) -> SkyliftSe
         proofs=proofs,
         authorities=authorities,
         seal=seal,
+        tally=tally,
         revocations=Revocations(database, authorities, clock),
         max_body=settings.max_body_bytes,
         max_image=settings.max_image_bytes,
@@ -258,7 +274,20 @@ def _assemble(settings: Settings, database: Database, clock: Clock) -> SkyliftSe
     app, front = TrustedHop(build_app(context), hop), Front(context, eyes)
     listener = Listener(settings.database, lives.invalidate) if database.dialect == "postgresql" else None
     return SkyliftServer(
-        settings, database, app, front, loop, courier, seen, broker, bell, eyes, load, listener
+        settings,
+        database,
+        app,
+        front,
+        loop,
+        courier,
+        workshop,
+        tally,
+        seen,
+        broker,
+        bell,
+        eyes,
+        load,
+        listener,
     )
 
 
@@ -308,6 +337,16 @@ def _blobs(settings: Settings) -> Blobs:
     return bucket
 
 
+def _bounds(settings: Settings) -> Bounds:
+    return Bounds(
+        settings.delta_workers,
+        settings.delta_worker_memory_bytes,
+        settings.delta_worker_seconds,
+        settings.delta_cache_bytes,
+        settings.delta_max_ratio,
+    )
+
+
 def _deadlines(settings: Settings) -> Deadlines:
     seconds = {
         UpdateState.PENDING: settings.pending_deadline_s,
@@ -340,7 +379,7 @@ def _handlers(
     clock: Clock,
     deadlines: Deadlines,
     bell: Doorbell | None,
-    delta_max_ratio: float,
+    planner: deltas.DeltaPlanner,
 ) -> dict[str, Callable[[dict[str, Any]], None]]:
     def recount(payload: dict[str, Any]) -> None:
         waiting.recount(database, payload["deployment"], clock())
@@ -352,7 +391,8 @@ def _handlers(
         """No broker: devices come at their next poll."""
 
     return {
-        "deltas": deltas.DeltaMaker(database, blobs, clock, delta_max_ratio),
+        "deltas": planner,
+        "unblob": Unblob(database, blobs),
         "recount": recount,
         "purge": Purge(database),
         "cancel": Cancel(database, clock, deadlines),

@@ -206,15 +206,15 @@ def test_the_same_bytes_are_stored_once(lab: Lab) -> None:
 def test_only_what_is_published_and_fits_is_offered(lab: Lab) -> None:
     waiting, out = lab.sealed("1.0.0"), None
     with lab.database.read() as conn:
-        assert publish.offerable(conn, waiting, HARDWARE, None) is None
+        assert publish.offerable(conn, waiting, HARDWARE) is None
     lab.sign(0, 1)
     out = waiting
     with lab.database.read() as conn:
-        assert publish.offerable(conn, out, "pump-v1", None) is None
-        assert publish.offerable(conn, "rel_none", HARDWARE, None) is None
-        found = publish.offerable(conn, out, HARDWARE, "00" * 32)
+        assert publish.offerable(conn, out, "pump-v1") is None
+        assert publish.offerable(conn, "rel_none", HARDWARE) is None
+        found = publish.offerable(conn, out, HARDWARE)
     assert found is not None
-    assert found.delta is None
+    assert found.product == "sensor"
     assert found.target["path"] == f"sensor/1.0.0/{HARDWARE}"
     assert found.target["length"] == found.full.size
 

@@ -20,7 +20,7 @@ def view(lab: Lab, release_id: str) -> dict[str, object]:
 
 def offered(lab: Lab, release_id: str) -> bool:
     with lab.database.read() as conn:
-        return publish.offerable(conn, release_id, HARDWARE, None) is not None
+        return publish.offerable(conn, release_id, HARDWARE) is not None
 
 
 def waiting_deltas(lab: Lab) -> int:

@@ -150,7 +150,7 @@ def test_without_a_ceremony_nothing_is_released_or_deployed(bare: Lab) -> None:
         bare.draft(NewRelease(PRODUCT, "1.0.0"))
     assert caught.value.code == "no_ceremony"
     with bare.database.read() as conn:
-        assert publish.offerable(conn, "rel_1", HARDWARE, None) is None
+        assert publish.offerable(conn, "rel_1", HARDWARE) is None
         assert gathering.status(conn, bare.clock()) == {"ready": False, "roles": [], "pending": []}
 
 

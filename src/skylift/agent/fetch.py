@@ -1,29 +1,40 @@
-"""Fill the idle slot: by a small delta where one fits what runs, else by the full image; then verify it.
+"""Fill the idle slot: by a delta where one fits what runs, else by the full image, compressed where it can
+be; then verify it.
 
-Every megabyte is made durable and noted, so that a cut costs at most that much. The slot is read back whole;
-only its digest decides, wherever the bytes came from.
+Every megabyte (of a compressed image every frame) is made durable and noted, so that a cut costs at most that
+much. The slot is read back whole; only its digest decides, wherever the bytes came from. A way that was
+passed over is noted with its reason, and told with the next report.
 """
 
-import shutil
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from skylift.agent.boot.file import FileBoot, digest
 from skylift.agent.config import Config
 from skylift.agent.disk import Disk
 from skylift.agent.journal import Journal, JournalFile, Order, Stage
+from skylift.agent.patch import PassedOver, Patcher, hops_of, no_space, room
 from skylift.agent.transport import NotResumed, Refused, Transport
 from skylift.core.errors import TrustError, Unavailable
 from skylift.core.lifecycle import Reason
-from skylift.firmware import codecs
-from skylift.firmware.delta import DeltaError, read_header, rebuild
+from skylift.core.ways import Passed, Way
+from skylift.firmware import packed
+from skylift.firmware.native import DeltaError
 
 DURABLE_EVERY = 1 << 20
-SPARE = 1 << 20  # bytes that stay free for the journal and the rest
 
 Progress = Callable[[int], None]  # percent
+
+
+@dataclass
+class _Unpacking:
+    """A compressed image on its way: kept between two lines, lost with the power."""
+
+    tag: str
+    opened: packed.Unpacker
+    fetched: int  # bytes of the file
+    written: int  # bytes of the image
 
 
 class Fetcher:
@@ -37,6 +48,8 @@ class Fetcher:
         self._boot = boot
         self._file = journal
         self._transport = transport
+        self._patcher = Patcher(config, disk, boot, journal, transport)
+        self._unpacking: _Unpacking | None = None
 
     def fill(self, journal: Journal, order: Order, progress: Progress) -> Journal:
         """The journal with the order READY. Raises `TrustError` (the order failed, with its reason) and
@@ -44,8 +57,11 @@ class Fetcher:
         path = self._boot.path(order.kind, order.slot)
         if self._boot.slot(order.kind, order.slot).sha256:
             self._boot.forget(order.kind, order.slot)  # withdraw the promise before breaking it
+        self._patcher.clear()
         if not journal.offset:
             journal = self._by_delta(journal, order)
+        if journal.taken or not journal.offset:
+            journal = self._by_packed(journal, order, progress)
         if journal.offset < order.length:
             try:
                 journal = self._by_image(journal, order, progress)
@@ -57,83 +73,116 @@ class Fetcher:
             again = replace(journal, offset=0)
             self._file.save(again)
             raise TrustError(Reason.HASH_MISMATCH, "what was written is not the image that was signed")
-        ready = replace(journal, stage=Stage.READY)
+        ready = replace(journal, stage=Stage.READY, taken=0)
         self._file.save(ready)
         return ready
 
-    # --- delta -------------------------------------------------------------------------------------
-
-    def _by_delta(self, journal: Journal, order: Order) -> Journal:
-        """The journal with the whole image in the slot, or as it was when the delta is of no use."""
-        delta = order.delta
-        running = self._boot.facts(order.kind).running
-        base = self._boot.slot(order.kind, running)
-        if delta is None or delta.get("base_sha256") != base.sha256 or not base.sha256:
-            return journal
-        if _memory(delta) > self._config.delta_memory_bytes:
-            return self._note(journal, f"delta not used: it takes {delta['memory']} bytes of memory")
-        if lacking := _lacking(delta):
-            return self._note(journal, f"delta not used: it needs {lacking}, which is not here")
-        self._room(order.length)
-        try:
-            self._room(order.length + _scratch(delta))
-        except TrustError:
-            return self._note(journal, f"delta not used: it takes {_scratch(delta)} bytes of disk besides")
-        try:
-            patch, journal = self._patch(journal, order, delta)
-            header = read_header(patch)
-            if not order.sha256.startswith(header.target_sha256):
-                raise DeltaError("it makes another image than the one that was ordered")
-            if header.format == "hdiffpatch" and (
-                max(order.length, base.size) > self._config.delta_memory_bytes
-            ):
-                return self._note(journal, "delta: image too large to patch in memory")
-            return self._rebuild(journal, order, self._boot.path(order.kind, running), patch)
-        except (DeltaError, Refused, Unavailable, KeyError, TypeError, ValueError) as e:
-            return self._note(journal, f"delta not used: {e}")
-
-    def _patch(self, journal: Journal, order: Order, delta: dict[str, Any]) -> tuple[bytes, Journal]:
-        size = int(delta["size"])
-        if not 0 < size < order.length:
-            raise DeltaError(f"a delta of {size} bytes saves nothing")
-        chunks = list(self._transport.download(str(delta["url"]), str(delta["sha256"]), 0, size))
-        patch = b"".join(chunks)
-        return patch, replace(journal, received=journal.received + len(patch))
-
-    def _rebuild(self, journal: Journal, order: Order, base: Path, patch: bytes) -> Journal:
-        """The image into the slot, piece by piece as it comes out of the patch: no more memory than the patch
-        says, whatever the image's size. A patch that proves bad on the way leaves a slot nobody trusts."""
-        path = self._boot.path(order.kind, order.slot)
-        handle = self._disk.create(path)
-        try:
-            rebuild(
-                base,
-                patch,
-                lambda piece: self._disk.write(handle, path, piece),
-                order.length,
-                self._config.delta_memory_bytes,
-                self._config.state_dir,
-            )
-            self._disk.sync(handle, path)
-        except OSError as e:
-            raise _no_space(e) from e
-        finally:
-            self._disk.close(handle)
-        self._disk.sync_directory(path.parent)
-        done = replace(journal, offset=order.length)
-        self._file.save(done)
-        return done
-
-    def _note(self, journal: Journal, note: str) -> Journal:
-        noted = replace(journal, notes=(*journal.notes, note)[-5:])
+    def _pass_over(self, journal: Journal, way: Way, why: Passed, words: str) -> Journal:
+        """From the beginning, by another way."""
+        note = f"{way} not used: {words}"
+        noted = replace(
+            journal,
+            offset=0,
+            taken=0,
+            notes=(*journal.notes, note)[-5:],
+            passed={**journal.passed, way.value: why.value},
+            way=Way.FULL.value,
+        )
         self._file.save(noted)
         return noted
+
+    # --- delta, chain ------------------------------------------------------------------------------
+
+    def _by_delta(self, journal: Journal, order: Order) -> Journal:
+        """The journal with the whole image in the slot, or as it was when no delta is of use."""
+        offered = hops_of(order)
+        if offered is None or offered[0] in journal.passed:
+            return journal
+        way, hops = offered
+        try:
+            return self._patcher.fill(replace(journal, way=way.value), order, hops)
+        except PassedOver as e:
+            return self._pass_over(journal, way, e.why, str(e))
+
+    # --- full image, compressed --------------------------------------------------------------------
+
+    def _by_packed(self, journal: Journal, order: Order, progress: Progress) -> Journal:
+        """The journal with the whole image in the slot, or as at the beginning when it is of no use."""
+        if order.packed is None or Way.PACKED in journal.passed:
+            return journal
+        path = self._boot.path(order.kind, order.slot)
+        try:
+            begun = self._begin(journal, order)
+            journal = self._unpack(replace(journal, way=Way.PACKED.value), order, begun, path, progress)
+            if digest(path) != order.sha256:
+                raise DeltaError("it is another image than the one that was ordered")
+        except PassedOver as e:
+            return self._pass_over(self._file.load(), Way.PACKED, e.why, str(e))
+        except (Refused, NotResumed) as e:
+            return self._pass_over(self._file.load(), Way.PACKED, Passed.DOWNLOAD, str(e))
+        except (DeltaError, KeyError, TypeError, ValueError) as e:
+            return self._pass_over(self._file.load(), Way.PACKED, Passed.BROKEN, str(e))
+        return journal
+
+    def _begin(self, journal: Journal, order: Order) -> _Unpacking:
+        """What is under way already, or where the last whole frame ended."""
+        offered = order.packed or {}
+        codec = str(offered["codec"])
+        if not packed.available(codec):
+            raise PassedOver(Passed.CODEC, f"it needs {codec}, which is not here")
+        memory = packed.memory(codec, order.length)
+        if memory > self._config.delta_memory_bytes:
+            raise PassedOver(Passed.MEMORY, f"it takes {memory} bytes of memory")
+        known = self._unpacking
+        if known is not None and known.tag == order.tag and known.opened.taken == journal.taken:
+            return known
+        opened = packed.Unpacker(codec, order.length, journal.offset, journal.taken)
+        self._unpacking = _Unpacking(order.tag, opened, journal.taken, journal.offset)
+        return self._unpacking
+
+    def _unpack(
+        self, journal: Journal, order: Order, begun: _Unpacking, path: Path, progress: Progress
+    ) -> Journal:
+        offered = order.packed or {}
+        size = int(offered["size"])
+        room(self._config.state_dir, order.length - begun.written)
+        handle = self._disk.resume(path, begun.written)
+        self._disk.sync_directory(path.parent)
+        finished = False
+        try:
+            for chunk in self._rest_of(offered, begun.fetched, size):
+                for piece in begun.opened.feed(chunk):
+                    self._disk.write(handle, path, piece)
+                    begun.written += len(piece)
+                begun.fetched += len(chunk)
+                journal = replace(journal, received=journal.received + len(chunk))
+                if begun.opened.given > journal.offset:
+                    journal = self._durable(journal, handle, path, begun.opened.given, begun.opened.taken)
+                    progress(100 * journal.offset // order.length)
+            begun.opened.end()
+            finished = True
+        except Unavailable:
+            finished = True  # the line broke: what came is in the slot, and the decoder is where it was
+            self._file.save(journal)
+            raise
+        except OSError as e:
+            raise no_space(e) from e
+        finally:
+            if not finished:
+                self._unpacking = None
+            self._disk.close(handle)
+        self._unpacking = None
+        return journal
+
+    def _rest_of(self, offered: dict[str, object], fetched: int, size: int) -> Iterator[bytes]:
+        if fetched < size:
+            yield from self._transport.download(str(offered["url"]), str(offered["sha256"]), fetched, size)
 
     # --- full image --------------------------------------------------------------------------------
 
     def _by_image(self, journal: Journal, order: Order, progress: Progress) -> Journal:
         path = self._boot.path(order.kind, order.slot)
-        self._room(order.length - journal.offset)
+        room(self._config.state_dir, order.length - journal.offset)
         chunks = self._transport.download(order.url, order.sha256, journal.offset, order.length)
         handle = self._disk.resume(path, journal.offset)
         self._disk.sync_directory(path.parent)
@@ -152,42 +201,14 @@ class Fetcher:
                 self._durable(journal, handle, path, written)
             raise
         except OSError as e:
-            raise _no_space(e) from e
+            raise no_space(e) from e
         finally:
             self._disk.close(handle)
         return journal
 
-    def _durable(self, journal: Journal, handle: int, path: Path, written: int) -> Journal:
+    def _durable(self, journal: Journal, handle: int, path: Path, written: int, taken: int = 0) -> Journal:
         """Sync, then note how far it got: never the other way round."""
         self._disk.sync(handle, path)
-        noted = replace(journal, offset=written)
+        noted = replace(journal, offset=written, taken=taken)
         self._file.save(noted)
         return noted
-
-    def _room(self, needed: int) -> None:
-        free = shutil.disk_usage(self._config.state_dir).free
-        if free < needed + SPARE:
-            raise TrustError(Reason.NO_SPACE, f"{needed + SPARE} bytes are needed, {free} are free")
-
-
-def _memory(delta: dict[str, Any]) -> int:
-    """What applying it takes, as far as the server says; the patch's own header decides."""
-    told = delta.get("memory")
-    return told if isinstance(told, int) else 0
-
-
-def _scratch(delta: dict[str, Any]) -> int:
-    """Disk that it takes besides the image, as far as the server says."""
-    told = delta.get("scratch")
-    return told if isinstance(told, int) and told > 0 else 0
-
-
-def _lacking(delta: dict[str, Any]) -> str:
-    """The codecs it needs and this device lacks, as far as the server says."""
-    told = delta.get("needs")
-    names = [name for name in told if isinstance(name, str)] if isinstance(told, list) else []
-    return ", ".join(name for name in names if not codecs.available(name))
-
-
-def _no_space(error: OSError) -> TrustError:
-    return TrustError(Reason.NO_SPACE, f"the slot cannot be written: {error.strerror}")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from skylift.agent.disk import Disk, read_json
+from skylift.core.ways import Way
 
 MAX_REPORTS = 64  # an update makes at most six: ten updates without network
 
@@ -24,7 +25,8 @@ class Stage(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """The verified order in hand. `slot` is where it goes; `urls` and `delta` are hints from the check."""
+    """The verified order in hand. `slot` is where it goes; `url`, `delta`, `chain` and `packed` are hints
+    from the check."""
 
     deployment: str
     attempt: int
@@ -36,6 +38,8 @@ class Order:
     slot: str
     url: str
     delta: dict[str, Any] | None = None
+    chain: list[dict[str, Any]] | None = None
+    packed: dict[str, Any] | None = None
     began: float = 0.0  # when it was taken up, in seconds of the system clock
     product: str = ""
 
@@ -47,8 +51,10 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Journal:
-    """The whole of it. `offset`: bytes of the image that are durably in the slot. `received`: bytes ever
-    downloaded. `answered`: tags of orders that ended (or were refused): never begun again."""
+    """The whole of it. `offset`: bytes of the image that are durably in the slot. `taken`: bytes of the
+    compressed image that they came from, 0 where they came otherwise. `received`: bytes ever downloaded.
+    `answered`: tags of orders that ended (or were refused): never begun again. `way`: how the image in hand
+    comes (`core.ways`); `passed`: which ways were of no use for it, and why."""
 
     stage: Stage = Stage.IDLE
     order: Order | None = None
@@ -58,6 +64,9 @@ class Journal:
     reports: tuple[dict[str, Any], ...] = ()
     answered: tuple[str, ...] = ()
     notes: tuple[str, ...] = field(default=())
+    taken: int = 0
+    way: str = Way.FULL.value
+    passed: dict[str, str] = field(default_factory=dict)
 
     def queue(self, report: dict[str, Any]) -> "Journal":
         """With one more report to deliver; the oldest give way when nobody listens for too long."""
@@ -81,7 +90,7 @@ class JournalFile:
         body = read_json(self._path)
         try:
             return _journal(body) if isinstance(body, dict) else Journal()
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, AttributeError):
             return Journal()
 
     def save(self, journal: Journal) -> None:
@@ -135,4 +144,7 @@ def _journal(body: dict[str, Any]) -> Journal:
         reports=tuple(body["reports"]),
         answered=tuple(body["answered"]),
         notes=tuple(body["notes"]),
+        taken=int(body.get("taken", 0)),  # a journal of an earlier version knows nothing of ways
+        way=str(body.get("way", Way.FULL.value)),
+        passed={str(way): str(why) for way, why in body.get("passed", {}).items()},
     )

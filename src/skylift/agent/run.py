@@ -21,6 +21,7 @@ from skylift.agent.machine import Facts, Step, next_step
 from skylift.agent.transport import Refused, Transport
 from skylift.core.errors import TrustError, Unavailable
 from skylift.core.lifecycle import OUTCOMES, Reason, UpdateState
+from skylift.core.ways import Way
 
 S = UpdateState
 MAX_MESSAGE = 500
@@ -78,7 +79,7 @@ class Agent:
                 rest = self.step()
                 away = errors = 0
             except Unavailable as e:
-                before, came = came, self._file.load().offset
+                before, came = came, self._file.load().received
                 away = 0 if came > before else away + 1  # a download that breaks, but comes on, is not away
                 rest = longer(AWAY_S, away, e.retry_after)
                 self._log(f"waiting {rest:.0f} s: {e}")
@@ -187,7 +188,16 @@ class Agent:
         if order is None or order.tag in journal.answered:
             return rest
         self._log(f"ordered: {order.kind} {order.version}")
-        begun = replace(journal, stage=Stage.FETCHING, order=order, offset=0, notes=())
+        begun = replace(
+            journal,
+            stage=Stage.FETCHING,
+            order=order,
+            offset=0,
+            taken=0,
+            notes=(),
+            way=Way.FULL.value,
+            passed={},
+        )
         self._file.save(self._queue(begun, order, S.DOWNLOADING, progress=0))
         return 0
 
@@ -233,7 +243,7 @@ class Agent:
             return None
         if found.kind not in KINDS:
             raise TrustError(Reason.INSTALL_ERROR, f"this agent cannot install a {found.kind!r}")
-        delta = answer.get("delta")
+        delta, chain, packed = (answer.get(name) for name in ("delta", "chain", "packed"))
         hinted = answer.get("sha256") == found.sha256 and isinstance(answer.get("url"), str)
         return Order(
             deployment=found.deployment,
@@ -246,6 +256,8 @@ class Agent:
             slot=self._boot.idle_slot(found.kind),
             url=answer["url"] if hinted else f"/api/blobs/{found.sha256}",
             delta=delta if isinstance(delta, dict) else None,
+            chain=chain if isinstance(chain, list) else None,
+            packed=packed if isinstance(packed, dict) else None,
             began=time.time(),
             product=found.path.partition("/")[0],
         )
@@ -309,7 +321,10 @@ class Agent:
             return 0
         for note in ready.notes:
             self._log(note)
-        self._file.save(self._queue(ready, order, S.INSTALLING, progress=100))
+        told: dict[str, Any] = {"way": ready.way}
+        if ready.passed:
+            told["passed"] = ready.passed
+        self._file.save(self._queue(ready, order, S.INSTALLING, progress=100, **told))
         return 0
 
     def _arm(self, journal: Journal) -> float | None:

@@ -23,6 +23,7 @@ from skylift.agent.identity import Identity
 from skylift.agent.patience import pool, within
 from skylift.core.errors import SkyliftError, TrustError, Unavailable
 from skylift.core.lifecycle import OUTCOMES, Reason
+from skylift.firmware import packed
 
 MAX_ANSWER = 64 << 10
 CHUNK = 64 << 10
@@ -84,9 +85,14 @@ class Transport:
             "current_version": version,
             "device_type": self.config.device_type,
         }
-        extra = {"config_version": config_version, "image_sha256": sha256}
+        extra = {
+            "config_version": config_version,
+            "image_sha256": sha256,
+            "memory": str(self.config.delta_memory_bytes),
+            "codecs": ",".join(codec for codec in packed.CODECS if packed.available(codec)),
+        }
         asked |= {name: value for name, value in extra.items() if value}
-        answer = self._json("GET", f"/api/updates/check?{urlencode(asked)}")
+        answer = self._json("GET", f"/api/updates/check?{urlencode(asked, safe=',')}")
         if not isinstance(answer.get("update_available"), bool):
             raise Unavailable("the check's answer makes no sense", 60)
         return answer

@@ -17,6 +17,7 @@ from skylift.engine.oidc import Oidc
 from skylift.engine.online import OnlineKeys
 from skylift.engine.proofs import Proofs, Word
 from skylift.engine.sealed import Seal
+from skylift.engine.serving import Tally
 from skylift.engine.uploads import Uploads
 from skylift.store.db import Connection, Database
 from skylift.store.gather import Gather
@@ -49,6 +50,7 @@ class Context:
     max_image: int
     max_trust_file: int
     uploads: Uploads
+    tally: Tally
     can_mail: bool = False
     oidc: Oidc | None = None
     approval_above: int | None = None

@@ -7,6 +7,7 @@ stage is written behind.
 
 import asyncio
 import json
+import re
 from datetime import datetime
 from hashlib import sha256
 from typing import Annotated, Any
@@ -24,6 +25,7 @@ from skylift.core.errors import Rejected, invalid
 from skylift.core.health import MAX_METRICS, check_metrics
 from skylift.core.ids import check_name, check_nonce, check_version
 from skylift.core.lifecycle import FINAL, Reason, UpdateState
+from skylift.core.ways import Means, Passed, Way
 from skylift.engine import enroll as enrolling
 from skylift.engine import identity
 from skylift.engine.checkin import Answer, Ask, Needs
@@ -37,6 +39,8 @@ router = APIRouter(tags=["devices' side"])
 SIGNATURE = "skylift-signature"  # of the body, by the device's own key, base64
 MAX_QUERY = 200
 NAMES = "^[A-Za-z0-9._-]{1,64}$"  # of devices and deployments: nothing that a database chokes on
+MAX_DIGITS = 15  # of a number of bytes
+CODECS = re.compile("(?:[a-z0-9]{1,8}(?:,[a-z0-9]{1,8}){0,6})?", re.ASCII)
 _HEX = frozenset("0123456789abcdef")
 
 
@@ -80,6 +84,7 @@ def _look(request: Request, context: Context) -> tuple[Answer, Needs | None]:
         config_version=_asked(query, "config_version", check_version) if "config_version" in query else None,
         image_sha256=_asked(query, "image_sha256", _digest) if "image_sha256" in query else None,
         nonce=_asked(query, "nonce", check_nonce) if "nonce" in query else None,
+        means=_means(query),
     )
     with context.database.read() as conn:
         device = device_named(conn, request, device_id)
@@ -88,12 +93,35 @@ def _look(request: Request, context: Context) -> tuple[Answer, Needs | None]:
     return ({}, found) if isinstance(found, Needs) else (found.answer, None)
 
 
-def _asked(query: Any, field: str, rule: Any) -> str:
+def _asked(query: Any, field: str, rule: Any) -> Any:
     values = query.getlist(field)
     if len(values) != 1:
         raise invalid(field, values, "is needed, once")
-    checked: str = rule(field, values[0][:MAX_QUERY])
-    return checked
+    return rule(field, values[0][:MAX_QUERY])
+
+
+def _means(query: Any) -> Means:
+    """What the device gives for an update; both or nothing."""
+    if "memory" not in query and "codecs" not in query:
+        return Means()
+    memory: int = _asked(query, "memory", _bytes)
+    codecs = _asked(query, "codecs", _names)
+    return Means(memory, frozenset(codecs.split(",")) if codecs else frozenset())
+
+
+def _bytes(field: str, value: str) -> int:
+    """Rounded down to a power of two, so that devices of one sort count as one."""
+    if not value.isascii() or not value.isdecimal() or len(value) > MAX_DIGITS:
+        raise invalid(field, value, f"bytes, in at most {MAX_DIGITS} digits")
+    return 1 << (int(value).bit_length() - 1) if int(value) else 0
+
+
+def _names(field: str, value: str) -> str:
+    if not CODECS.fullmatch(value):
+        raise invalid(
+            field, value, "names of at most 8 small letters or digits, separated by commas; at most 7"
+        )
+    return value
 
 
 def _digest(field: str, value: str) -> str:
@@ -138,6 +166,9 @@ class Status(BaseModel):
     sequence: int | None = Field(default=None, ge=1, lt=SEQUENCES)
 
     log: LogSeen | None = None
+    # How the image came, and which ways were of no use for it, each with its reason.
+    way: Way | None = None
+    passed: dict[Way, Passed] = Field(default_factory=dict, max_length=len(Way))
 
 
 class StatusAnswer(BaseModel):
@@ -201,8 +232,17 @@ def answer_of(context: Context, pk: int, body: Status, found: Recorded) -> bytes
     if found.recorded and found.state in FINAL:  # a failure may have stopped the deployment
         (context.settled if found.state is UpdateState.COMPLETE else context.poke)()
     context.metrics.reported(body.state.value, found.recorded).inc()
+    if found.moved and body.state is UpdateState.INSTALLING:
+        _count_ways(context, body)
     recorded, again = b"true" if found.recorded else b"false", context.checkin.pace.busy()
     return b'{"recorded":%s,"state":"%s","retry_after":%d}' % (recorded, found.state.encode(), again)
+
+
+def _count_ways(context: Context, body: Status) -> None:
+    if body.way is not None:
+        context.tally.note(body.deployment, body.way)
+    for way, why in body.passed.items():
+        context.tally.note(body.deployment, way, why)
 
 
 async def _known(request: Request, context: Context, device_id: str) -> Device:

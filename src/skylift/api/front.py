@@ -30,7 +30,7 @@ from skylift.store.devices import ACTIVE
 from skylift.store.glance import Glance, Glances
 
 _NEEDED = frozenset({"device_id", "device_type", "current_version"})
-_KNOWN = _NEEDED | {"config_version", "image_sha256", "nonce"}
+_KNOWN = _NEEDED | {"config_version", "image_sha256", "nonce", "memory", "codecs"}
 _SOME = "0" * 16  # a nonce
 _TAG = b'"nothing"'  # the entity tag of "there is nothing for you"
 Reply = Callable[[bytes | None], None]  # the whole response; None: the long way

@@ -6,7 +6,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from skylift.store import counters, deployments, devices, outbox
+from skylift.store import counters, deployments, devices, outbox, pieces
 from skylift.store.db import Database
 
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
@@ -24,16 +24,25 @@ class _Counts(Collector):
             by_state = counters.by_state(conn)
             waiting = outbox.depth(conn)
             fleet = devices.count(conn, status=devices.ACTIVE)
+            made = pieces.by_state(conn)
         statuses = GaugeMetricFamily("skylift_deployments", "Deployments by status.", labels=["status"])
         for status, n in by_status.items():
             statuses.add_metric([status], n)
         states = GaugeMetricFamily("skylift_updates", "Updates by state.", labels=["state"])
         for state, n in by_state.items():
             states.add_metric([state], n)
+        files = GaugeMetricFamily("skylift_pieces", "Deltas, packed images.", labels=["kind", "state"])
+        size = GaugeMetricFamily("skylift_pieces_bytes", "Of those that are kept.", labels=["kind"])
+        for (kind, state), (n, total) in made.items():
+            files.add_metric([kind, state], n)
+            if state == pieces.MADE:
+                size.add_metric([kind], total)
         stats = self._database.stats
         return [
             statuses,
             states,
+            files,
+            size,
             GaugeMetricFamily("skylift_devices", "Active devices.", value=fleet),
             GaugeMetricFamily("skylift_outbox_depth", "Side effects that wait.", value=waiting),
             GaugeMetricFamily("skylift_writes_waiting", "Writes queued.", value=self._database.waiting()),
@@ -62,6 +71,12 @@ class Metrics:
             "skylift_reports_refused",
             "Words of devices that are not theirs, or not new.",
             ["code"],
+            registry=self.registry,
+        )
+        self.ways = Counter(
+            "skylift_ways",
+            "Updates' bytes: how they travelled, or why not so (counted by this server).",
+            ["way", "reason"],
             registry=self.registry,
         )
         self.offers = Counter("skylift_checks", "Checks.", ["answer"], registry=self.registry)

@@ -25,6 +25,16 @@ _NONCE = {"type": "string", "pattern": "^[0-9a-f]{16,64}$"}
 _DIGEST = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
 _FILE = {"type": "string", "minLength": 1, "maxLength": 100}
 _BYTES = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+_BYTES_GIVEN = {
+    "type": "string",
+    "pattern": "^[0-9]{1,15}$",
+    "description": "bytes of memory that the device gives for a delta, or to unpack; goes with `codecs`",
+}
+_CODECS = {
+    "type": "string",
+    "pattern": "^([a-z0-9]{1,8}(,[a-z0-9]{1,8}){0,6})?$",
+    "description": "what the device unpacks: `xz`, `zstd`; goes with `memory`",
+}
 _DELTA = {
     "type": "object",
     "required": ["url", "sha256", "size", "base_sha256"],
@@ -42,6 +52,23 @@ _DELTA = {
         },
     },
 }
+_CHAIN = {
+    "type": "array",
+    "items": _DELTA,
+    "description": "deltas to be applied one behind the other: each starts from what the one before made",
+}
+_PACKED = {
+    "type": "object",
+    "required": ["codec", "url", "sha256", "size"],
+    "description": "the full image, compressed: frames that each stand for themselves",
+    "properties": {
+        "codec": {"type": "string", "enum": ["xz", "zstd"]},
+        "url": {"type": "string"},
+        "sha256": _DIGEST,
+        "size": {"type": "integer"},
+        "memory": {"type": "integer", "description": "bytes that unpacking it takes at most"},
+    },
+}
 _CHECK = {
     "type": "object",
     "required": ["update_available", "retry_after"],
@@ -57,6 +84,8 @@ _CHECK = {
         "deployment": {"type": "string"},
         "attempt": {"type": "integer"},
         "delta": _DELTA,
+        "chain": _CHAIN,
+        "packed": _PACKED,
         "trust": {"type": "object"},
     },
 }
@@ -89,6 +118,8 @@ def by_hand() -> dict[str, Any]:
         _query("config_version", _VERSION, required=False),
         _query("image_sha256", _DIGEST, required=False),
         _query("nonce", _NONCE, required=False),
+        _query("memory", _BYTES_GIVEN, required=False),
+        _query("codecs", _CODECS, required=False),
     ]
     public: dict[str, Any] = {"security": []}
     upload = {

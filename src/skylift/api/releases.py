@@ -27,7 +27,7 @@ from skylift.api.deployments import Cursor, Limit
 from skylift.api.idempotency import answer_once
 from skylift.core.errors import Kind, Rejected, invalid
 from skylift.core.ids import check_nonce
-from skylift.engine import enroll, gathering, publish, signing
+from skylift.engine import enroll, gathering, publish, serving, signing
 from skylift.engine import withdraw as taking_back
 from skylift.engine.access import Role as Rank
 from skylift.engine.director import missing
@@ -98,6 +98,23 @@ def show(request: Request, release_id: ReleaseId, who: Viewer) -> Any:
     """One release: images, signatures gathered, deltas."""
     with context_of(request).database.read() as conn:
         return _view(conn, release_id)
+
+
+@router.get("/api/releases/{release_id}/ways")
+def ways(request: Request, release_id: ReleaseId, who: Viewer) -> Any:
+    """How its bytes travel: `now`, for every image that devices run, what each would be offered and what that
+    costs; `made`, its deltas and packed images, whatever became of them; and how devices got it, by way, with
+    the reasons why not otherwise."""
+    context = context_of(request)
+    with context.database.read() as conn:
+        _view(conn, release_id)
+        release = releases.find(conn, release_id)
+        return {
+            "release": release_id,
+            "now": serving.table(conn, release, context.checkin.max_ratio),
+            "made": serving.made(conn, release_id),
+            **serving.travelled(conn, release_id),
+        }
 
 
 @router.post("/api/releases/{release_id}:seal")

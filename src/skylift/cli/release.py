@@ -217,13 +217,15 @@ def show(
     output: FormatOption = Format.TABLE,
     as_json: JsonOption = False,
 ) -> None:
-    """One release: its images, signatures gathered, deltas."""
+    """One release: images, signatures gathered, deltas; how devices get it now, and how they did."""
     this = session(server, token, output, as_json)
     _show(this, release_id(this, release))
 
 
 def _show(this: Session, release: str) -> None:
     found = this.client.get(f"/api/releases/{release}")
+    if found["kind"] == "image" and found["status"] == "published":
+        found["ways"] = this.client.get(f"/api/releases/{release}/ways")
     if this.output.form is Format.JSON:
         this.output.one(found)
         return
@@ -242,3 +244,21 @@ def _lines(found: dict[str, Any]) -> Any:
     for artifact in found["artifacts"]:
         base = f" from {artifact['base_version']}" if artifact["base_version"] else ""
         yield artifact["kind"], f"{artifact['device_type']}{base}, {artifact['size']} bytes"
+    yield from _ways(found.get("ways"))
+
+
+def _ways(found: dict[str, Any] | None) -> Any:
+    """How its bytes travel: what is not made and why, what devices would be offered, what they took."""
+    if found is None:
+        return
+    for piece in found["made"]:
+        if piece["state"] != "made":
+            of = f"from {piece['from']}" if piece["from"] else f"packed by {piece['kind']}"
+            why = f": {piece['words']}" if piece["words"] else ""
+            yield piece["state"], f"{piece['device_type']} {of}, for {piece['devices']} devices{why}"
+    for row in found["now"]:
+        yield "now", f"{row['devices']} {row['device_type']} on {row['runs']}: {row['words']}"
+    for way, n in found["taken"].items():
+        yield "taken", f"{way} {n}"
+    for way, reasons in found["passed"].items():
+        yield "passed over", f"{way} " + ", ".join(f"{reason} {n}" for reason, n in reasons.items())

@@ -54,6 +54,10 @@ class Blobs(Protocol):
         """The bytes as a file to read, within the block. Raises `Unavailable`."""
         ...
 
+    def remove(self, sha256: str) -> None:
+        """It is needed by nobody any more; harmless where it is not there. Raises `Unavailable`."""
+        ...
+
     def sweep(self, starting: bool = False) -> None:
         """Remove what interrupted uploads and deltas left."""
         ...
@@ -172,6 +176,10 @@ class BlobStore:
     @contextmanager
     def local(self, sha256: str) -> Iterator[Path]:
         yield self.path(sha256)
+
+    def remove(self, sha256: str) -> None:
+        with _disk():
+            self.path(sha256).unlink(missing_ok=True)
 
     def intake(self, limit: int) -> Intake:
         return Intake(self.scratch, limit, self._settle)

@@ -124,6 +124,14 @@ class Bucket:
         except OSError as e:
             raise Unavailable(f"the scratch folder cannot be written: {e.strerror}", 60) from e
 
+    def remove(self, sha256: str) -> None:
+        try:
+            obstore.delete(self._store, _key(sha256))
+        except FileNotFoundError:
+            return
+        except BaseError as e:
+            raise _away(e) from e
+
     def intake(self, limit: int) -> Intake:
         return Intake(self.scratch, limit, self._settle)
 

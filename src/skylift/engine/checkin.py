@@ -16,9 +16,10 @@ from skylift.core.deadlines import Deadlines
 from skylift.core.errors import Kind, Rejected
 from skylift.core.lifecycle import OPEN, DeploymentStatus, UpdateState
 from skylift.core.offer import Again, Asking, Live, Nothing, Offer, OpenUpdate, Wait, decide, precedence
-from skylift.engine import director, moves, publish, select, waiting
+from skylift.core.ways import MAX_RATIO, Means
+from skylift.engine import director, moves, publish, select, serving, waiting
 from skylift.engine.pace import Pace
-from skylift.store import counters, deployments, devices, events, offers, updates
+from skylift.store import counters, deployments, devices, events, offers, pieces, updates
 from skylift.store.db import Connection, Database
 from skylift.store.deployments import LiveRow
 from skylift.store.devices import Device
@@ -36,6 +37,7 @@ class Ask(NamedTuple):
     config_version: str | None = None
     image_sha256: str | None = None
     nonce: str | None = None
+    means: Means = Means()
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +103,8 @@ class Checkin:
     lives: LiveCache
     deadlines: Deadlines
     pace: Pace = field(default_factory=Pace)
+    tally: serving.Tally | None = None
+    max_ratio: float = MAX_RATIO  # of the compressed full image
 
     def glance(self, seen: Glance, ask: Ask, now: datetime) -> Ready | None:
         """The answer where it follows from the device's row and the live deployments; None: `look`."""
@@ -202,6 +206,7 @@ class Checkin:
         waiting.moved(conn, was, waiting.of(conn, devices.by_pk(conn, device_pk)))
         data = {"current_version": ask.current_version, "config_version": ask.config_version}
         events.say(conn, "facts", data, now, device_pk=device_pk)
+        _note_means(conn, device_pk, ask)
         return outcome.answer if isinstance(outcome, Ready) else outcome.deed(conn)
 
     def _offer(self, conn: Connection, device_pk: int, ask: Ask, offer: Offer, now: datetime) -> Answer:
@@ -234,6 +239,7 @@ class Checkin:
         data = {"from": "", "state": "pending", "attempt": 1, "phase": offer.phase}
         events.say(conn, "update", data, now, deployment_id=offer.live.id, device_pk=device_pk)
         _order(conn, device, offer.live.id, row.release_id, row.mandatory, 1, now)
+        _note_means(conn, device_pk, ask)
         return self._answer(conn, device, ask, offer.live.id, row=row, attempt=1)
 
     def _supersede(self, conn: Connection, device: Device, offer: Offer, now: datetime) -> None:
@@ -274,7 +280,7 @@ class Checkin:
         if stored is None:
             raise AssertionError("an update without its deployment")
         release_id = row.release_id if row else stored.release_id
-        offered = publish.offerable(conn, release_id, device.device_type, ask.image_sha256)
+        offered = publish.offerable(conn, release_id, device.device_type)
         if offered is None:
             return self._none(self.pace.busy())
         answer: Answer = {
@@ -293,17 +299,19 @@ class Checkin:
         if ask.nonce is not None:
             url = f"/director/{device.device_id}/{director.FRESH}?nonce={ask.nonce}"
             answer["trust"]["order_url"] = url
-        if offered.delta is not None:
-            answer["delta"] = {
-                "url": f"/api/blobs/{offered.delta.sha256}",
-                "sha256": offered.delta.sha256,
-                "size": offered.delta.size,
-                "base_sha256": offered.delta.base_sha256,
-            }
-            facts = offered.delta.facts
-            answer["delta"] |= {
-                name: facts[name] for name in ("memory", "scratch", "needs") if facts.get(name)
-            }
+        if stored.kind == "image":
+            chosen = serving.decision(
+                conn,
+                release_id,
+                offered.product,
+                offered.full,
+                ask.image_sha256,
+                ask.means,
+                self.max_ratio,
+            )
+            answer |= serving.told(chosen)
+            if row is not None and self.tally is not None:  # the first time
+                self.tally.offered(deployment_id, chosen)
         return answer
 
 
@@ -324,13 +332,19 @@ def _order(
     attempt: int,
     now: datetime,
 ) -> None:
-    offered = publish.offerable(conn, release_id, device.device_type, None)
+    offered = publish.offerable(conn, release_id, device.device_type)
     if offered is None:
         raise AssertionError(f"{deployment_id} offers nothing for {device.device_type}")
     target = director.OrderTarget(
         **offered.target, deployment=deployment_id, attempt=attempt, mandatory=mandatory
     )
     director.assign(conn, device.pk, target, now)
+
+
+def _note_means(conn: Connection, device_pk: int, ask: Ask) -> None:
+    """What the device gives for an update, where it says so and it is news."""
+    if ask.means.codecs is not None and ask.means != pieces.means_of(conn, device_pk):
+        pieces.note_means(conn, device_pk, ask.means)
 
 
 class _MustLook(Exception):

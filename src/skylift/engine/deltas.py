@@ -1,141 +1,167 @@
-"""Deltas: after a release is published, patches between it and the product's recent releases, both ways.
+"""Which deltas and packed images are wanted: planned when a release is published, and looked at again.
 
-Both ways, because a rollback is an update too; from what most devices run first. A delta that is not worth it
-(`core.deltas`) is not kept; doing it again changes nothing, so a crash in the middle costs only the time. A
-device never waits for one: until it is there, and where it fails, the full image is sent.
+Deltas to a release from the product's recent releases, and from older ones that devices run, both ways,
+because a rollback is an update too; and every image they lead to, packed. What is put down here is made by
+`engine.workshop`, the hottest first; doing it again changes nothing. A device never waits for one: until it
+is there, and where it fails, the full image is sent.
 """
 
-import lzma
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
-from pathlib import Path
-from secrets import token_bytes
+from datetime import datetime, timedelta
 from typing import Any
 
-from skylift.core.deltas import MAX_RATIO, Pair, in_order, surely_worth_it, worth_it
-from skylift.core.ids import mint
-from skylift.engine.blobs import Blobs, put_file
-from skylift.firmware import apart, native
-from skylift.firmware.delta import DeltaError
-from skylift.firmware.layered import MOST_IMAGE
-from skylift.store import devices, events, releases
+from skylift.core.deltas import (
+    MAX_RATIO,
+    RECENT,
+    Cached,
+    Pair,
+    in_order,
+    is_wanted,
+    wanted_again,
+    worth_it,
+)
+from skylift.core.ways import chain
+from skylift.firmware import packed
+from skylift.store import devices, pieces, releases
 from skylift.store.db import Connection, Database
+from skylift.store.pieces import Wanted
 
-RECENT = 5  # releases to make deltas from: who is further behind takes the full image
-# The core takes about six times a small image and at most 0.8 GB for a large one, in a process of its own
-# (docs/decisions/delta-layers.md); HDiffPatch, which is used where the core was not built, about 12 times
-# the old
-# image: 64 MB keeps a server below 1 GB.
-MAX_IMAGE = MOST_IMAGE
-MAX_IMAGE_HDIFF = 64 << 20
-_PIECE = 1 << 20
+AGAIN_EVERY = timedelta(minutes=5)
+MOST_BASES = 50  # older releases of a product that are looked at
 
 
 @dataclass(frozen=True, slots=True)
-class DeltaMaker:
-    """The outbox's `deltas` handler."""
+class DeltaPlanner:
+    """The outbox's `deltas` handler, and a chore. `changed` is told when there is something to make."""
 
     database: Database
-    blobs: Blobs
     clock: Callable[[], datetime]
     max_ratio: float = MAX_RATIO  # of the compressed full image
+    budget: int = 1 << 62  # bytes of the cache
+    changed: Callable[[], None] = lambda: None
 
     def __call__(self, payload: dict[str, Any]) -> None:
-        """Make every missing delta around one release."""
+        """Put down every delta around one release, and its image packed."""
+        self._look([payload["release"]])
+
+    def again(self, now: datetime) -> None:
+        """The newest releases once more: the fleet has moved on, and what was cold may be hot."""
         with self.database.read() as conn:
-            pairs = _pairs(conn, payload["release"])
-        for old, new, old_version in pairs:
-            self._make(old, new, old_version)
+            newest = releases.newest_images(conn)
+        self._look(newest)
+        with self.database.read() as conn:
+            counts = _counts(conn)
+        self.database.write(lambda conn: pieces.serve(conn, counts))
+        with self.database.read() as conn:
+            hot = self._hot(conn)
+        self._want(hot)
 
-    def _make(self, old: Any, new: Any, old_version: str) -> None:
-        most = MAX_IMAGE if native.available() else MAX_IMAGE_HDIFF
-        if max(old.size, new.size) > most:
-            self._say(new, {"base_version": old_version, "skipped": f"larger than {most} bytes"})
-            return
-        with (
-            tempfile.TemporaryDirectory(dir=self.blobs.scratch) as folder,
-            self.blobs.local(old.sha256) as before,
-            self.blobs.local(new.sha256) as after,
-        ):
-            path = Path(folder) / "delta"
-            try:
-                made = apart.create(before, after, path)
-                if made is not None:
-                    _intact(made, old.sha256, new.sha256)
-            except DeltaError as wrong:
-                self._say(new, {"base_version": old_version, "skipped": str(wrong)})
-                return
-            if made is None or not self._worth_it(made["patch_size"], after, new.size):
-                skipped = f"not below {self.max_ratio:g} of the full image, compressed"
-                self._say(new, {"base_version": old_version, "skipped": skipped})
-                return
-            stored = put_file(self.blobs, path)
-        self.database.write(lambda conn: self._add(conn, old, new, old_version, stored.sha256, made))
+    def _look(self, release_ids: list[str]) -> None:
+        """Reads beside everybody, writes what is new: a pass over a large fleet keeps nobody waiting."""
+        with self.database.read() as conn:
+            wanted = [one for release_id in release_ids for one in _wanted(conn, release_id)]
+            better = self._better(conn)
+        self.database.write(lambda conn: pieces.want(conn, wanted, self.clock()))
+        self._want(better)
 
-    def _worth_it(self, patch: int, image: Path, size: int) -> bool:
-        if surely_worth_it(patch, size, self.max_ratio):
-            return True
-        return worth_it(patch, min(size, _compressed(image)), self.max_ratio)
+    def _want(self, pks: list[int]) -> None:
+        if pks:
+            self.database.write(lambda conn: pieces.change(conn, pks, pieces.WANTED, self.clock()))
+        self.changed()
 
-    def _add(
-        self, conn: Connection, old: Any, new: Any, old_version: str, sha256: str, made: dict[str, Any]
-    ) -> None:
-        if releases.delta_artifact(conn, new.release_id, new.device_type, old.sha256) is not None:
-            return
-        now = self.clock()
-        releases.insert_artifact(
-            conn,
-            id=mint("art", now, token_bytes(5)),
-            release_id=new.release_id,
-            device_type=new.device_type,
-            kind="delta",
-            base_sha256=old.sha256,
-            base_version=old_version,
-            sha256=sha256,
-            size=made["patch_size"],
-            facts={name: made[name] for name in ("savings_percent", "memory", "scratch", "needs")},
-            created_at=now,
-        )
+    def _better(self, conn: Connection) -> list[int]:
+        """What was refused by another `max_ratio`, or before its image was packed."""
+        found = []
+        for row in pieces.in_state(conn, pieces.REFUSED):
+            sizes = [one.size for one in pieces.packed_of(conn, row.release_id, row.device_type) if one.size]
+            measured = row.kind == pieces.DELTA and row.size and sizes
+            if measured and worth_it(row.size, min(sizes), self.max_ratio):
+                found.append(row.pk)
+        return found
 
-    def _say(self, new: Any, data: dict[str, Any]) -> None:
-        said = {"release": new.release_id, "device_type": new.device_type, **data}
-        self.database.write(lambda conn: events.say(conn, "delta", said, self.clock()))
+    def _hot(self, conn: Connection) -> list[int]:
+        """What was evicted, and would stay today."""
+        gone = pieces.in_state(conn, pieces.EVICTED)
+        there = [cached(row) for row in pieces.in_state(conn, pieces.MADE)] if gone else []
+        return [int(key) for key in wanted_again(map(cached, gone), there, self.budget)]
 
 
-def _pairs(conn: Connection, release_id: str) -> list[tuple[Any, Any, str]]:
-    """(old artifact, new artifact, old version) for every delta that is still missing."""
+def _counts(conn: Connection) -> dict[int, int]:
+    """How many devices each file serves, where that has changed."""
+    rows = pieces.in_state(conn, *_ALL)
+    running = devices.by_version(conn, {row.device_type for row in rows}) if rows else {}
+    now = {row.pk: _served(row, running) for row in rows}
+    return {row.pk: now[row.pk] for row in rows if row.devices != now[row.pk]}
+
+
+_ALL = (pieces.WANTED, pieces.MAKING, pieces.MADE, pieces.REFUSED, pieces.FAILED, pieces.EVICTED)
+
+
+def cached(row: Any) -> Cached:
+    """A row of the cache as `core.deltas` looks at it."""
+    used = row.used_at or row.made_at
+    return Cached(str(row.pk), row.size or 0, row.devices, used.timestamp() if used else 0.0)
+
+
+def _served(row: Any, running: Mapping[tuple[str, str], int]) -> int:
+    """Devices that a file is for: those on its base; of a packed image all of its type."""
+    if row.kind == pieces.DELTA:
+        return running.get((row.device_type, row.base_version), 0)
+    return sum(count for (device_type, _), count in running.items() if device_type == row.device_type)
+
+
+def _wanted(conn: Connection, release_id: str) -> list[Wanted]:
+    """Everything around one release, the hottest first."""
     release = releases.find(conn, release_id)
-    if release is None or release.kind != "image":
+    if release is None or release.kind != "image" or release.status != releases.PUBLISHED:
         return []
-    found: dict[Pair, tuple[Any, Any, str]] = {}
-    for other in releases.recent_images(conn, release.product, RECENT + 1):
+    fulls = [row for row in releases.artifacts_of(conn, release.id) if row.kind == "full"]
+    running = devices.by_version(conn, {full.device_type for full in fulls})
+    found: dict[Pair, Wanted] = {}
+    images: dict[tuple[str, str], Any] = {(release.id, full.device_type): full for full in fulls}
+    others = releases.recent_images(conn, release.product, MOST_BASES + 1)
+    recent = {other.id for other in others[: RECENT + 1]}
+    for other in others:
         if other.id == release.id:
             continue
-        for old_release, new_release in ((other, release), (release, other)):
-            for new in releases.artifacts_of(conn, new_release.id):
-                old = releases.full_artifact(conn, old_release.id, new.device_type)
-                if new.kind != "full" or old is None or old.sha256 == new.sha256:
-                    continue
-                if releases.delta_artifact(conn, new_release.id, new.device_type, old.sha256) is None:
-                    back = new_release is not release
-                    pair = Pair(old_release.version, new_release.version, new.device_type, back)
-                    found[pair] = (old, new, old_release.version)
-    running = devices.by_version(conn, {pair.device_type for pair in found})
-    return [found[pair] for pair in in_order(found, running)]
+        for full in fulls:
+            old = releases.full_artifact(conn, other.id, full.device_type)
+            if old is None or old.sha256 == full.sha256:
+                continue
+            count = running.get((full.device_type, other.version), 0)
+            chained = other.id not in recent and _is_chained(conn, release, old, full)
+            if is_wanted(count, recent=other.id in recent, chained=chained):
+                found[Pair(other.version, release.version, full.device_type, back=False)] = Wanted(
+                    release.id, full.device_type, pieces.DELTA, old.sha256, other.version, False, count
+                )
+            if other.id in recent:
+                images[other.id, full.device_type] = old
+                here = running.get((full.device_type, release.version), 0)
+                found[Pair(release.version, other.version, full.device_type, back=True)] = Wanted(
+                    other.id, full.device_type, pieces.DELTA, full.sha256, release.version, True, here
+                )
+    deltas = [found[pair] for pair in in_order(found, running)]
+    return [*_packed(conn, images, running), *deltas]
 
 
-def _intact(made: dict[str, Any], old_sha256: str, new_sha256: str) -> None:
-    """Raises `DeltaError` when the images read were not the ones the store promised."""
-    if (made["old_version_hash"], made["new_version_hash"]) != (old_sha256, new_sha256):
-        raise DeltaError("a stored image is not what its digest says")
+def _is_chained(conn: Connection, release: Any, old: Any, full: Any) -> bool:
+    between = pieces.between(conn, release.product, full.device_type)
+    return chain(old.sha256, full.sha256, between) is not None
 
 
-def _compressed(image: Path) -> int:
-    """About what the image takes when it travels compressed, in bytes: by a quick LZMA."""
-    compressor, size = lzma.LZMACompressor(preset=1), 0
-    with image.open("rb") as file:
-        while piece := file.read(_PIECE):
-            size += len(compressor.compress(piece))
-    return size + len(compressor.flush())
+def _packed(
+    conn: Connection, images: Mapping[tuple[str, str], Any], running: Mapping[tuple[str, str], int]
+) -> list[Wanted]:
+    """Every image by xz; by zstd too, where a device of the type takes that and not xz."""
+    if not images:
+        return []
+    asked = pieces.codecs_of(conn, {device_type for _, device_type in images})
+    found = []
+    for release_id, device_type in images:
+        served = sum(count for (kind, _), count in running.items() if kind == device_type)
+        said = asked.get(device_type, set())
+        quick = packed.available("zstd") and any("zstd" in one and "xz" not in one for one in said)
+        codecs = ("xz", "zstd") if quick else ("xz",)
+        found += [Wanted(release_id, device_type, codec, devices=served) for codec in codecs]
+    return found

@@ -22,11 +22,11 @@ from skylift.store.db import Database
 from skylift.store.outbox import Job
 
 LOG = structlog.get_logger("skylift.outbox")
-# The longest effect is a delta of a 64 MB image: about 2 minutes; three times that.
+# The longest effect is the purge of a million updates: about 2 minutes; three times that.
 LEASE = timedelta(minutes=6)
 BACK_OFF_S = (1.0, 300.0)
 LONGEST_SLEEP_S = 1.0
-LANES = (frozenset({"deltas", "purge"}), frozenset({"delivery"}))  # the others share one
+LANES = (frozenset({"deltas", "purge", "unblob"}), frozenset({"delivery"}))  # the others share one
 
 
 class Later(Exception):

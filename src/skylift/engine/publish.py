@@ -173,30 +173,27 @@ def add_artifact(
 
 @dataclass(frozen=True, slots=True)
 class Offerable:
-    """What a release has for a device: the full image, a delta from exactly what it runs, and how the image
-    repo describes the image (`OrderTarget`'s first four fields)."""
+    """What a release has for a device: the full image, and how the image repo describes it (`OrderTarget`'s
+    first four fields)."""
 
     full: Any
-    delta: Any
+    product: str
     target: dict[str, Any]
 
 
-def offerable(
-    conn: Connection, release_id: str, device_type: str, base_sha256: str | None
-) -> Offerable | None:
+def offerable(conn: Connection, release_id: str, device_type: str) -> Offerable | None:
     """None where the release is not published or has nothing for this type."""
     release = releases.find(conn, release_id)
     full = releases.full_artifact(conn, release_id, device_type)
     if release is None or full is None or release.status != releases.PUBLISHED:
         return None
-    delta = releases.delta_artifact(conn, release_id, device_type, base_sha256) if base_sha256 else None
     target = {
         "path": target_path(release.product, release.version, device_type),
         "length": full.size,
         "sha256": full.sha256,
         "custom": signing.describe(release, full),
     }
-    return Offerable(full, delta, target)
+    return Offerable(full, release.product, target)
 
 
 def view(conn: Connection, release: Any) -> dict[str, Any]:

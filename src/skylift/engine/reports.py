@@ -40,6 +40,7 @@ class Recorded:
 
     recorded: bool
     state: UpdateState
+    moved: bool = False  # it was the first word of this stage
 
 
 def record(conn: Connection, device: Device, report: Report, now: datetime, deadlines: Deadlines) -> Recorded:
@@ -121,7 +122,7 @@ def _move(
         return Recorded(False, now_is.state if now_is else update.state)
     if report.state is UpdateState.COMPLETE:
         _runs(conn, device, update, report)
-    return Recorded(True, moved.state)
+    return Recorded(True, moved.state, moved=True)
 
 
 def _release_of(conn: Connection, update: Update) -> Any:

@@ -107,7 +107,7 @@ class Reports:
         if to is S.COMPLETE:
             bulk.done.append((one.device_pk, *facts))
             bulk.wake.add(update.deployment_id)
-        return Recorded(True, to)
+        return Recorded(True, to, moved=True)
 
     def _alone(self, conn: Connection, one: Said) -> Any:
         with conn.begin_nested() as savepoint:

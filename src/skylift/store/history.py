@@ -101,6 +101,6 @@ def running(conn: Connection, inside: Condition, types: Sequence[str], kind: str
 def sizes(conn: Connection, release_id: str) -> dict[tuple[str, str], int]:
     """Bytes by device type and base: the full images have no base, the deltas their image's digest."""
     question = sa.select(artifacts.c.device_type, artifacts.c.base_sha256, artifacts.c.size).where(
-        artifacts.c.release_id == release_id
+        artifacts.c.release_id == release_id, artifacts.c.kind.in_(["full", "delta"])
     )
     return {(row.device_type, row.base_sha256): row.size for row in conn.execute(question)}

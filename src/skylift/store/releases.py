@@ -60,6 +60,21 @@ def recent_images(conn: Connection, product: str, limit: int) -> "list[Row[Any]]
     return list(conn.execute(question))
 
 
+def newest_images(conn: Connection) -> list[str]:
+    """The latest published image release of every product."""
+    named = (releases.c.kind == "image", releases.c.status == PUBLISHED)
+    ranked = sa.select(
+        releases.c.id,
+        sa.func.row_number()
+        .over(
+            partition_by=releases.c.product, order_by=(releases.c.published_at.desc(), releases.c.id.desc())
+        )
+        .label("place"),
+    ).where(*named)
+    found = ranked.subquery()
+    return list(conn.execute(sa.select(found.c.id).where(found.c.place == 1).order_by(found.c.id)).scalars())
+
+
 def set_status(conn: Connection, release_id: str, status: str, published_at: datetime | None = None) -> None:
     values: dict[str, Any] = {"status": status}
     if published_at is not None:
@@ -115,6 +130,14 @@ def delta_artifact(
             artifacts.c.base_sha256 == base_sha256,
         )
     ).first()
+
+
+def is_image(conn: Connection, device_type: str, sha256: str) -> bool:
+    """Whether these bytes are a full image for this type."""
+    question = sa.select(sa.literal(1)).where(
+        artifacts.c.sha256 == sha256, artifacts.c.device_type == device_type, artifacts.c.kind == "full"
+    )
+    return conn.execute(question.limit(1)).first() is not None
 
 
 def blob_is_named(conn: Connection, sha256: str) -> bool:

@@ -179,7 +179,7 @@ class Lab:
 
     def target(self, release_id: str, device_type: str = HARDWARE, attempt: int = 1) -> OrderTarget:
         with self.database.read() as conn:
-            found = publish.offerable(conn, release_id, device_type, None)
+            found = publish.offerable(conn, release_id, device_type)
         if found is None:
             raise LookupError(f"{release_id} offers nothing for {device_type}")
         return OrderTarget(**found.target, deployment="dep_1", attempt=attempt, mandatory=False)

@@ -9,7 +9,7 @@ from skylift.api.dashboard import uploads
 from skylift.api.dashboard.visit import Visit
 from skylift.api.problems import STATUS
 from skylift.core.errors import Rejected, invalid
-from skylift.engine import gathering, publish, signing
+from skylift.engine import gathering, publish, serving, signing
 from skylift.engine.access import Role
 from skylift.engine.publish import NewRelease
 from skylift.store import looks, releases
@@ -66,7 +66,8 @@ def show(visit: Visit, wrong: str = "", status: int = 200) -> Response:
     with visit.context.database.read() as conn:
         found = view(conn, visit.request.path_params["release"])
         full = [a for a in found["artifacts"] if a["kind"] == "full"]
-        deltas = [a for a in found["artifacts"] if a["kind"] == "delta"]
+        made = serving.made(conn, found["id"])
+        travelled = serving.travelled(conn, found["id"])
         types = [a["device_type"] for a in full]
         runs = looks.carrying(conn, found["version"], types, found["kind"]) if types else 0
     sizes = {a["device_type"]: a["size"] for a in full}
@@ -75,7 +76,8 @@ def show(visit: Visit, wrong: str = "", status: int = 200) -> Response:
         status,
         r=found,
         full=full,
-        deltas=deltas,
+        made=made,
+        travelled=travelled,
         sizes=sizes,
         runs=runs,
         types=types,
