@@ -7,9 +7,11 @@ that are not installed are left out, by name. Instructions per byte are callgrin
 Tables to stderr, JSON to stdout.
 
     python3 dev.py bench delta [--json] [--corpus DIR] [--linux DIR] [--pair NAME] [--fuzz N | --full]
+        [--tally FILE]
 """
 
 import argparse
+import hashlib
 import importlib.util
 import io
 import json
@@ -25,6 +27,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stdout
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +37,7 @@ ROOT = Path(__file__).resolve().parents[1]
 NATIVE = ROOT / "native"
 CORPUS = ROOT.parent / "shared" / "corpus" / "mcu"
 PROFILES = ("mcu-16k", "mcu-64k", "linux-16m")
-DECODER = [NATIVE / name for name in ("predict.c", "model.c", "patch.c")]
+DECODER = sorted((NATIVE / "decoder").glob("*.c"))
 CLOCK = 240e6  # Hz, of the microcontroller that the time is reckoned for
 FUZZ_AT_ONCE = 5000
 FUZZ_FULL = 10_000_000
@@ -265,38 +268,68 @@ def large(folder: Path) -> dict[str, Any]:
 # --- mutated patches -------------------------------------------------------------------------------------
 
 
-def fuzz(count: int) -> tuple[int, int]:
-    """(inputs, findings): mutated patches of small code of every machine, under ASan and UBSan."""
-    machines = native.ARCHES[1:]
-    inputs = findings = seed = 0
+def fuzz(count: int, tally: Path | None = None) -> tuple[int, int]:
+    """(inputs, findings): mutated patches of small code of every machine, under ASan and UBSan.
+
+    With a tally, what was done before is counted too, as long as the decoder is the same: so that a long run
+    can go on in pieces.
+    """
+    done = Tally.load(tally)
     with tempfile.TemporaryDirectory() as scratch:
-        program, patch, base = (Path(scratch) / name for name in ("fuzz", "patch", "base"))
+        program = Path(scratch) / "fuzz"
         sanitize = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-O2", "-std=c11"]
         sources = [str(path) for path in (NATIVE / "fuzz.c", *DECODER)]
         words = [str(native_compiler()), *sanitize, "-DSD_DECODER_ONLY", "-o", str(program), *sources]
         subprocess.run(words, check=True)
-        while inputs < count:
-            seed += 1
-            code = Path(sys.executable).resolve().read_bytes()
-            at = 200_000 + seed * 3000 % 400_000
-            before = code[at : at + 2500]
-            after = before[:700] + bytes(8) + before[700:1900] + before[1920:]
-            arch = machines[seed % len(machines)]
-            profile = PROFILES[(seed // 7) % 2]
-            base.write_bytes(before)
-            patch.write_bytes(native.make(before, after, profile, arch=arch).patch)
-            done = subprocess.run(
-                [str(program), str(base), str(patch), str(FUZZ_AT_ONCE), str(seed)],
-                check=False,
-                capture_output=True,
-                text=True,
-            )
-            inputs += FUZZ_AT_ONCE
-            if done.returncode:
-                findings += 1
-                say(f"fuzz: seed {seed}, {arch}, {profile}: {done.stderr[:2000]}")
-    say(f"fuzz: {inputs:,} mutated patches, {findings} findings")
-    return inputs, findings
+        while done.inputs < count:
+            done.seed += 1
+            done.findings += int(not _fuzz_once(program, Path(scratch), done.seed))
+            done.inputs += FUZZ_AT_ONCE
+            done.save(tally)
+    say(f"fuzz: {done.inputs:,} mutated patches, {done.findings} findings")
+    return done.inputs, done.findings
+
+
+def _fuzz_once(program: Path, scratch: Path, seed: int) -> bool:
+    """Mutants of one patch; whether all of them were refused or came out right."""
+    machines, patch, base = native.ARCHES[1:], scratch / "patch", scratch / "base"
+    code = Path(sys.executable).resolve().read_bytes()
+    at, size = 200_000 + seed * 3000 % 400_000, (600, 1000, 2500)[seed % 3]
+    before = code[at : at + size]
+    after = before[: size // 4] + bytes(8) + before[size // 4 : size * 3 // 4] + before[size * 3 // 4 + 20 :]
+    arch, profile = machines[seed % len(machines)], PROFILES[(seed // 7) % 2]
+    base.write_bytes(before)
+    patch.write_bytes(native.make(before, after, profile, arch=arch).patch)
+    words = [str(program), str(base), str(patch), str(FUZZ_AT_ONCE), str(seed)]
+    done = subprocess.run(words, check=False, capture_output=True, text=True)
+    if done.returncode:
+        say(f"fuzz: seed {seed}, {arch}, {profile}: {done.stderr[:2000]}")
+    return not done.returncode
+
+
+@dataclass
+class Tally:
+    """How far mutating has come with one decoder."""
+
+    decoder: str
+    seed: int = 0
+    inputs: int = 0
+    findings: int = 0
+
+    @classmethod
+    def load(cls, path: Path | None) -> "Tally":
+        sources = sorted((*DECODER, *(NATIVE / "decoder").glob("*.h"), NATIVE / "fuzz.c"))
+        fresh = cls(hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest())
+        if path is None or not path.exists():
+            return fresh
+        kept = cls(**json.loads(path.read_text()))
+        return kept if kept.decoder == fresh.decoder else fresh
+
+    def save(self, path: Path | None) -> None:
+        if path is not None:
+            fresh = path.with_name(path.name + ".new")
+            fresh.write_text(json.dumps(asdict(self)))
+            fresh.replace(path)
 
 
 def main() -> int:
@@ -306,7 +339,10 @@ def main() -> int:
     parser.add_argument("--linux", type=Path, help="folders of old.bin and new.bin, large images")
     parser.add_argument("--pair", help="this pair only")
     parser.add_argument("--fuzz", type=int, default=20_000, metavar="N")
-    parser.add_argument("--full", action="store_true", help=f"{FUZZ_FULL:,} mutated patches: hours")
+    parser.add_argument(
+        "--full", action="store_true", help=f"{FUZZ_FULL:,} mutated patches: hours; see --tally"
+    )
+    parser.add_argument("--tally", type=Path, help="counts mutated patches here, and goes on from there")
     asked = parser.parse_args()
     asked.fuzz = FUZZ_FULL if asked.full else asked.fuzz
     if not native.available():
@@ -325,7 +361,7 @@ def main() -> int:
     if asked.linux:
         found["linux"] = {folder.name: large(folder) for folder in pairs(asked.linux, asked.pair)}
     if asked.fuzz and native_compiler():
-        found["fuzz_inputs"], found["fuzz_findings"] = fuzz(asked.fuzz)
+        found["fuzz_inputs"], found["fuzz_findings"] = fuzz(asked.fuzz, asked.tally)
     print(json.dumps(found, sort_keys=True))
     return 0
 

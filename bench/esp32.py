@@ -151,7 +151,7 @@ def linked(where: Path, name: str, more: tuple[str, ...]) -> tuple[int, int, dic
         f"-DSD_ARCHS={arches}",
         *more,
         "-I",
-        str(esp32.NATIVE),
+        str(esp32.DECODER),
         "-I",
         str(esp32.CORE.parent),
     ]
@@ -159,7 +159,7 @@ def linked(where: Path, name: str, more: tuple[str, ...]) -> tuple[int, int, dic
     program = where / "program.cpp"
     program.write_text(PROGRAM)
     objects, table = [], {}
-    for source in (*esp32.core_sources(), *(esp32.NATIVE / each for each in esp32.DECODER), program):
+    for source in (*esp32.core_sources(), *esp32.DECODER.glob("*.c"), program):
         out = where / f"{source.name}.o"
         language = [f"{prefix}-gcc", "-std=c11"] if source.suffix == ".c" else [f"{prefix}-g++", *plus]
         _must([*language, *flags, "-c", str(source), "-o", str(out)])
@@ -235,7 +235,7 @@ def fuzz(folder: Path, each: int, seed: int) -> dict[str, Any]:
 def fuzzer(folder: Path, clang: str) -> Path:
     """libFuzzer, AddressSanitizer, UndefinedBehaviorSanitizer."""
     flags = ["-O1", "-g", "-fsanitize=fuzzer-no-link,address,undefined", "-fno-sanitize-recover=all"]
-    include = ["-I", str(esp32.NATIVE), "-I", str(esp32.CORE.parent)]
+    include = ["-I", str(esp32.DECODER), "-I", str(esp32.CORE.parent)]
     host = esp32.HOME / "host"
     objects = []
     for source in (
@@ -243,7 +243,7 @@ def fuzzer(folder: Path, clang: str) -> Path:
         host / "chip.cpp",
         host / "desk.cpp",
         esp32.HOME / "tests" / "fuzz.cpp",
-        *(esp32.NATIVE / each for each in esp32.DECODER),
+        *esp32.DECODER.glob("*.c"),
     ):
         out = folder / f"fuzz-{source.stem}.o"
         standard = (
@@ -311,7 +311,7 @@ def coverage(folder: Path) -> dict[str, Any]:
     where = folder / "coverage"
     where.mkdir()
     host, tests = esp32.HOME / "host", esp32.HOME / "tests"
-    include = ["-I", str(esp32.NATIVE), "-I", str(esp32.CORE.parent)]
+    include = ["-I", str(esp32.DECODER), "-I", str(esp32.CORE.parent)]
     flags = ["-O0", "-g", "--coverage", "-fno-exceptions", "-fno-rtti", "-std=c++17", *include]
     shared = []
     for source in esp32.core_sources():
@@ -320,8 +320,8 @@ def coverage(folder: Path) -> dict[str, Any]:
         if done.returncode:
             raise RuntimeError(done.stderr[-3000:])
         shared.append(str(out))
-    for each in esp32.DECODER:
-        out = where / f"{each}.o"
+    for each in esp32.DECODER.glob("*.c"):
+        out = where / f"{each.name}.o"
         run(
             [
                 "gcc",
@@ -331,7 +331,7 @@ def coverage(folder: Path) -> dict[str, Any]:
                 "-DSD_DECODER_ONLY",
                 *include,
                 "-c",
-                str(esp32.NATIVE / each),
+                str(each),
                 "-o",
                 str(out),
             ]

@@ -1,5 +1,5 @@
 /* The decoder and nothing else, for counting instructions: `bench_apply BASE PATCH`. */
-#include "core.h"
+#include "decoder/core.h"
 #include <stdio.h>
 #include <stdlib.h>
 

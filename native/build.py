@@ -14,6 +14,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 PACKAGE = HERE.parent / "src" / "skylift"
+DECODER = HERE / "decoder"  # for devices too
 PROGRAMS = ("fuzz.c", "bench_apply.c")  # of the bench
 SUFFIX = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
 FLAGS = ["-O2", "-fPIC", "-shared", "-fvisibility=default", "-fno-strict-aliasing"]
@@ -27,20 +28,23 @@ class Library:
     file: Path
     flags: tuple[str, ...]
     leave_out: tuple[str, ...] = ()
+    parts: tuple[Path, ...] = ()  # further folders of sources
     links: tuple[str, ...] = ()
 
     def sources(self) -> list[Path]:
-        return sorted(path for path in self.folder.glob("*.c") if path.name not in self.leave_out)
+        found = (path for folder in (self.folder, *self.parts) for path in folder.glob("*.c"))
+        return sorted(path for path in found if path.name not in self.leave_out)
 
     def stale(self) -> bool:
         """Whether it is missing or older than its sources."""
         if not self.file.exists():
             return True
         built = self.file.stat().st_mtime
-        return any(path.stat().st_mtime > built for path in (*self.sources(), *self.folder.glob("*.h")))
+        headers = (path for folder in (self.folder, *self.parts) for path in folder.glob("*.h"))
+        return any(path.stat().st_mtime > built for path in (*self.sources(), *headers))
 
 
-DELTA = Library(HERE, PACKAGE / "firmware" / f"_skydelta{SUFFIX}", ("-std=c11",), PROGRAMS)
+DELTA = Library(HERE, PACKAGE / "firmware" / f"_skydelta{SUFFIX}", ("-std=c11",), PROGRAMS, parts=(DECODER,))
 # Envoy loads it; Envoy comes as a wheel for Linux.
 LIMITS = Library(
     HERE / "gateway",

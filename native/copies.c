@@ -1,7 +1,7 @@
 /* Long runs of one image that stand in another, wherever they stand: how images of gigabytes are taken apart before
  * anything is coded. One rolling hash goes over both; where its value is rare enough, a place is remembered (the
  * base) or looked up (the target), and a hit is grown both ways. Memory is the table alone, whatever the images. */
-#include "core.h"
+#include "decoder/core.h"
 #include <stdlib.h>
 
 enum { WINDOW = 64, ENTRIES_MOST = 1 << 23, SAY_EVERY = 1 << 23 };

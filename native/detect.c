@@ -1,5 +1,5 @@
 /* Which machine an image is for, and where it is loaded: from the image alone. */
-#include "core.h"
+#include "decoder/core.h"
 #include <stdlib.h>
 
 /* Whether a function may begin here; sixteen bytes can be read. */

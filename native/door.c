@@ -1,5 +1,5 @@
 /* The hosts' door: memory is found here, pieces are large enough for a slow receiver. */
-#include "core.h"
+#include "decoder/core.h"
 #include <stdlib.h>
 
 enum { PIECE = 1 << 20 };

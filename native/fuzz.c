@@ -3,7 +3,7 @@
  * Every input is applied with exactly the memory its header computes, on the heap, so that a step beyond it is
  * seen. Half of the mutants get a header checksum that fits, or they would all die at the door. Prints how many
  * were tried, refused, and came out right; anything else ends the program. */
-#include "core.h"
+#include "decoder/core.h"
 #include <stdio.h>
 #include <stdlib.h>
 

@@ -1,5 +1,5 @@
 /* A patch from two images. */
-#include "core.h"
+#include "decoder/core.h"
 #include <stdlib.h>
 
 /* A checksum of an image, piece by piece, so that a mapped one need not stay in memory. */
@@ -17,7 +17,7 @@ static int checksum(const sd_wish *wish, const u8 *p, u32 n, u32 *crc)
 /* How much of the base the literal model is taught: time on both sides, so as much as new bytes can repay. */
 static u32 worth_priming(const sd_match *m, u32 n, u32 on, u32 nn)
 {
-    u64 extra = nn, most = on < 4u << 20 ? on : 4u << 20;
+    u64 extra = nn, most = on < SD_MOST_PRIME ? on : SD_MOST_PRIME;
     while (n--)
         extra -= m++->len;
     extra = (extra * 64 + 65535) & ~(u64)65535; /* told in units of 64 KiB */

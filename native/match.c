@@ -1,6 +1,6 @@
 /* What of the target stands in the base: found on images whose address fields are blanked, so that code that
  * was moved, and code that calls what was moved, still matches. */
-#include "core.h"
+#include "decoder/core.h"
 #include <stdlib.h>
 
 enum { SEED = 8, CHAIN = 48, LONG = 4096, AT_ONCE = 1 << 22 };

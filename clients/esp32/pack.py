@@ -10,11 +10,9 @@ import shutil
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-NATIVE = HERE.parents[1] / "native"
+DECODER = HERE.parents[1] / "native" / "decoder"
 FOLDERS = ("src", "examples")
 FILES = ("library.properties", "library.json", "idf_component.yml", "CMakeLists.txt", "Kconfig")
-DECODER = ("patch.c", "model.c", "predict.c")
-HEADERS = ("core.h", "skydelta.h")
 # The Arduino IDE passes no flags to a library: what the decoder is built as stands in its files.
 BUILT_AS = (
     "#ifndef SD_MCU\n#define SD_MCU 1\n#endif\n#ifndef SD_DECODER_ONLY\n#define SD_DECODER_ONLY 1\n#endif\n"
@@ -32,10 +30,8 @@ def pack(to: Path) -> None:
     shutil.copy(HERE.parents[1] / "LICENSE", to / "LICENSE")
     decoder = to / "src" / "delta"
     decoder.mkdir()
-    for name in HEADERS:
-        shutil.copy(NATIVE / name, decoder / name)
-    for name in DECODER:
-        (decoder / name).write_text(BUILT_AS + (NATIVE / name).read_text())
+    for path in DECODER.glob("*.[ch]"):
+        (decoder / path.name).write_text((BUILT_AS if path.suffix == ".c" else "") + path.read_text())
     client = to / "src" / "skylift" / "delta.cpp"
     client.write_text(client.read_text().replace('#include "skydelta.h"', '#include "../delta/skydelta.h"'))
 

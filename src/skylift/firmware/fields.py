@@ -1,4 +1,4 @@
-"""Address-bearing fields of each machine, as tables: the same as native/predict.c, for the decoder in Python.
+"""Address-bearing fields of each machine, as tables: native/decoder/predict.c's, for the decoder in Python.
 
 A form is (bytes, alignment, flags, mask, value, get, put). `get(view, word)` gives (target, origin) or None,
 where origin is what `put` counts from: None for the field's own address, a number of bytes before it, or 0

@@ -1,7 +1,7 @@
 """The coder of our deltas, decoding only: a binary range decoder under a mixer of adaptive probabilities.
 
-Integers only, the same steps as native/model.c: the two must agree to the last bit. Probabilities are P(1) in
-1/65536; what is mixed is ln(p / (1 - p)) in 1/256.
+Integers only, the same steps as native/decoder/model.c: the two must agree to the last bit. Probabilities are
+P(1) in 1/65536; what is mixed is ln(p / (1 - p)) in 1/256.
 """
 
 from math import exp, log

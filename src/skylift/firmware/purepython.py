@@ -1,4 +1,4 @@
-"""Our deltas decoded without the C core: slow, and bit for bit the same (native/patch.c, conformance/delta).
+"""Our deltas decoded without the C core: slow, and bit for bit the same (native/decoder, conformance).
 
 For places without a compiler, for reading how the format works, and as the second opinion that the vectors
 hold the C decoder against.
@@ -17,6 +17,7 @@ from skylift.firmware.native import DeltaError
 
 HEADER = Struct("<4sBBHH5I16s16sI")
 PRIME_UNIT = 65536
+MOST_PRIME = 64  # units: priming costs a decoder time, and a patch nothing
 MAGIC = b"SKD2"
 U64 = 0xFFFFFFFFFFFFFFFF
 NONE = U32
@@ -97,7 +98,7 @@ def read_header(patch: bytes) -> Facts:
     unpacked = HEADER.unpack_from(patch)
     _, kind, blocks, matches, prime, base, target, body, crc, target_crc, a, b, own = unpacked
     profile, arch = kind >> 4, kind & 15
-    if own != zlib.crc32(patch[: HEADER.size - 4]) or blocks > 1:
+    if own != zlib.crc32(patch[: HEADER.size - 4]) or blocks > 1 or prime > MOST_PRIME:
         raise DeltaError("this is no delta, or a damaged one")
     if not 1 <= profile <= len(SIZES) or arch >= len(MACHINES) or max(base, target) > 0xFFFFFF00:
         raise DeltaError("this is no delta, or a damaged one")
@@ -159,7 +160,7 @@ def _zagzig(z: int) -> int:
 
 
 class _Walk:
-    """One image being rebuilt. Names follow native/patch.c."""
+    """One image being rebuilt. Names follow native/decoder."""
 
     def __init__(self, facts: Facts, old: bytes, patch: bytes, write: Callable[[bytes], None]) -> None:
         self.facts, self.old, self._write = facts, old, write
@@ -239,7 +240,7 @@ class _Walk:
     def _match(self, kind: int, at: int, start: int, end: int) -> Match:
         gap, length, jump = self._number(kind), self._number(kind + 1), self._number(kind + 2)
         begin = start + _zagzig(jump)
-        if begin < 0 or begin + length > self.facts.base_size or gap + length > end - at:
+        if not length or begin < 0 or begin + length > self.facts.base_size or gap + length > end - at:
             raise DeltaError("this is no delta, or a damaged one")
         return Match(at + gap, begin, length)
 

@@ -23,9 +23,8 @@ from typing import Any
 from skylift.testkit.server import end
 
 ROOT = Path(__file__).resolve().parents[3]
-HOME, NATIVE = ROOT / "clients" / "esp32", ROOT / "native"
+HOME, DECODER = ROOT / "clients" / "esp32", ROOT / "native" / "decoder"
 CORE, BUILD = HOME / "src" / "skylift", HOME / "build"
-DECODER = ("patch.c", "model.c", "predict.c")  # of native/
 WARNINGS = ("-Wall", "-Wextra", "-Wshadow", "-Werror")
 SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 CHIP_C3, CHIP_ESP32 = 5, 0  # ESP-IDF's esp_chip_id_t
@@ -64,7 +63,7 @@ def build(
     if compilers is None:
         raise NoCompiler("a C++ and a C compiler (g++, gcc) and the source tree are needed")
     core = [path for path in core_sources() if path.name not in without]
-    every = [*sources, *core, *(NATIVE / each for each in DECODER)]
+    every = [*sources, *core, *DECODER.glob("*.c")]
     headers = _digest(_headers())
     with ThreadPoolExecutor(2) as both:
         objects = list(both.map(lambda source: _object(source, flags, compilers, headers), every))
@@ -80,7 +79,7 @@ def build(
 
 def _headers() -> list[Path]:
     folders = (CORE, HOME / "host", HOME / "tests")
-    return sorted([*(path for folder in folders for path in folder.glob("*.hpp")), *NATIVE.glob("*.h")])
+    return sorted([*(path for folder in folders for path in folder.glob("*.hpp")), *DECODER.glob("*.h")])
 
 
 def _digest(files: Sequence[Path], more: str = "") -> str:
@@ -95,7 +94,7 @@ def _digest(files: Sequence[Path], more: str = "") -> str:
 
 def _object(source: Path, flags: Sequence[str], compilers: tuple[str, str], headers: str) -> Path:
     cxx, cc = compilers
-    include = ["-I", str(NATIVE), "-I", str(CORE.parent)]
+    include = ["-I", str(DECODER), "-I", str(CORE.parent)]
     if source.suffix == ".c":
         plain = [flag for flag in flags if flag.startswith(("-O", "-g", "-f", "--coverage"))]
         words = [cc, "-std=c11", *plain, "-DSD_MCU", "-DSD_DECODER_ONLY", *include]

@@ -1,7 +1,7 @@
 /* Skylift deltas: patches that know how a linker moves addresses.
  *
- * The decoder (predict.c, model.c, patch.c) allocates nothing, calls no library but memcpy and memset, and
- * holds to the memory it is given. The encoder (match.c, detect.c, make.c) is for hosts.
+ * The decoder (this folder) allocates nothing, calls no library but memcpy and memset, and
+ * holds to the memory it is given. The encoder (native/) is for hosts.
  * The format is docs/reference/delta-format.md. */
 #ifndef SKYDELTA_H
 #define SKYDELTA_H

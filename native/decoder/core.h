@@ -29,6 +29,10 @@ static inline u32 sd_mix(u32 a, u32 b)
     return h ^ h >> 13;
 }
 
+#define SD_NONE UINT32_MAX
+#define SD_HEADER (4 + 1 + 1 + 2 + 2 + 5 * 4 + 2 * SD_DIGEST + 4) /* bytes of header */
+#define SD_MOST_PRIME (4u << 20) /* bytes of base that a literal model may be taught: they cost time, not bytes */
+
 /* --- predict.c: fields that hold addresses ---------------------------------------------------------- */
 typedef struct {
     const u8 *p;   /* the field's first byte */
@@ -118,7 +122,7 @@ i32 sd_stretch(u32 p16);
 u32 sd_squash(i32 x);
 int sd_plain(sd_coder *c, u16 *p, int bit);
 
-/* --- patch.c: the walk that both sides make ----------------------------------------------------------- */
+/* --- the walk that both sides make ---------------------------------------------------------------------- */
 typedef struct {
     u32 at, from, len; /* target, base, bytes */
     u32 kept;          /* in the decoder's memory, so that addresses are looked up in it */
@@ -147,7 +151,7 @@ typedef struct sd_walk {
     u32 base_size, target_size;
     sd_segment old_seg[SD_MAX_SEGMENTS], new_seg[SD_MAX_SEGMENTS];
     u32 old_segs, new_segs;
-    u8 *match_mem; /* packed, see patch.c */
+    u8 *match_mem; /* packed, see script.c */
     u32 width, matches;
     sd_link *links;
     u32 link_n;
@@ -178,15 +182,51 @@ typedef struct sd_walk {
 #define SD_STATE 3584 /* what a walk takes at most, on every platform: part of the format's sums */
 _Static_assert(sizeof(sd_walk) + 16 <= SD_STATE, "the walk outgrew its budget");
 
+/* header.c */
 int sd_header_write(const sd_header *h, u8 *out);
+/* layout.c */
 u32 sd_memory_needed(const sd_header *h);
 u32 sd_most_matches(const sd_header *h);
 int sd_layout(sd_walk *w, void *memory, size_t size);
-int sd_run(sd_walk *w, const sd_match *script); /* script: encoder */
+
+/* script.c: numbers are the count of bits in unary, then the bits; the first two and the count have counters */
+u32 sd_number(sd_walk *w, int kind, u32 v);
+u32 sd_zigzag(i64 v);
+i64 sd_zagzig(u32 z);
+int sd_code_match(sd_walk *w, int kind, u32 at, u32 from, u32 end, sd_match *m);
+int sd_read_script(sd_walk *w);
+sd_match sd_match_of(const sd_walk *w, u32 k);
+u32 sd_match_field(const sd_walk *w, u32 k, u32 which); /* of the k-th kept match: 0 at, 1 from, 2 length */
+u32 sd_order(const sd_walk *w, u32 k);                  /* the k-th in the base's order */
+
+/* address.c */
+typedef struct {
+    u8 bytes[8]; /* as it must read */
+    u8 len, done, type;
+    u64 old_target, target, pc;
+    const sd_form *form;
+} sd_field;
+void sd_find_field(const sd_walk *w, u32 j, u32 i, u32 left, int unit, sd_field *f);
+void sd_learn_field(sd_walk *w, const sd_field *f);
 i64 sd_offset(const sd_segment *s, u32 n, u64 va);
 u64 sd_address(const sd_segment *s, u32 n, u32 off);
 int sd_esp_segments(const u8 *image, u32 size, sd_segment *out, u32 *n);
-const sd_form *sd_match_form(int arch, const sd_view *v, int unit, const sd_segment *s, u32 n, u64 *target);
+
+/* output.c */
+void sd_emit(sd_walk *w, u8 byte);
+void sd_emit_many(sd_walk *w, const u8 *from, u32 n);
+void sd_flush(sd_walk *w);
+u32 sd_tail32(const sd_walk *w); /* the last four bytes, the last one on top */
+u8 sd_wanted(const sd_walk *w);  /* encoder: the byte that comes next */
+u32 sd_seen_key(const sd_walk *w, const u8 *p5);
+int sd_seen_byte(const sd_walk *w, u64 at, u8 *byte);
+void sd_seen_put(sd_walk *w);
+
+/* extra.c, covered.c, patch.c */
+void sd_prime(sd_walk *w);
+void sd_extra(sd_walk *w, u32 end, u32 old_before, i64 old_shift);
+void sd_covered(sd_walk *w);
+int sd_run(sd_walk *w, const sd_match *script); /* script: encoder */
 
 /* --- hosts ------------------------------------------------------------------------------------------- */
 int sd_detect(const u8 *image, u32 size);
