@@ -40,6 +40,9 @@ SYSTEM = {
     "squashfs": (lambda: bool(shutil.which("mksquashfs")), "squashfs-tools"),
     "micropython": (lambda: bool(shutil.which("micropython", path=OURS_FIRST)), "micropython"),
     "faketime": (lambda: bool(shutil.which("faketime")), "faketime"),
+    "bsdiff": (lambda: bool(shutil.which("bspatch")), "bsdiff"),
+    "xdelta3": (lambda: bool(shutil.which("xdelta3")), "xdelta3"),
+    "zstd": (lambda: bool(shutil.which("zstd")), "zstd"),
 }
 # Where this Debian, 12, has no package of that name the next one has: see `unpacked`.
 NEXT_DEBIAN = "trixie"

@@ -257,3 +257,21 @@ int sd_matches(int arch, const u8 *old, u32 on, const sd_segment *so, u32 nso, c
     }
     return bad;
 }
+
+int sd_runs(const u8 *old, uint64_t on, const u8 *new_, uint64_t nn, const sd_wish *wish, sd_copy **out, uint32_t *count)
+{
+    sd_match *found = 0;
+    u32 kept = 0;
+    *out = 0;
+    *count = 0;
+    if (on > 0x7FFFFFFF || nn > 0x7FFFFFFF)
+        return SD_SIZE;
+    int bad = sd_matches(SD_PLAIN, old, (u32)on, 0, 0, new_, (u32)nn, 0, 0, 0, &found, count, &kept, wish);
+    if (bad)
+        return bad;
+    *out = malloc((*count + (size_t)1) * sizeof **out);
+    for (u32 k = 0; *out && k < *count; k++)
+        (*out)[k] = (sd_copy){found[k].at, found[k].from, found[k].len};
+    free(found);
+    return *out ? SD_OK : SD_MEMORY;
+}

@@ -1,7 +1,5 @@
 """`skylift delta`: make, apply, inspect, compare; offline."""
 
-import time
-from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -69,13 +67,10 @@ def apply(
     old: Old,
     patch: Annotated[Path, typer.Argument(exists=True, dir_okay=False)],
     new: Annotated[Path, typer.Argument(help="Where the rebuilt image goes.")],
-    kind: Annotated[
-        Kind | None, typer.Option("--format", help="Where it does not show: detools' patches.")
-    ] = None,
     output: FormatOption = Format.TABLE,
     as_json: JsonOption = False,
 ) -> None:
-    """Rebuild the new image from the old one and a patch, ours or another tool's."""
+    """Rebuild the new image from the old one and a patch, ours or another tool's: the patch tells which."""
     import hashlib
 
     from skylift.firmware import delta, peers
@@ -83,7 +78,7 @@ def apply(
     temporary = new.with_name(new.name + ".new")
     seen, size = hashlib.sha256(), 0
     body = patch.read_bytes()
-    peer = kind if kind is not None and kind is not Kind.SKYLIFT else peers.format_of(body)
+    peer = None if body.startswith(delta.MAGICS) else peers.format_of(body)
     try:
         with temporary.open("wb") as file:
 
@@ -109,77 +104,50 @@ def inspect(
     base: Annotated[
         Path | None, typer.Option(exists=True, dir_okay=False, help="The old image: shows what moved.")
     ] = None,
+    svg: Annotated[Path | None, typer.Option(help="Where a picture goes, with --base.")] = None,
     output: FormatOption = Format.TABLE,
     as_json: JsonOption = False,
 ) -> None:
-    """What a patch says it is; with its base, a picture: = in its place, > moved, . new."""
-    from dataclasses import asdict
+    """What a patch says it is; with its base, what stands where: = in its place, > moved, o packed again,
+    . new."""
+    from skylift.core.errors import invalid
+    from skylift.firmware import delta, picture
 
-    from skylift.firmware import delta, purepython
-
+    if svg and not base:
+        raise invalid("svg", svg, "needs --base: a patch alone does not tell the old image's size")
     body = patch.read_bytes()
-    header = delta.read_header(body)
-    found: dict[str, Any] = {name: value for name, value in asdict(header).items() if value is not None}
-    found["patch_size"] = len(body)
-    if base is not None and header.format == "skylift":
-        matches = purepython.matches_of(base.read_bytes(), body)
-        found["matches"] = len(matches)
-        found["matched"] = sum(match.length for match in matches)
-        found["picture"] = "".join(_cells(matches, header.target_size))
+    found = delta.facts(body)
+    told = picture.stretches(base.read_bytes(), body) if base else None
+    if base and told:
+        size, stretches = told
+        found |= {"target_size": size, "bytes": picture.shares(stretches)}
+        found["picture"] = picture.bar(stretches, size, CELLS)
+        if svg:
+            title = f"{patch.name}: {len(body):,} bytes"
+            svg.write_text(picture.svg(stretches, base.stat().st_size, size, title))
+    elif svg:
+        raise Leave(Exit.FAILED, f"no picture: {found['format']} patches do not tell what stands where")
     Output(Format.JSON if as_json else output).one(found)
-
-
-def _cells(matches: list[Any], size: int) -> Iterator[str]:
-    """One sign per equal part of the target: what most of it is."""
-    step = max(1, -(-size // CELLS))
-    for start in range(0, size, step):
-        share = {"=": 0, ">": 0, ".": min(step, size - start)}
-        for match in matches:
-            here = min(match.at + match.length, start + step) - max(match.at, start)
-            if here > 0:
-                share["=" if match.at == match.start else ">"] += here
-                share["."] -= here
-        yield max(share, key=lambda sign: share[sign])
 
 
 @app.command()
 def compare(old: Old, new: New, output: FormatOption = Format.TABLE, as_json: JsonOption = False) -> None:
-    """Every format that can be made here: size, times, memory of our decoder. What is missing is said."""
-    from skylift.core.errors import Rejected
-    from skylift.firmware import delta, native, peers
+    """Every format that can be made here: size, seconds, memory that making and applying come to need.
+
+    What cannot be made is said."""
+    from dataclasses import asdict
+
+    from skylift.firmware import delta, trial
 
     shown = Output(Format.JSON if as_json else output)
-    before, after = old.read_bytes(), new.read_bytes()
     rows: list[dict[str, Any]] = []
-
-    def add(name: str, make: Any, apply: Any, memory: int | None = None) -> None:
+    for name in trial.names(old, new):
         try:
-            begun = time.perf_counter()
-            patch = make()
-            made = time.perf_counter()
-            same = apply(patch) == after
-        except (delta.DeltaError, Rejected) as e:
+            rows.append(asdict(trial.run(name, old, new)))
+        except delta.DeltaError as e:
             shown.say(f"{name}: {e}")
-            return
-        ended = time.perf_counter()
-        row = {"format": name, "size": len(patch), "of_new": round(len(patch) / max(1, len(after)), 4)}
-        times = {"make_s": round(made - begun, 2), "apply_s": round(ended - made, 2)}
-        rows.append({**row, **times, "memory": memory, "same": same})
-
-    for profile, memory in delta.MEMORY.items() if native.available() else ():
-        add(
-            f"skylift {profile}",
-            lambda profile=profile: native.make(before, after, profile).patch,
-            lambda patch: delta.apply_delta(before, patch),
-            memory,
-        )
-    for name in peers.FORMATS:
-        add(
-            name,
-            lambda name=name: peers.make(name, before, after),
-            lambda patch, name=name: peers.apply(name, before, patch),
-        )
     rows.sort(key=lambda row: row["size"])
-    shown.many(rows, ["format", "size", "of_new", "make_s", "apply_s", "memory", "same"])
+    columns = ["format", "size", "of_new", "make_s", "apply_s", "make_memory", "apply_memory", "same"]
+    shown.many(rows, columns)
     if not all(row["same"] for row in rows):
         raise Leave(Exit.FAILED, "a patch did not rebuild the image")

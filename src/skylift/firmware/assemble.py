@@ -44,7 +44,7 @@ def apply(
     plan = read_plan(patch[head.length : start], head)
     places = regions(part.patch for part in plan.parts)
     bodies = [memoryview(patch)[start + begin : start + end] for begin, end in places]
-    stock = _Stock(old, plan.spans)
+    stock = Stock(old, plan.spans)
     with _room(scratch) as held:
         for part, body in zip(plan.parts, bodies, strict=True):
             if part.held:
@@ -56,7 +56,7 @@ def apply(
         writer.finish()
 
 
-def _make(stock: "_Stock", part: Part, body: memoryview, write: Write, scratch: Path | None) -> None:
+def _make(stock: "Stock", part: Part, body: memoryview, write: Write, scratch: Path | None) -> None:
     """One part's bytes, as many as it promised."""
     made = 0
 
@@ -82,7 +82,7 @@ def _make(stock: "_Stock", part: Part, body: memoryview, write: Write, scratch: 
         raise DeltaError("a part of the delta makes less than it promised")
 
 
-class _Stock:
+class Stock:
     """What parts are made from: pieces of the base, opened where they are packed."""
 
     def __init__(self, old: Image, spans: tuple[Span, ...]) -> None:

@@ -56,7 +56,7 @@ class _Whole:
 
 
 @functools.cache
-def _zstd() -> Any:
+def zstd_library() -> Any:
     """libzstd, or None."""
     library = _library("zstd", ("ZSTD_compress", "ZSTD_decompress", "ZSTD_versionString"))
     if library is None:
@@ -95,20 +95,20 @@ def _library(name: str, wanted: tuple[str, ...]) -> Any:
 
 
 def _zstd_pack(data: bytes, level: int) -> bytes:
-    room = _zstd().ZSTD_compressBound(len(data))
+    room = zstd_library().ZSTD_compressBound(len(data))
     out = ctypes.create_string_buffer(room)
-    done = _zstd_right(_zstd().ZSTD_compress(out, room, data, len(data), level))
+    done = _zstd_right(zstd_library().ZSTD_compress(out, room, data, len(data), level))
     return out.raw[:done]
 
 
 def _zstd_open(packed: bytes, size: int) -> bytes:
     out = ctypes.create_string_buffer(size + 1)
-    done = _zstd_right(_zstd().ZSTD_decompress(out, size, packed, len(packed)))
+    done = _zstd_right(zstd_library().ZSTD_decompress(out, size, packed, len(packed)))
     return out.raw[:done]
 
 
 def _zstd_right(result: int) -> int:
-    if _zstd().ZSTD_isError(result):
+    if zstd_library().ZSTD_isError(result):
         raise DeltaError("a zstd block is damaged")
     return result
 
@@ -294,7 +294,9 @@ def available(name: str) -> bool:
     if kind in _STREAMS and not how:
         return True
     if kind == "zstd":
-        return _zstd() is not None and (not how or how[-1] == _zstd().ZSTD_versionString().decode())
+        return zstd_library() is not None and (
+            not how or how[-1] == zstd_library().ZSTD_versionString().decode()
+        )
     if kind in ("lz4", "lz4hc"):
         return _lz4() is not None and (not how or how[-1] == _lz4().LZ4_versionString().decode())
     return kind in _PACKERS and len(how) <= _LIMITS[kind] and all(part.isdecimal() for part in how)
@@ -328,8 +330,8 @@ def candidates(kind: str, size: int, block: int) -> list[str]:
         arch = [f"xzs 6 {dictionary} {each}" for dictionary in _DICTIONARIES for each in (4, 7)]
         plain = [f"xzs 6 {dictionary}" for dictionary in _DICTIONARIES]
         return [*arch, *plain] if size > 1 << 20 else near
-    if kind == "zstd" and _zstd() is not None:
-        return [f"zstd {level} {_zstd().ZSTD_versionString().decode()}" for level in (15, 19, 22, 3)]
+    if kind == "zstd" and zstd_library() is not None:
+        return [f"zstd {level} {zstd_library().ZSTD_versionString().decode()}" for level in (15, 19, 22, 3)]
     if kind == "lz4" and _lz4() is not None:
         version = _lz4().LZ4_versionString().decode()
         return [f"lz4 {version}", f"lz4hc 12 {version}"]

@@ -13,14 +13,15 @@ import mmap
 import os
 from collections.abc import Callable
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from skylift.firmware import assemble, codecs, hdiff, layered, layers, native, purepython
+from skylift.firmware import assemble, codecs, hdiff, layered, layers, native, peers, purepython
 from skylift.firmware.native import ARCHES, PROFILES
 from skylift.firmware.native import DeltaError as DeltaError
 
+MAGICS = (purepython.MAGIC, layers.MAGIC, hdiff.MAGIC)  # how our own patches begin
 WORTH_IT = 0.7  # of the full image: above it the full image is sent
 SMALL = ("thumb", "xtensa", "riscv", "arm+thumb")  # machines of devices with little memory
 _MCU_IMAGE = 16 << 20
@@ -63,7 +64,7 @@ def create_delta(
     `patch_size`, `full_size` (bytes) and `savings_percent`; or None, and writes nothing. Without a `profile`
     the images say which: `mcu-64k` for a microcontroller's, else `linux-16m`.
     """
-    with _opened(old_firmware) as old, _opened(new_firmware) as new:
+    with opened(old_firmware) as old, opened(new_firmware) as new:
         progress("comparing")
         patch = make(old, new, profile, Path(output_path).parent)
         old_hash, new_hash, full = native.digest(old).hex(), native.digest(new).hex(), len(new)
@@ -109,7 +110,7 @@ def apply_delta(old_firmware: Image, patch: Image, max_size: int | None = None) 
     `max_size`: the size that signed metadata allows. Raises `DeltaError` for anything wrong, before or after.
     """
     pieces: list[bytes] = []
-    with _opened(patch) as body:
+    with opened(patch) as body:
         rebuild(old_firmware, bytes(body), pieces.append, max_size)
     return b"".join(pieces)
 
@@ -136,7 +137,7 @@ def rebuild(
     memory = (header.memory or 0) + (0 if scratch else header.scratch)
     if memory > max_memory:
         raise DeltaError(f"the patch takes {memory} bytes of memory, at most {max_memory} are allowed")
-    with _opened(old_firmware) as old:
+    with opened(old_firmware) as old:
         if len(old) != header.base_size or not native.digest(old).hex().startswith(header.base_sha256):
             raise DeltaError("the patch was made from another image than the one here")
         seen = hashlib.sha256()
@@ -181,6 +182,17 @@ def read_header(patch: bytes) -> Header:
     )
 
 
+def facts(patch: bytes) -> dict[str, Any]:
+    """What a patch says of itself, ours or another tool's. Raises `DeltaError` when it is none."""
+    if patch.startswith(MAGICS):
+        told = {name: value for name, value in asdict(read_header(patch)).items() if value is not None}
+    elif name := peers.format_of(patch):
+        told = {"format": name}
+    else:
+        raise DeltaError("this is no patch of any format that is known here")
+    return {**told, "patch_size": len(patch)}
+
+
 def _of_layers(head: layers.Head) -> Header:
     return Header(
         "skylift-layers",
@@ -196,7 +208,7 @@ def _of_layers(head: layers.Head) -> Header:
 
 
 @contextmanager
-def _opened(image: Image) -> Any:
+def opened(image: Image) -> Any:
     """Bytes as they are; a file mapped, not read: a large one never stands in memory whole."""
     if not isinstance(image, str | os.PathLike):
         yield image if isinstance(image, bytes) else bytes(image)

@@ -41,8 +41,11 @@ def plain_make(old: bytes, new: bytes) -> bytes:
 
 
 def plain_apply(old: bytes, patch: bytes) -> bytes:
-    """What such a patch makes; its sizes are its own word."""
-    return bytes(hdiffpatch.apply(old, patch))
+    """What such a patch makes; its sizes are its own word. Raises `DeltaError`."""
+    try:
+        return bytes(hdiffpatch.apply(old, patch))
+    except (hdiffpatch.HDiffPatchError, MemoryError, ValueError) as e:
+        raise DeltaError(f"the patch does not apply: {e}") from e
 
 
 def read_header(patch: bytes) -> tuple[str, str, int, int]:

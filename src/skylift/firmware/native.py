@@ -19,6 +19,7 @@ from skylift.core.errors import SkyliftError
 PROFILES = {"mcu-16k": 1, "mcu-64k": 2, "linux-16m": 3}
 ARCHES = ("plain", "thumb", "arm", "aarch64", "x86-64", "xtensa", "riscv", "arm+thumb")
 _SUFFIX = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
+MOST_IMAGE = 0x7FFFFFFF  # bytes that one patch is made from, or makes
 PART_MEMORY = 16 << 20  # of the largest profile
 _DROP_EVERY = 8 << 20  # bytes of image after which mapped pages of the base are given back
 
@@ -119,6 +120,15 @@ def _library() -> ctypes.CDLL | None:
         POINTER(POINTER(_Copy)),
         POINTER(c_uint32),
     )
+    library.sd_runs.argtypes = (
+        c_void_p,
+        c_uint64,
+        c_void_p,
+        c_uint64,
+        POINTER(_Wish),
+        POINTER(POINTER(_Copy)),
+        POINTER(c_uint32),
+    )
     library.sd_free_copies.argtypes = (POINTER(_Copy),)
     library.sd_free_copies.restype = None
     library.sd_free.argtypes = (POINTER(_Made),)
@@ -164,6 +174,8 @@ def make(
     """
     library = _library()
     assert library is not None
+    if max(len(old), len(new)) > MOST_IMAGE:
+        raise DeltaError(ERRORS[9])
     wish, made = _Wish(), _Made()
     wish.profile = PROFILES[profile]
     wish.arch = -1 if arch is None else ARCHES.index(arch)
@@ -200,6 +212,26 @@ def copies(
 
     Images below 4 GiB; takes 64 MB at most, and mapped pages are given back on the way. Raises `DeltaError`.
     """
+    return _found("sd_copies", old, new, (c_uint32(shortest),), progress)
+
+
+def runs(
+    old: Image, new: Image, progress: Callable[[int, int], bool] | None = None
+) -> list[tuple[int, int, int]]:
+    """The same by a nearer look: runs in which most bytes agree, however short, as bsdiff finds them.
+
+    Images below 2 GiB; takes about eight times the old image. Raises `DeltaError`.
+    """
+    return _found("sd_runs", old, new, (), progress)
+
+
+def _found(
+    name: str,
+    old: Image,
+    new: Image,
+    more: tuple[c_uint32, ...],
+    progress: Callable[[int, int], bool] | None,
+) -> list[tuple[int, int, int]]:
     library = _library()
     assert library is not None
     wish, found, count = _Wish(), POINTER(_Copy)(), c_uint32()
@@ -211,12 +243,12 @@ def copies(
 
     wish.progress = _PROGRESS(say)
     with _Pinned(old) as a, _Pinned(new) as b:
-        failed = library.sd_copies(
+        failed = getattr(library, name)(
             a.address,
             a.size,
             b.address,
             b.size,
-            shortest,
+            *more,
             ctypes.byref(wish),
             ctypes.byref(found),
             ctypes.byref(count),

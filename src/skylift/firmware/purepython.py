@@ -162,9 +162,11 @@ def _zagzig(z: int) -> int:
 class _Walk:
     """One image being rebuilt. Names follow native/decoder."""
 
-    def __init__(self, facts: Facts, old: bytes, patch: bytes, write: Callable[[bytes], None]) -> None:
+    def __init__(
+        self, facts: Facts, old: bytes, patch: bytes, write: Callable[[bytes], None], size: Size | None = None
+    ) -> None:
         self.facts, self.old, self._write = facts, old, write
-        self.size = size = SIZES[facts.profile - 1]
+        self.size = size = size or SIZES[facts.profile - 1]
         self.machine = MACHINES[facts.arch]
         self.coder = Decoder(patch, HEADER.size)
         self.mixer = Mixer(self.coder, size.slots, size.sets, size.rate)
@@ -678,6 +680,6 @@ class _Walk:
 
 def matches_of(old: bytes, patch: bytes) -> list[Match]:
     """The matches a patch keeps, in the target's order: what stands in the base too. Raises `DeltaError`."""
-    walk = _Walk(read_header(patch), old, patch, lambda piece: None)
+    walk = _Walk(read_header(patch), old, patch, lambda piece: None, SIZES[0])  # the script needs no tables
     walk.read_script()
     return walk.matches
