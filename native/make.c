@@ -24,7 +24,10 @@ static u32 worth_priming(const sd_match *m, u32 n, u32 on, u32 nn)
     return (u32)(extra < most ? extra : most);
 }
 
-int sd_make(const u8 *base, uint64_t base_size, const u8 *target, uint64_t target_size, const sd_wish *wish, sd_made *made)
+static int small_machine(int arch) { return arch == SD_THUMB || arch == SD_MIXED || arch == SD_XTENSA || arch == SD_RISCV; }
+
+static int make_by(const u8 *base, uint64_t base_size, const u8 *target, uint64_t target_size, const sd_wish *wish,
+                   int names, sd_made *made)
 {
     memset(made, 0, sizeof *made);
     if (base_size > 0x7FFFFFFF || target_size > 0x7FFFFFFF)
@@ -54,7 +57,7 @@ int sd_make(const u8 *base, uint64_t base_size, const u8 *target, uint64_t targe
     memcpy(w->h.base_sha256, wish->base_sha256, SD_DIGEST);
     memcpy(w->h.target_sha256, wish->target_sha256, SD_DIGEST);
     bad = sd_matches(arch, base, on, w->old_seg, w->old_segs, target, nn, w->new_seg, w->new_segs,
-                     sd_most_matches(&w->h), &script, &count, &kept, wish);
+                     sd_most_matches(&w->h), names, &script, &count, &kept, wish);
     if (bad)
         goto done;
     w->h.matches = kept;
@@ -93,6 +96,25 @@ done:
     free(script);
     free(w->c.out);
     free(w);
+    return bad;
+}
+/* Where pointers are told apart by what they point at, tables match entry by entry; where most of that changed too, they
+ * had better all look alike. Firmware for small machines is made both ways, and the smaller patch is taken. */
+int sd_make(const u8 *base, uint64_t base_size, const u8 *target, uint64_t target_size, const sd_wish *wish, sd_made *made)
+{
+    int bad = make_by(base, base_size, target, target_size, wish, 1, made);
+    if (bad || target_size > 4u << 20 || (wish->profile == SD_LINUX_16M && !small_machine(made->patch[4] & 15)))
+        return bad;
+    sd_made other;
+    bad = make_by(base, base_size, target, target_size, wish, 0, &other);
+    if (bad || other.length >= made->length)
+        sd_free(&other);
+    else {
+        sd_free(made);
+        *made = other;
+    }
+    if (bad)
+        sd_free(made);
     return bad;
 }
 void sd_free(sd_made *made)

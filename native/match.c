@@ -1,39 +1,9 @@
-/* What of the target stands in the base: found on images whose address fields are blanked, so that code that
+/* What of the target stands in the base: found on images whose address fields are blank, so that code that
  * was moved, and code that calls what was moved, still matches. */
 #include "decoder/core.h"
 #include <stdlib.h>
 
 enum { SEED = 8, CHAIN = 48, LONG = 4096, AT_ONCE = 1 << 22 };
-
-static void blank(int arch, const u8 *p, u32 size, const sd_segment *s, u32 n, u8 *out)
-{
-    const sd_machine *m = &sd_machines[arch];
-    memcpy(out, p, size);
-    u32 unit = 0;
-    for (u32 k = 0; k + 8 <= size && m->count;) {
-        u64 pc = sd_address(s, n, k);
-        u32 jump = 1;
-        int code = pc >= m->code_from && pc < m->code_to;
-        if (code)
-            while (unit < k)
-                unit += sd_unit_length(arch, p + unit, sd_address(s, n, unit), size - unit);
-        if (!(pc & (m->step - 1u)))
-            for (u32 a = 0; a < m->count; a++) {
-                const sd_form *f = m->forms + a;
-                sd_view v = {p + k, k, size - k, pc};
-                u64 t, w = sd_word(v.p, f->len);
-                if ((f->flags & SD_UNIT && (unit != k || !code)) || pc & (f->align - 1u) || (w & f->mask) != f->value ||
-                    (f->flags & SD_DATA && code) || !f->get(&v, w, &t) ||
-                    (sd_offset(s, n, t) < 0 && !(f->flags & SD_ANYWHERE)))
-                    continue;
-                for (u32 b = 0; b < f->len; b++)
-                    out[k + b] = (u8)(p[k + b] & ~(f->field >> 8 * b));
-                jump = f->len;
-                break;
-            }
-        k += jump;
-    }
-}
 
 typedef struct {
     u32 *head, *next, bits, step;
@@ -169,6 +139,32 @@ static int scan(const index_ *x, const u8 *old, u32 on, const u8 *new_, u32 nn, 
     return SD_OK;
 }
 
+/* What names keep apart: stretches between matches, as far as most of their bytes agree with fields blank. */
+static void fill_gaps(list *l, const u8 *old, u32 on, const u8 *new_, u32 nn)
+{
+    for (u32 k = 0; k <= l->n; k++) {
+        sd_match none = {0, 0, 0, 0}, *a = k ? l->m + k - 1 : &none, *b = k < l->n ? l->m + k : 0;
+        u32 at = a->at + a->len, from = a->from + a->len, gap = (b ? b->at : nn) - at, fwd = 0, back = 0;
+        i64 s = 0, best = 0;
+        for (u32 i = 0; k && i < gap && from + i < on;) {
+            s += old[from + i] == new_[at + i];
+            i++;
+            if (s * 2 - i > best)
+                best = s * 2 - i, fwd = i;
+        }
+        a->len += fwd;
+        gap -= fwd;
+        s = best = 0;
+        for (u32 i = 1; b && i <= gap && i <= b->from; i++) {
+            s += old[b->from - i] == new_[b->at - i];
+            if (s * 2 - i > best)
+                best = s * 2 - i, back = i;
+        }
+        if (b)
+            *b = (sd_match){b->at - back, b->from - back, b->len + back, 0};
+    }
+}
+
 static int by_gain(const void *a, const void *b)
 {
     u64 x = *(const u64 *)a, y = *(const u64 *)b;
@@ -208,11 +204,13 @@ static u32 thin(list *l, u32 most, const u8 *old, const u8 *new_, const sd_wish 
 }
 
 int sd_matches(int arch, const u8 *old, u32 on, const sd_segment *so, u32 nso, const u8 *new_, u32 nn,
-               const sd_segment *sn, u32 nsn, u32 most, sd_match **out, u32 *count, u32 *kept, const sd_wish *wish)
+               const sd_segment *sn, u32 nsn, u32 most, int names, sd_match **out, u32 *count, u32 *kept,
+               const sd_wish *wish)
 {
-    int large = (u64)on + nn > 256u << 20; /* no room for blanked copies: the images themselves are compared */
-    u8 *own_a = large ? 0 : malloc((size_t)on + 16), *own_b = large ? 0 : malloc((size_t)nn + 16);
-    const u8 *a = large ? old : own_a, *b = large ? new_ : own_b;
+    int large = (u64)on + nn > 256u << 20; /* no room for blank copies: the images themselves are compared */
+    u8 *own_a = large ? 0 : malloc((size_t)on * 2 + 16), *own_b = large ? 0 : malloc((size_t)nn * 2 + 16);
+    const u8 *blank_a = large || !own_a ? old : own_a + on, *blank_b = large || !own_b ? new_ : own_b + nn;
+    const u8 *a = large || !names ? blank_a : own_a, *b = large || !names ? blank_b : own_b;
     index_ x = {0, 0, 16, 1};
     list l = {0, 0, 0};
     int bad = SD_MEMORY;
@@ -222,13 +220,12 @@ int sd_matches(int arch, const u8 *old, u32 on, const sd_segment *so, u32 nso, c
         x.step = 8;
     x.head = malloc(sizeof(u32) << x.bits);
     x.next = malloc(sizeof(u32) * ((size_t)on / x.step + 1));
-    if (a && b && x.head && x.next) {
-        if (!large) {
-            blank(arch, old, on, so, nso, own_a);
-            blank(arch, new_, nn, sn, nsn, own_b);
-        }
-        memset(x.head, 0xFF, sizeof(u32) << x.bits);
+    if ((large || (own_a && own_b)) && x.head && x.next) {
         bad = SD_OK;
+        if (!large && (!sd_blank(arch, old, on, so, nso, own_a + on, own_a) ||
+                       !sd_blank(arch, new_, nn, sn, nsn, own_b + nn, own_b)))
+            bad = SD_MEMORY;
+        memset(x.head, 0xFF, sizeof(u32) << x.bits);
         for (u32 k = on >= SEED ? (on - SEED) / x.step * x.step + x.step : 0; k && !bad;) {
             k -= x.step;
             u32 *h = x.head + seed(a + k, x.bits);
@@ -239,8 +236,11 @@ int sd_matches(int arch, const u8 *old, u32 on, const sd_segment *so, u32 nso, c
         }
         if (!bad)
             bad = scan(&x, a, on, b, nn, &l, wish);
-        if (!bad)
-            *kept = thin(&l, most, a, b, wish);
+        if (!bad) {
+            if (names)
+                fill_gaps(&l, blank_a, on, blank_b, nn);
+            *kept = thin(&l, most, blank_a, blank_b, wish);
+        }
         if (!bad && (!append(&l, UINT32_MAX, UINT32_MAX, 1) || !(l.m[l.n - 1].kept = 1))) /* where the walk stops */
             bad = SD_MEMORY;
         if (!bad)
@@ -266,7 +266,7 @@ int sd_runs(const u8 *old, uint64_t on, const u8 *new_, uint64_t nn, const sd_wi
     *count = 0;
     if (on > 0x7FFFFFFF || nn > 0x7FFFFFFF)
         return SD_SIZE;
-    int bad = sd_matches(SD_PLAIN, old, (u32)on, 0, 0, new_, (u32)nn, 0, 0, 0, &found, count, &kept, wish);
+    int bad = sd_matches(SD_PLAIN, old, (u32)on, 0, 0, new_, (u32)nn, 0, 0, 0, 0, &found, count, &kept, wish);
     if (bad)
         return bad;
     *out = malloc((*count + (size_t)1) * sizeof **out);

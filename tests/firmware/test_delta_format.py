@@ -316,3 +316,28 @@ def test_images_beyond_the_format_are_left_to_others(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(native, "digest", lambda image: hashlib.sha256(b"").digest())
     with pytest.raises(DeltaError, match="2 GiB"):
         native.make(Huge(b"x"), b"y", "linux-16m", arch="plain")
+
+
+@pytest.mark.usefixtures("core")
+def test_tables_of_pointers_match_entry_by_entry() -> None:
+    """Thirty functions put in among six hundred, and their entries in a table, in another order than they
+    stand: every entry moves, and hardly any costs anything."""
+    random = Random(6)
+    functions = {k: b"\xfd\x7b\xbf\xa9" + random.randbytes(60) for k in range(630)}
+    order = random.sample(range(630), 630)
+
+    def image(known: set[int]) -> bytes:
+        code = b"".join(functions[k] for k in range(630) if k in known)
+        places = {k: 64 * at for at, k in enumerate(k for k in range(630) if k in known)}
+        entries = [k for k in order if k in known]
+        return code + b"".join(
+            struct.pack("<i", places[k] - len(code) - 4 * at) for at, k in enumerate(entries)
+        )
+
+    fresh = set(random.sample(range(630), 30))
+    old, new = image(set(range(630)) - fresh), image(set(range(630)))
+    made = native.make(old, new, "mcu-64k", arch="aarch64")
+    assert _by_core(old, made.patch) == new
+    assert len(made.patch) - 30 * 60 < 900, (
+        "thirty entries and thirty places; six hundred entries are 2400 bytes"
+    )
