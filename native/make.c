@@ -56,8 +56,10 @@ static int make_by(const u8 *base, uint64_t base_size, const u8 *target, uint64_
         goto done;
     memcpy(w->h.base_sha256, wish->base_sha256, SD_DIGEST);
     memcpy(w->h.target_sha256, wish->target_sha256, SD_DIGEST);
+    /* where a match takes 14 bytes of a small memory every one is weighed; in large images, small ones only tear programs */
+    int least = wish->profile != SD_LINUX_16M || small_machine(arch) ? 1 : 32;
     bad = sd_matches(arch, base, on, w->old_seg, w->old_segs, target, nn, w->new_seg, w->new_segs,
-                     sd_most_matches(&w->h), names, &script, &count, &kept, wish);
+                     sd_most_matches(&w->h), names ? least : 0, &script, &count, &kept, wish);
     if (bad)
         goto done;
     w->h.matches = kept;

@@ -181,6 +181,15 @@ static i64 gain(const sd_match *m, const u8 *old, const u8 *new_, const sd_wish 
     }
     return same;
 }
+/* Without matches that save too little: what they keep apart is joined by what lies around them. */
+static void without_small(list *l, i64 least, const u8 *old, const u8 *new_, const sd_wish *wish)
+{
+    u32 n = 0;
+    for (u32 k = 0; k < l->n; k++)
+        if (gain(l->m + k, old, new_, wish) >= least)
+            l->m[n++] = l->m[k];
+    l->n = n;
+}
 /* Matches that cost more than they save go; the `most` best are kept in the decoder's memory. */
 static u32 thin(list *l, u32 most, const u8 *old, const u8 *new_, const sd_wish *wish)
 {
@@ -237,6 +246,8 @@ int sd_matches(int arch, const u8 *old, u32 on, const sd_segment *so, u32 nso, c
         if (!bad)
             bad = scan(&x, a, on, b, nn, &l, wish);
         if (!bad) {
+            if (names > 1)
+                without_small(&l, names, a, b, wish);
             if (names)
                 fill_gaps(&l, blank_a, on, blank_b, nn);
             *kept = thin(&l, most, blank_a, blank_b, wish);

@@ -232,6 +232,7 @@ int sd_run(sd_walk *w, const sd_match *script); /* script: encoder */
 int sd_blank(int arch, const u8 *p, u32 size, const sd_segment *s, u32 n, u8 *out, u8 *named);
 int sd_detect(const u8 *image, u32 size);
 void sd_segments(int arch, const u8 *image, u32 size, sd_segment *out, u32 *n);
+/* `names`: 0, pointers look all alike; else by name, and matches that save less than so many bytes left out. */
 int sd_matches(int arch, const u8 *old, u32 on, const sd_segment *so, u32 nso, const u8 *new_, u32 nn,
                const sd_segment *sn, u32 nsn, u32 most, int names, sd_match **out, u32 *count, u32 *kept,
                const sd_wish *wish);
