@@ -62,7 +62,7 @@ def page(found: dict[str, Any]) -> Iterator[str]:
     yield "- Memory: 16 KiB, 64 KiB, 16 MiB, all told, but for the stack; the base is read in place."
     if "fuzz_inputs" in found:
         yield (
-            f"- {found['fuzz_inputs']:,} mutated patches under ASan and UBSan in this run, "
+            f"- {found['fuzz_inputs']:,} mutated patches under ASan and UBSan, "
             f"{found['fuzz_findings']} findings."
         )
     if found.get("linux"):
