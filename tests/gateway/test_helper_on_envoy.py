@@ -48,7 +48,7 @@ shared:
       client_secret: s3cret
       scopes: [read]
       cache: 1h
-      timeout: 2s
+      timeout: 20s
       claim_headers: {sub: X-User}
 routes:
   - {name: roles, path: /roles, to: s, policies: [token, {require: {claim: roles, any: [operator, admin]}}]}
@@ -211,7 +211,7 @@ routes:
     policies:
       - correlation_id: {}
       - aggregate:
-          timeout: 1s
+          timeout: @time
           sources:
             user: {service: one, path: '/users/$(query_params.id)', required: true}
             orders: {service: two, path: /mine}
@@ -219,10 +219,14 @@ routes:
 """
 
 
+def gather(door: Door, backend: Echo, other: Echo, time: str) -> None:
+    text = GATHERS.replace("127.0.0.1:@gone", f"127.0.0.1:{free_port()}").replace("@time", time)
+    door.open(text, {"backend": backend, "other": other})
+
+
 @pytest.fixture
 def gathering(door: Door, backend: Echo, other: Echo) -> Iterator[Door]:
-    text = GATHERS.replace("127.0.0.1:@gone", f"127.0.0.1:{free_port()}")
-    door.open(text, {"backend": backend, "other": other})
+    gather(door, backend, other, "20s")
     backend.asked.clear()
     other.asked.clear()
     backend.body, other.body = '{"id": 12345678901234567890}', "[1.50]"
@@ -277,7 +281,8 @@ class Meeting:
         self._both.abort()
 
 
-def test_one_that_is_late_is_left_out(gathering: Door, other: Echo) -> None:
+def test_one_that_is_late_is_left_out(gathering: Door, backend: Echo, other: Echo) -> None:
+    gather(gathering, backend, other, "3s")
     other.gate.clear()
     assert json.loads(page(gathering).body)["_failed"] == ["orders", "news"]
 

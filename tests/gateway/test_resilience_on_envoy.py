@@ -186,7 +186,7 @@ upstreams:
 
 def test_a_hash_keeps_a_client_at_its_target(door: Door, one: Echo, two: Echo) -> None:
     door.open(HASHED, {"one": one, "two": two}, "kong.yaml")
-    each = [answered(door, 3, x_who=f"client-{n}") for n in range(12)]
+    each = [answered(door, 2, x_who=f"client-{n}") for n in range(40)]
     assert all(len(found) == 1 for found in each)
     assert {name for found in each for name in found} == {"one", "two"}
 

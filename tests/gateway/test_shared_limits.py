@@ -56,7 +56,7 @@ routes:
     path: /
     to: s
     policies:
-      - limit: {count: %d, per: 1h, algorithm: %s, by: header, name: X-Who, redis: {port: %d, timeout: 1s}%s}
+      - limit: {count: %d, per: 1h, algorithm: %s, by: header, name: X-Who, redis: {port: %d, timeout: 5s}%s}
 """
 
 
@@ -105,7 +105,7 @@ plugins:
       policy: redis
       limit_by: ip
       fault_tolerant: %s
-      redis: {host: 127.0.0.1, port: %d}
+      redis: {host: 127.0.0.1, port: %d, timeout: 5000}
 """
 
 

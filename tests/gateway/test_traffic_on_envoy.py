@@ -115,7 +115,7 @@ def test_a_breaker_opens_when_answers_are_late(door: Door, backend: Echo) -> Non
 
 
 def test_a_breaker_that_was_open_lets_traffic_back_bit_by_bit(door: Door, backend: Echo) -> None:
-    quick = "checkPeriod: 1ms, fallbackDuration: 100ms, recoveryDuration: 500ms"
+    quick = "checkPeriod: 1ms, fallbackDuration: 2s, recoveryDuration: 500ms"
     open_(
         door, backend, f"circuitBreaker: {{expression: 'ResponseCodeRatio(500, 600, 0, 600) > 0.6', {quick}}}"
     )
