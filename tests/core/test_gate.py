@@ -364,7 +364,7 @@ def test_five_and_twenty_percent_defects_hurt_fewer_devices_than_under_the_thres
         assert found["0"][f"{gate}_stopped"] <= 0.1
 
 
-def test_the_calibrated_rate_stops_as_many_of_its_good_releases_as_the_threshold(
+def test_the_calibrated_rate_stops_no_more_of_its_good_releases_than_the_threshold(
     bench: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With phases in which a threshold often errs: 3 of the first 20 at a base rate of 3 %."""
@@ -376,4 +376,4 @@ def test_the_calibrated_rate_stops_as_many_of_its_good_releases_as_the_threshold
     stopped = [
         sum(bench.Life(rule, luck).live().stopped for luck in lucks) for rule in (bench.THRESHOLD, matched)
     ]
-    assert stopped[0] == stopped[1] > 0
+    assert stopped[0] >= stopped[1] > 0
