@@ -99,7 +99,7 @@ class Life:
             for i, devices in enumerate(luck.devices)
         )
         self.luck, self.every_report = luck, every_report
-    say(f"calibrated on {count} good releases: the threshold stopped {alarms}, a rate of {rate:.3g} {len(above)}")
+        self.world = World("dep_x", "2.0", 1, DeploymentStatus.RUNNING, phases, rule)  # type: ignore[arg-type] # an id
         self.counts = [
             [len(devices), 0, 0, 0] for devices in luck.devices
         ]  # waiting, at it, complete, failed
@@ -221,9 +221,8 @@ def calibrated(count: int, seed: int, within: float) -> float:
     against.sort(reverse=True)
     above = [most for most in against[:alarms] if most > against[alarms]]
     rate = max(NEVER.false_alarm_rate, 1 / min(above, default=against[0] + 1))
-    say(
-        f"calibrated on {count} good releases: the threshold stopped {alarms}, a rate of {rate:.3g} stops {len(above)}"
-    )
+    said = f"the threshold stopped {alarms}, a rate of {rate:.3g} stops {len(above)}"
+    say(f"calibrated on {count} good releases: {said}")
     return min(LARGEST_RATE, rate * (1 + 1e-9))
 
 
