@@ -1,4 +1,4 @@
-"""The ESP32's client, measured: power cuts, memory, code, flash writes, fuzzing, coverage.
+"""The ESP32's clients, measured: power cuts, memory, code, flash writes, fuzzing, coverage.
 
 Everything runs the C++ of `clients/esp32` as it is flashed, on the host's chip; sizes are of what the
 cross-compilers make of it. What a machine lacks (clang, the cross-compilers, gcovr) is not measured, and
@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from skylift.testkit import esp32, esp32scene, forge
+from skylift.testkit import esp32, esp32scene, forge, micropython
 
 FULL, SHORT = 1_000_000, 20_000  # fuzzed inputs of each parser
 PARSERS = ("json", "order", "role", "root", "http", "mqtt", "p256", "check", "delta")
@@ -108,6 +108,22 @@ def writes(folder: Path) -> dict[str, Any]:
         "heap_after_begin": found["heap_after_begin"],
         "delta_stack_host": found["stack"],
     }
+
+
+def micropython_cuts(folder: Path, step: int) -> dict[str, Any]:
+    """The MicroPython client's power cuts; {} without its interpreter."""
+    if micropython.interpreter() is None:
+        say("no micropython here: its power cuts are not measured")
+        return {}
+    library = micropython.packed(folder / "library")
+    scene = esp32scene.scene(size=SIZE)
+    found = micropython.cut_everywhere(folder / "micropython", library, scene, step)
+    say(
+        f"MicroPython: {found.cuts} cuts in {found.operations} operations: {found.unbootable} unbootable, "
+        f"{found.unverified} unverified; ends: {found.ends}"
+    )
+    keys = ("operations", "cuts", "unbootable", "unverified")
+    return {"micropython": {key: getattr(found, key) for key in keys}}
 
 
 # --- sizes --------------------------------------------------------------------------------------------
@@ -477,6 +493,7 @@ def main() -> int:
             **writes(folder),
             **coverage(folder),
             **cuts(folder, asked.pairs, asked.step),
+            **micropython_cuts(folder, asked.step),
             **(fuzz(folder, each, asked.seed) if each else {}),
         }
     print(json.dumps(found, sort_keys=True))

@@ -1,10 +1,11 @@
 """A real server with signed releases of ESP32 images, a proxy that may lie, and virtual ESP32s between
-them."""
+them: those of the C++ client, and those that run MicroPython."""
 
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ from typing import Any
 import pytest
 
 from conftest import missing
-from skylift.testkit import esp32
+from skylift.testkit import esp32, micropython
 from skylift.testkit.hostile import Proxy
+from skylift.testkit.server import Failed
 from skylift.testkit.stage import DEVICE_TYPE, PRODUCT, Stage, wait
 from skylift.trust import ceremony
 from skylift.trust.desk import Proposal
@@ -110,11 +112,33 @@ def proxy(desk: Desk) -> Iterator[Proxy]:
     made.close()
 
 
+@pytest.fixture(scope="session")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The MicroPython library as a board gets it."""
+    if micropython.interpreter() is None:
+        missing("micropython")
+    return micropython.packed(tmp_path_factory.mktemp("micropython") / "library")
+
+
+@pytest.fixture(params=["c++", "micropython"])
+def kind(request: pytest.FixtureRequest) -> str:
+    """Which client; a test that is about one of them parametrizes it away."""
+    return str(request.param)
+
+
+@pytest.fixture
+def virtual(kind: str, request: pytest.FixtureRequest) -> Callable[..., esp32.VirtualEsp32]:
+    """(home, settings) -> a device of this kind."""
+    if kind == "c++":
+        return esp32.VirtualEsp32
+    return partial(micropython.VirtualMicropython, library=request.getfixturevalue("library"))
+
+
 NewDevice = Callable[..., esp32.VirtualEsp32]
 
 
 @pytest.fixture
-def device(desk: Desk, proxy: Proxy) -> Iterator[NewDevice]:
+def device(desk: Desk, proxy: Proxy, virtual: Callable[..., esp32.VirtualEsp32]) -> Iterator[NewDevice]:
     """Devices that run 1.0.0 and are known to the server; `settings` are the program's."""
     made: list[esp32.VirtualEsp32] = []
 
@@ -132,19 +156,25 @@ def device(desk: Desk, proxy: Proxy) -> Iterator[NewDevice]:
             "poll": "1",
             **settings,
         }
-        one = esp32.VirtualEsp32(desk.stage.home / name, told)
+        one = virtual(desk.stage.home / name, told)
         made.append(one)
         one.start()
         known = desk.stage.client.get
-        wait(
-            lambda: known("/api/devices", current_version="1.0.0", limit=100)["items"] and _asks(proxy, name),
-            name,
-        )
+        try:
+            wait(
+                lambda: (
+                    known("/api/devices", current_version="1.0.0", limit=100)["items"] and _asks(proxy, name)
+                ),
+                name,
+            )
+        except Failed as e:
+            pytest.fail(f"{e}\n{one.log[-3000:]}")
         return one
 
     yield new
     for one in made:
         one.kill()
+        print(f"{one.home.name}:\n{one.log[-3000:]}")  # shown where a test fails
         shutil.rmtree(one.home, ignore_errors=True)
 
 

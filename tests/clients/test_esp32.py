@@ -1,4 +1,5 @@
-"""The C++ client of the ESP32 against a real server over real HTTP: its whole cycle, and servers that lie.
+"""The ESP32 clients, in C++ and in MicroPython, against a real server over real HTTP: their whole cycle, and
+servers that lie.
 
 Every lie ends in the same way: a named reason reached the server, and what ran before still runs, byte by
 byte.
@@ -18,6 +19,7 @@ from skylift.testkit.stage import wait
 
 pytestmark = pytest.mark.slow
 IMAGE_BLOB = r"^/api/blobs/"
+cpp_alone = pytest.mark.parametrize("kind", ["c++"])  # deltas need native code
 
 
 def said(proxy: Proxy, device: VirtualEsp32) -> list[dict[str, object]]:
@@ -80,6 +82,7 @@ def test_a_bad_image_falls_back_and_says_why(desk, device, version: str, reason:
     wait(lambda: one.version() == "1.0.0", "the old image runs again")
 
 
+@cpp_alone
 def test_a_delta_is_applied_while_it_comes_in(desk, proxy, device) -> None:
     desk.stage.wait_for_delta("1.1.0")
     one = device()
@@ -91,10 +94,12 @@ def test_a_delta_is_applied_while_it_comes_in(desk, proxy, device) -> None:
     assert slot(one, 1, 1 << 16)[:1] == b"\xe9"
 
 
-def test_the_power_may_go_at_any_time(desk, device) -> None:
-    """Now and then, by chance, on a line that breaks too: it arrives all the same, on a chip with wear
-    counters."""
-    one = device(brown_out="8000", flaky="20000", deltas="0", save_every="8192", seed="5")
+CUTS = {"c++": {"brown_out": "8000"}, "micropython": {"cut_each": "7"}}
+
+
+def test_the_power_may_go_at_any_time(desk, device, kind: str) -> None:
+    """Again and again, on a line that breaks too: it arrives all the same, on a chip with wear counters."""
+    one = device(flaky="20000", deltas="0", save_every="8192", seed="5", **CUTS[kind])
     for _ in range(3):
         one.kill()
         one.start()
@@ -187,7 +192,13 @@ def test_an_image_on_another_host_is_not_fetched(desk, proxy, device) -> None:
     refused(desk, proxy, one, "1.1.0", "download_error", "another host")
 
 
-def test_an_order_for_another_device_is_refused(desk, proxy, device) -> None:
+RULES = {
+    "c++": {"device": "another device", "nonce": "nonce is not ours"},
+    "micropython": {"device": "order: this device", "nonce": "order: nonce"},
+}
+
+
+def test_an_order_for_another_device_is_refused(desk, proxy, device, kind: str) -> None:
     one, other = device(deltas="0"), device(deltas="0")
     other.kill()
     token = next(
@@ -203,7 +214,7 @@ def test_an_order_for_another_device_is_refused(desk, proxy, device) -> None:
         return proxy.forward(Asked("GET", path, {"Authorization": token}, b""))
 
     proxy.lie("order.json", others)
-    refused(desk, proxy, one, "1.1.0", "signature_invalid", "another device")
+    refused(desk, proxy, one, "1.1.0", "signature_invalid", RULES[kind]["device"])
 
 
 def _check(device: VirtualEsp32) -> str:
@@ -212,10 +223,10 @@ def _check(device: VirtualEsp32) -> str:
     return f"/api/updates/check?{who}&current_version=1.0.0"
 
 
-def test_an_old_answer_to_another_question_is_refused(desk, proxy, device) -> None:
+def test_an_old_answer_to_another_question_is_refused(desk, proxy, device, kind: str) -> None:
     one = device(deltas="0")
     proxy.lie("order.json", lambda asked, go: proxy.forward(replace(asked, path=asked.path[:-2] + "00")))
-    refused(desk, proxy, one, "1.1.0", "metadata_rollback", "nonce is not ours")
+    refused(desk, proxy, one, "1.1.0", "metadata_rollback", RULES[kind]["nonce"])
 
 
 def test_an_image_larger_than_the_slot_is_refused(desk, proxy, device) -> None:
@@ -266,6 +277,7 @@ def test_without_a_clock_the_nonce_shows_that_an_order_is_new(desk, device) -> N
     assert desk.ended(desk.deploy(one, "1.1.0"))["state"] == "complete"
 
 
+@cpp_alone
 def test_a_delta_for_another_base_is_given_up_for_the_whole_image(desk, proxy, device) -> None:
     desk.stage.wait_for_delta("1.2.0")
     one = device()
@@ -321,3 +333,11 @@ def test_anything_but_200_means_no_update_now(desk, proxy, device, status: int) 
     assert one.process is not None
     assert one.process.poll() is None
     assert one.version() == "1.0.0"
+
+
+@pytest.mark.parametrize("kind", ["micropython"])
+def test_a_log_that_goes_another_way_than_the_pinned_one_is_noticed(desk, proxy, device) -> None:
+    """The device was made when the log had two entries, and other ones than this server shows."""
+    one = device(log_size="2", log_root="11" * 32)
+    refused(desk, proxy, one, "1.1.0", "signature_invalid", "log: goes on")
+    assert any(asked.where == "/api/log/compact" for asked in proxy.asked)

@@ -131,7 +131,8 @@ def commands(page: Path) -> list[list[str]]:
     """The `skylift` and `dev.py` command lines of a page's code blocks."""
     blocks = re.findall(r"^```.*?\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
     lines = [line.removeprefix("$ ") for block in blocks for line in block.splitlines()]
-    found = [re.search(r"(?:^|\(|/)(skylift (?!\|).*|python3 dev\.py .*)", line) for line in lines]
+    begins = re.compile(r"(?:^|\(|(?<!Skylift)/)(skylift (?!\|).*|python3 dev\.py .*)")
+    found = [begins.search(line) for line in lines]
     return [shlex.split(match[1].split("|")[0].rstrip("&) "), comments=True) for match in found if match]
 
 

@@ -175,13 +175,17 @@ class VirtualEsp32:
     process: "subprocess.Popen[bytes] | None" = None
     runs: list[int] = field(default_factory=list)  # exit codes
 
+    def program(self) -> list[str]:
+        """What its process runs, before the folder and the settings."""
+        return [str(device_program())]
+
     def start(self, **more: str) -> None:
         """Power on. `more` settings hold for this run only."""
         self.home.mkdir(parents=True, exist_ok=True)
         words = [f"{name}={value}" for name, value in (self.settings | more).items()]
         with (self.home / "device.log").open("ab") as log:
             self.process = subprocess.Popen(
-                [str(device_program()), str(self.home), *words],
+                [*self.program(), str(self.home), *words],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
