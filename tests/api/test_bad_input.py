@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from conftest import TestClock
 from skylift.store.tables import metadata
+from skylift.testkit import esp32
 
 from .conftest import Api, Furnished
 
@@ -104,6 +105,17 @@ def test_an_esp_image_whose_segment_ends_behind_the_file_is_refused(ready: Api, 
     header = bytes([0xE9, 1, 2, 0x20]) + struct.pack("<I", 0x40080000) + bytes(4) + struct.pack("<H", 5)
     body = header.ljust(24, b"\0") + struct.pack("<II", 0x3C000020, 1 << 20) + bytes(100)
     refused(ready.upload(draft, body), 422, "body", "corrupt_image")
+
+
+def test_an_image_for_another_chip_than_before_is_refused_unless_the_hardware_did_change(ready: Api) -> None:
+    first = ready.draft("1.0.0")
+    assert ready.upload(first, esp32.image("1.0.0", size=4096)).status_code == 201
+    assert ready.post(f"/api/releases/{first}:seal").status_code == 200
+    second = ready.draft("1.1.0")
+    other = esp32.image("1.1.0", size=4096, chip=esp32.CHIP_ESP32)
+    problem = refused(ready.upload(second, other), 409, "body", "wrong_chip")
+    assert problem["detail"] == "body is an image for ESP32: sensor-v2 had one for ESP32-C3 until now"
+    assert ready.upload(second, other, other_chip="true").json()["facts"]["chip"] == "ESP32"
 
 
 def test_a_huge_image_is_refused_before_it_is_read(ready: Api, draft: str) -> None:

@@ -49,7 +49,9 @@ def release(stage: Stage, image: Path, version: str) -> str:
         ceremony.Desk(stage.home / "desk", stage.environment[PASSPHRASE_ENV].encode()),
     )
     made: str = client.post("/api/releases", {"product": PRODUCT, "version": version})["id"]
-    client.upload("/api/artifacts", image, lambda moved: None, release=made, device_type=DEVICE_TYPE)
+    client.upload(
+        "/api/artifacts", image, lambda moved: None, release=made, device_type=DEVICE_TYPE, other_chip="true"
+    )
     client.post(f"/api/releases/{made}:seal")
     roles = {
         role["role"]: role["version"] for role in client.get("/api/trust")["roles"] if role["repo"] == IMAGE

@@ -167,7 +167,8 @@ def artifacts(
 
 
 async def upload(request: Request) -> Response:
-    """`POST /api/artifacts?release=&device_type=&sha256=`: the body is the image, streamed to disk."""
+    """`POST /api/artifacts?release=&device_type=&sha256=&other_chip=`: the body is the image, streamed to
+    disk."""
     context = context_of(request)
     who, release = await asyncio.to_thread(_before_upload, request, context)
     query = request.query_params
@@ -205,6 +206,7 @@ async def upload(request: Request) -> Response:
             facts,
             who.name,
             context.clock(),
+            query.get("other_chip") == "true",
         )
         return publish.artifact_view(releases.find_artifact(conn, made))
 

@@ -20,8 +20,13 @@ from skylift.cli.exits import Exit, Leave
 from skylift.cli.output import Format
 from skylift.cli.rounds import sign_role
 from skylift.cli.trust import DEFAULT_DESK, KeysOption, signers
+from skylift.core.errors import invalid
+from skylift.firmware.image import inspect
 
 app = typer.Typer(help="Releases: product, version, image; what gets signed.", no_args_is_help=True)
+OtherChip = Annotated[
+    bool, typer.Option("--other-chip", help="The hardware did change: it is for another chip than before.")
+]
 Release = Annotated[str, typer.Argument(help="A release's id, rel_..., or PRODUCT/VERSION.")]
 
 
@@ -47,16 +52,19 @@ def create(
         Path, typer.Argument(exists=True, dir_okay=False, help="The image, or a configuration.")
     ],
     product: Annotated[str, typer.Option()],
-    version: Annotated[str, typer.Option()],
     device_type: Annotated[str, typer.Option(help="What it is for, such as sensor-v2.")],
+    version: Annotated[str | None, typer.Option(help="Needed where the image does not say it.")] = None,
     kind: Annotated[str, typer.Option(help="image or config")] = "image",
     notes: Annotated[str, typer.Option(help="For people.")] = "",
-    security_version: Annotated[int, typer.Option(help="Raised when a hole is closed.")] = 0,
+    security_version: Annotated[
+        int | None, typer.Option(help="Raised when a hole is closed; as the image says, else 0.")
+    ] = None,
     sbom: Annotated[
         Path | None,
         typer.Option(exists=True, dir_okay=False, help="What it is made of: CycloneDX JSON; signed with it."),
     ] = None,
     draft: Annotated[bool, typer.Option("--draft", help="More artifacts will follow (upload).")] = False,
+    other_chip: OtherChip = False,
     server: ServerOption = None,
     token: TokenOption = None,
     output: FormatOption = Format.TABLE,
@@ -67,15 +75,20 @@ def create(
     skylift release create app.img --product sensor --version 2.4.0 --device-type sensor-v2
     """
     this = session(server, token, output, as_json)
+    facts = inspect(image) if kind == "image" else {}
+    if version is None and not facts.get("version"):
+        raise invalid("version", "", "given by --version, for the image does not say it")
+    if security_version is None:
+        security_version = facts.get("security_version", 0)
     body = {
         "product": product,
-        "version": version,
+        "version": version or facts["version"],
         "kind": kind,
         "notes": notes,
         "security_version": security_version,
     }
     made = this.client.post("/api/releases", body)
-    _upload(this, made["id"], device_type, image)
+    _upload(this, made["id"], device_type, image, other_chip)
     if sbom is not None:
         with this.output.progress(f"uploading {sbom.name}", sbom.stat().st_size) as moved:
             this.client.upload(f"/api/releases/{made['id']}/sbom", sbom, moved)
@@ -84,13 +97,19 @@ def create(
     _show(this, made["id"])
 
 
-def _upload(this: Session, release: str, device_type: str, image: Path) -> None:
+def _upload(this: Session, release: str, device_type: str, image: Path, other_chip: bool) -> None:
     size = image.stat().st_size
     with this.output.progress(f"hashing {image.name}", size) as moved:
         digest = sha256_of(image, moved)
     with this.output.progress(f"uploading {image.name}", size) as moved:
         this.client.upload(
-            "/api/artifacts", image, moved, release=release, device_type=device_type, sha256=digest
+            "/api/artifacts",
+            image,
+            moved,
+            release=release,
+            device_type=device_type,
+            sha256=digest,
+            other_chip=str(other_chip).lower(),
         )
 
 
@@ -100,6 +119,7 @@ def upload(
     image: Annotated[Path, typer.Argument(exists=True, dir_okay=False)],
     device_type: Annotated[str, typer.Option()],
     seal: Annotated[bool, typer.Option("--seal", help="It was the last one: ready to be signed.")] = False,
+    other_chip: OtherChip = False,
     server: ServerOption = None,
     token: TokenOption = None,
     output: FormatOption = Format.TABLE,
@@ -108,7 +128,7 @@ def upload(
     """One more image of a draft release, for another device type."""
     this = session(server, token, output, as_json)
     release = release_id(this, release)
-    _upload(this, release, device_type, image)
+    _upload(this, release, device_type, image, other_chip)
     if seal:
         this.client.post(f"/api/releases/{release}:seal")
     _show(this, release)

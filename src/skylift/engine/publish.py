@@ -142,6 +142,20 @@ def check_bytes(kind: str, intake: Intake, announced: str | None, length: int | 
     return inspect(intake.path())
 
 
+def check_chip(before: dict[str, Any] | None, facts: dict[str, Any], device_type: str) -> None:
+    """A device type is made of one chip: what its last release says is what the next one has to say."""
+    had, has = (before or {}).get("chip"), facts.get("chip")
+    if had and has and had != has:
+        raise Rejected(
+            "wrong_chip",
+            f"body is an image for {has}: {device_type} had one for {had} until now",
+            kind=Kind.CONFLICT,
+            field="body",
+            value=str(has),
+            rule=f"for {had}, or other_chip=true where the hardware did change",
+        )
+
+
 def add_artifact(
     conn: Connection,
     release_id: str,
@@ -151,9 +165,13 @@ def add_artifact(
     facts: dict[str, Any],
     actor: str,
     now: datetime,
+    other_chip: bool = False,
 ) -> str:
-    """Name stored bytes as the release's image for a device type; its id."""
-    check_open(conn, release_id, device_type)
+    """Name stored bytes as the release's image for a device type; its id. `other_chip`: it may be for another
+    chip than the release before."""
+    release = check_open(conn, release_id, device_type)
+    if not other_chip:
+        check_chip(releases.last_facts(conn, release.product, device_type), facts, device_type)
     artifact_id = mint("art", now, token_bytes(5))
     releases.insert_artifact(
         conn,

@@ -4,7 +4,6 @@ An image that says of itself that it is longer than it is, or whose own checksum
 upload with the reason: sooner and cheaper than on a thousand devices.
 """
 
-import hashlib
 import json
 import struct
 import tomllib
@@ -14,32 +13,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from skylift.core.errors import Rejected, invalid
+from skylift.core.errors import invalid
+from skylift.firmware import chips
+from skylift.firmware.chips import corrupt
 
 HEAD = 4096
-# ESP-IDF's esp_chip_id_t.
-ESP_CHIPS = {
-    0: "ESP32",
-    2: "ESP32-S2",
-    5: "ESP32-C3",
-    9: "ESP32-S3",
-    12: "ESP32-C2",
-    13: "ESP32-C6",
-    16: "ESP32-H2",
-}
-_ESP_MAX_SEGMENTS = 16
-_ESP_MOST = 32 << 20  # bytes: more than any flash of theirs
 # A zip archive is looked through when it is uploaded; what these allow is done in seconds, in little memory.
 MOST_DIRECTORY = 4 << 20
 MOST_MEMBERS = 10_000
 MOST_UNPACKED = 1 << 30  # or four times the archive, where that is more
 MOST_DICTIONARY = 8 << 20  # of a squashfs's xz: what a small device can hold
-
-
-def corrupt(sentence: str) -> Rejected:
-    return Rejected(
-        "corrupt_image", f"body is a corrupt image: {sentence}", field="body", rule="a whole image"
-    )
 
 
 def inspect(path: Path) -> dict[str, Any]:
@@ -146,53 +129,14 @@ def _squashfs(file: BinaryIO, head: bytes, size: int) -> dict[str, Any]:
     return {"format": "squashfs", "compression": names.get(compression, str(compression))}
 
 
-def _esp(file: BinaryIO, head: bytes, size: int) -> dict[str, Any]:
-    """ESP-IDF application image: header, segments, one checksum byte, optionally SHA-256 over all of it."""
-    if len(head) < 24:
-        raise corrupt("an ESP image header has 24 bytes")
-    segments, chip, hashed = head[1], struct.unpack_from("<H", head, 12)[0], head[23] == 1
-    if size > _ESP_MOST or chip not in ESP_CHIPS or not 1 <= segments <= _ESP_MAX_SEGMENTS:
-        return {"format": "raw"}  # the magic is one byte only: something else begins with it
-    at, checksum = 24, 0xEF
-    for number in range(segments):
-        file.seek(at)
-        header = file.read(8)
-        length = struct.unpack_from("<I", header, 4)[0] if len(header) == 8 else size
-        if at + 8 + length > size:
-            raise corrupt(f"segment {number} ends at {at + 8 + length}, the file at {size}")
-        checksum ^= _xor(file.read(length))
-        at += 8 + length
-    at = (at | 15) + 1  # padded so that the checksum is the last byte of a block of 16
-    file.seek(at - 1)
-    if file.read(1) != bytes([checksum]):
-        raise corrupt("its checksum byte is wrong")
-    if hashed:
-        file.seek(0)
-        body, told = file.read(at), file.read(32)
-        if hashlib.sha256(body).digest() != told:
-            raise corrupt("its appended SHA-256 is wrong")
-    return {"format": "esp", "chip": ESP_CHIPS[chip], "segments": segments}
-
-
-def _xor(data: bytes) -> int:
-    """All bytes xored, eight bytes at a time."""
-    whole = len(data) & ~7
-    total = 0
-    for (word,) in struct.iter_unpack("<Q", data[:whole]):
-        total ^= word
-    for byte in data[whole:]:
-        total ^= byte
-    for shift in (32, 16, 8):
-        total ^= total >> shift
-    return total & 0xFF
-
-
 _FORMATS: tuple[tuple[bytes, Callable[[BinaryIO, bytes, int], dict[str, Any]]], ...] = (
     (b"PK\x03\x04", _zip),
     (b"#!", _zip),
     (b"\x7fELF", _elf),
     (b"hsqs", _squashfs),
-    (b"\xe9", _esp),
+    (b"\x3d\xb8\xf3\x96", chips.mcuboot),
+    (b"UF2\n", chips.uf2),
+    (b"\xe9", chips.esp),
 )
 
 

@@ -132,6 +132,19 @@ def delta_artifact(
     ).first()
 
 
+def last_facts(conn: Connection, product: str, device_type: str) -> "dict[str, Any] | None":
+    """What the newest sealed image for this device type says of itself, or None."""
+    question = (
+        sa.select(artifacts.c.facts)
+        .join(releases, releases.c.id == artifacts.c.release_id)
+        .where(releases.c.product == product, releases.c.status != DRAFT)
+        .where(artifacts.c.device_type == device_type, artifacts.c.kind == "full")
+        .order_by(artifacts.c.created_at.desc(), artifacts.c.id.desc())
+        .limit(1)
+    )
+    return conn.execute(question).scalar()
+
+
 def is_image(conn: Connection, device_type: str, sha256: str) -> bool:
     """Whether these bytes are a full image for this type."""
     question = sa.select(sa.literal(1)).where(
