@@ -217,6 +217,12 @@ def key_of(device: Device) -> Path:
     return device.state / "shared" / "device.pem"
 
 
+def is_listed(front: Front, serial: int) -> bool:
+    """Whether the authority's revocation list names this certificate."""
+    told = x509.load_pem_x509_crl(front.ask("/api/authorities/crl.pem").content)
+    return told.get_revoked_certificate_by_serial_number(serial) is not None
+
+
 def token_of(device: Device) -> dict[str, str]:
     return {"Authorization": f"Bearer {(device.state / 'shared' / 'token').read_text()}"}
 
@@ -340,8 +346,7 @@ def test_a_device_renews_over_its_old_certificate_and_goes_on_with_the_new_one(
     assert done["signed_by"] == after["key"]
     assert front.check("dev-1", show=old) == (401, "unknown_certificate")  # since the new key has signed
     serial = x509.load_pem_x509_certificate(old.read_bytes()).serial_number
-    lists = x509.load_pem_x509_crl(front.ask("/api/authorities/crl.pem").content)
-    assert lists.get_revoked_certificate_by_serial_number(serial) is not None
+    wait(lambda: is_listed(front, serial), "the old one is on the list")
 
 
 def test_a_revoked_device_is_refused_at_once_although_the_proxy_lets_it_through(
@@ -353,8 +358,7 @@ def test_a_revoked_device_is_refused_at_once_although_the_proxy_lets_it_through(
     assert front.check("dev-2", show=key_of(two)) == (401, "unknown_certificate")
     assert front.check("dev-2", show=key_of(two), headers=token_of(two)) == (401, "unknown_certificate")
     serial = x509.load_pem_x509_certificate(key_of(two).read_bytes()).serial_number
-    lists = front.ask("/api/authorities/crl.pem").content
-    assert x509.load_pem_x509_crl(lists).get_revoked_certificate_by_serial_number(serial) is not None
+    wait(lambda: is_listed(front, serial), "it is on the list, which is made once a second")
     body = {"csr": identity.request(key_of(two).read_bytes(), "dev-2")}
     answer = front.ask("/api/devices/dev-2/certificate", method="POST", json=body, headers=token_of(two))
     assert answer.status_code == 401
