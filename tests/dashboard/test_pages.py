@@ -7,6 +7,7 @@ from typing import Literal
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
+from conftest import wait_until
 from skylift.testkit.behaviours import Behaviour
 from skylift.testkit.showroom import Showroom
 
@@ -186,6 +187,36 @@ def test_the_filter_completes_by_keyboard(
     field.press("Escape")
     field.press("Enter")
     expect(page.locator("tbody tr").first).to_contain_text("hw=rev-b")
+
+
+LATE = """
+const now = window.fetch;
+window.fetch = async (url, options) => {
+  if (!String(url).endsWith("rev")) return now(url, options);
+  await new Promise(done => { window.comes = done; });
+  const answer = await now(url, options);
+  setTimeout(() => { document.title = "it came"; }, 200);
+  return answer;
+};
+"""
+
+
+def test_an_answer_that_comes_late_takes_no_choice_away(
+    room: Showroom, pages: dict[str, str], visitor: Callable[..., BrowserContext]
+) -> None:
+    context = visitor()
+    context.add_init_script(LATE)
+    page = sign_in(context, room, path="/ui/devices")
+    field = page.get_by_role("combobox", name="Filter")
+    field.press_sequentially("label.hw = re")
+    expect(page.get_by_role("option", name="rev-b")).to_be_visible()
+    field.press_sequentially("v")
+    field.press("ArrowDown")
+    wait_until(lambda: page.evaluate("!!window.comes"))
+    page.evaluate("window.comes()")
+    expect(page).to_have_title("it came")
+    field.press("Enter")
+    expect(field).to_have_value("label.hw = rev-b ")
 
 
 def test_without_javascript_everything_but_live_works(

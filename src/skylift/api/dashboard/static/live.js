@@ -117,6 +117,7 @@ function completes(input) {
     const mine = ++turn;
     const found = await ask(`${input.dataset.complete}?q=${encodeURIComponent(input.value)}`).catch(() => null);
     if (!found || mine !== turn) return;
+    const marked = at >= 0 ? list.children[at].textContent : null;  // what came late takes nobody's choice away
     stays = found.stays;
     list.replaceChildren(...found.words.map((word, n) => {
       const item = document.createElement("li");
@@ -128,6 +129,8 @@ function completes(input) {
     at = -1;
     list.hidden = !found.words.length || document.activeElement !== input;
     input.setAttribute("aria-expanded", String(!list.hidden));
+    if (found.words.includes(marked)) mark(found.words.indexOf(marked));
+    else input.removeAttribute("aria-activedescendant");
   };
   input.addEventListener("input", show);
   input.addEventListener("focus", () => input.value && show());
