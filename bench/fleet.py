@@ -46,6 +46,7 @@ from skylift.testkit.identity import Identity
 from skylift.testkit.image import build
 from skylift.testkit.postgresql import DURABLE, Cluster
 from skylift.testkit.seed import seed
+from skylift.testkit.server import wait
 from skylift.testkit.stage import DEVICE_TYPE, Stage
 
 SHORT, FULL, FEW = 50_000, 1_000_000, 1_000
@@ -284,9 +285,7 @@ def measure(kind: str, count: int, full: bool, parts: Collection[str]) -> dict[s
             found |= tls.measure(envoy, bench.port, pids, cpu_s, asks, HERD_PER_S, 15.0 if full else 5.0)
             say(f"  TLS through Envoy: { {name: found[name] for name in found if name.startswith('tls')} }")
         if {"tick", "reports"} & set(parts):
-            body = {"firmware_version": "1.1.0", "target_devices": "all", "all_at_once": True}
-            running = bench.stage.client.post("/api/deployments", body)["id"]
-            time.sleep(2.5)  # it starts, and its phase opens
+            running = opened(bench.stage)
             if "tick" in parts:
                 found["tick_ms"] = round(tick_ms(bench.database, running), 2)
                 found["tick_ratio_1m_to_1k"] = round(found["tick_ms"] / small_tick_ms(kind), 2)
@@ -368,10 +367,15 @@ def small_tick_ms(kind: str) -> float:
     """The same tick over a thousand devices."""
     with ExitStack() as stack:
         bench = staged(stack, kind, FEW)
-        body = {"firmware_version": "1.1.0", "target_devices": "all", "all_at_once": True}
-        running = bench.stage.client.post("/api/deployments", body)["id"]
-        time.sleep(2.5)
-        return tick_ms(bench.database, running)
+        return tick_ms(bench.database, opened(bench.stage))
+
+
+def opened(stage: Stage) -> str:
+    """A deployment to every device at once, when its phase has opened."""
+    body = {"firmware_version": "1.1.0", "target_devices": "all", "all_at_once": True}
+    running: str = stage.client.post("/api/deployments", body)["id"]
+    wait(lambda: stage.deployment(running)["phases"][0]["state"] == "open", "its phase opens")
+    return running
 
 
 # --- the other benches, whose figures stand beside these --------------------------------------------------

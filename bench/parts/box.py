@@ -2,12 +2,13 @@
 
 import os
 import shutil
+import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from skylift.testkit.postgresql import free_port
+from skylift.testkit.server import wait
 
 CPU_TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 ANSWER = b'{"update_available":false,"retry_after":300}'
@@ -55,6 +56,12 @@ def every_core() -> set[int]:
     return set(range(os.cpu_count() or 1))
 
 
+def listens(port: int) -> bool:
+    """Whether somebody takes connections there."""
+    with socket.socket() as line:
+        return line.connect_ex(("127.0.0.1", port)) == 0
+
+
 def nginx(home: Path) -> tuple[int, int] | None:
     """(pid, port) of an nginx that serves a file as long as the poll's answer; None where there is none."""
     program = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
@@ -73,5 +80,5 @@ def nginx(home: Path) -> tuple[int, int] | None:
         f" root {home}; location / {{ try_files /answer.json =404; }} }} }}"
     )
     process = subprocess.Popen([program, "-c", str(home / "conf")], stderr=subprocess.DEVNULL)
-    time.sleep(1.0)
+    wait(lambda: listens(port), "nginx listens")
     return process.pid, port

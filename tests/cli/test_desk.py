@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from conftest import missing
 from skylift.testkit import esp32
 from skylift.testkit.image import Behaviour, build
 from skylift.testkit.stage import Stage
@@ -242,7 +243,7 @@ def test_an_inspected_delta_with_its_base_shows_what_moved(cli: Cli, tmp_path: P
     from skylift.firmware import native
 
     if not native.available():
-        pytest.skip("the C core was not built: no compiler here")
+        missing("the C core of deltas (gcc)")
     old, new, patch = (tmp_path / name for name in ("old", "new", "patch"))
     words = random.Random(1).randbytes(64_000)
     old.write_bytes(words)

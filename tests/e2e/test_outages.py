@@ -17,7 +17,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from conftest import wait_until
+from conftest import missing, wait_until
 from skylift.testkit.postgresql import Cluster
 from skylift.testkit.server import Failed, Server
 from skylift.testkit.stage import DEVICE_TYPE
@@ -189,7 +189,7 @@ class Disk:
 @pytest.fixture
 def disk(tmp_path: Path) -> Disk:
     if not shutil.which("gcc"):
-        pytest.skip("gcc is not installed")
+        missing("gcc")
     return Disk(tmp_path)
 
 

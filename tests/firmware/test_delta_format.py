@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from conftest import missing
 from skylift.firmware import delta, fields, native, purepython
 from skylift.firmware.delta import DeltaError
 
@@ -36,7 +37,7 @@ def unpacked(case: dict[str, Any], name: str) -> bytes:
 
 def _by_core(old: bytes, patch: bytes, size: int = 1 << 24, memory: int = 16 << 20) -> bytes:
     if not native.available():
-        pytest.skip("the C core was not built: no compiler here")
+        missing("the C core of deltas (gcc)")
     pieces: list[bytes] = []
     native.apply(old, patch, pieces.append, size, memory)
     return b"".join(pieces)
@@ -71,7 +72,7 @@ def make() -> Any:
 @pytest.fixture
 def core() -> None:
     if not native.available():
-        pytest.skip("the C core was not built: no compiler here")
+        missing("the C core of deltas (gcc)")
 
 
 # --- vectors ---------------------------------------------------------------------------------------------

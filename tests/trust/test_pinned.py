@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from conftest import missing
 from skylift.core.errors import Rejected
 from skylift.testkit.trustlab import HARDWARE, PRODUCT, Lab
 from skylift.trust import compact
@@ -75,8 +76,9 @@ def test_without_one_a_device_pins_the_first_that_it_sees(lab: Lab, tmp_path: Pa
     assert "#define SKYLIFT_LOG_SIZE 0ULL" in export(lab.desk, "esp-idf", tmp_path)[0].read_text()
 
 
-@pytest.mark.skipif(shutil.which("gcc") is None, reason="no C compiler")
 def test_a_c_compiler_takes_the_header(lab: Lab, tmp_path: Path) -> None:
+    if shutil.which("gcc") is None:
+        missing("gcc")
     export(lab.desk, "esp-idf", tmp_path)
     main = (
         "int main(void) { return SKYLIFT_LOG_SIZE != 0 || skylift_log_root[0] || !skylift_image_root_size; }"
