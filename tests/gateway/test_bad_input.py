@@ -99,6 +99,11 @@ def test_an_unknown_field_is_refused_with_the_right_one(files: Files) -> None:
     refused(files, GOOD.replace("name: r,", "nme: r,"), "services[0].routes[0].nme", "did you mean 'name'?")
 
 
+def test_a_key_in_a_body_is_refused_by_name_and_not_passed_over(files: Files) -> None:
+    plugin = "plugins: [{name: key-auth, config: {key_in_body: true}}]\n"
+    refused(files, GOOD.partition("plugins:")[0] + plugin, "plugins[0].key_in_body", "a key in a body")
+
+
 def test_of_two_equal_routes_the_first_is_taken_and_check_names_the_other(files: Files) -> None:
     equal = """
 _format_version: "3.0"
@@ -217,6 +222,8 @@ SMUGGLED = [
     "content-length: +5\r\n\r\nGET /plain/smuggled HTTP/1.1\r\nhost: a\r\n\r\n",
     "x-a: b\r\n folded: c\r\ncontent-length: 0\r\nx: a\x00b\r\n\r\n",
     "x\x00y: 1\r\n\r\n",
+    "host: b\r\nconnection: close\r\n\r\n",
+    "Host: a\r\nconnection: close\r\n\r\n",
 ]
 
 
@@ -230,6 +237,24 @@ def test_a_request_that_two_readers_read_differently_is_refused(kong: Door, back
     assert said.startswith((b"HTTP/1.1 4", b"HTTP/1.1 501"))
     assert said.count(b"HTTP/1.1 ") == 1  # and the connection is closed
     assert backend.asked == []
+
+
+@pytest.mark.parametrize("routes", [1, 40], ids=["a list of routes", "a tree of routes"])
+def test_a_request_with_two_hosts_reaches_nobody_however_routes_are_found(
+    door: Door, backend: Echo, routes: int
+) -> None:
+    text = "gateway: 1\nservices: {s: {targets: ['@backend']}}\nroutes:\n"
+    text += "  - {hosts: [a.test], path: /, to: s}\n"
+    door.open(text + "".join(f"  - {{path: /r{n}, to: s}}\n" for n in range(routes)), {"backend": backend})
+    backend.asked.clear()
+    for hosts in (("a.test", "b"), ("b", "a.test")):
+        with socket.create_connection(("127.0.0.1", door.port), 20) as line:
+            both = "".join(f"host: {host}\r\n" for host in hosts)
+            line.sendall(f"GET /r0 HTTP/1.1\r\n{both}connection: close\r\n\r\n".encode())
+            assert line.recv(4096).startswith(b"HTTP/1.1 400")
+    assert backend.asked == []
+    assert door.ask("/r0").status == 200
+    assert door.ask("/r0", host="a.test").status == 200
 
 
 @pytest.mark.parametrize(

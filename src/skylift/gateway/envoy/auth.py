@@ -8,6 +8,7 @@ our own filter says whose it is (`native/gateway/consumers.c`). Envoy's refusals
 
 import hashlib
 import json
+import re
 import secrets
 from collections.abc import Iterable, Mapping
 from urllib.parse import urlsplit
@@ -18,6 +19,7 @@ from skylift.gateway.access import (
     Acl,
     ApiKey,
     BasicAuth,
+    CredentialPlace,
     Fault,
     ForwardAuth,
     From,
@@ -26,7 +28,6 @@ from skylift.gateway.access import (
     JwtKey,
     PerConsumer,
     Policy,
-    Refusals,
     RequireClaim,
     Secret,
     Trust,
@@ -89,7 +90,7 @@ def jwt(policy: Jwt, gateway: Gateway, book: Book) -> list[Piece]:
     if policy.anonymous is not None:
         wanted.append({"allow_missing_or_failed": {}})
     book.jwt_requirements[name] = {"requires_any": {"requirements": wanted}} if len(wanted) > 1 else wanted[0]
-    _token_refusals(policy.refusals, book)
+    _token_refusals(policy, book)
     own = {"@type": JWT + "PerRouteConfig", "requirement_name": name}
     credentials = {key.name: gateway.consumers.get(key.consumer or "") for key in policy.keys}
     pieces = [Piece("jwt", {}, own)]  # the listener's part is known when all routes are
@@ -169,15 +170,28 @@ def _jwk(key: JwtKey) -> Json:
     return {**kind.import_key(key.public_key).as_dict(private=False), **algorithm}
 
 
-def _token_refusals(refusals: Refusals, book: Book) -> None:
+def _token_refusals(policy: Jwt, book: Book) -> None:
+    refusals = policy.refusals
     # An unsigned token ends with its second dot; Envoy only says that a part is missing.
     unsigned = 'response.code_details.startsWith("jwt_authn_access_denied{Jwt_is_not_in_the_form")'
-    ends = "request.headers['authorization'].endsWith('.')"
-    book.reply(f"{unsigned} && {ends}", refusals.answer(Fault.NO_ALGORITHM))
+    for place in policy.places:
+        book.reply(f"{unsigned} && {_ends_with_a_dot(place)}", refusals.answer(Fault.NO_ALGORITHM))
     for details, fault in JWT_FAULTS:
         found = f'response.code_details.startsWith("jwt_authn_access_denied{{{details}")'
         book.reply(found, refusals.answer(fault))
     book.reply("response.code_details.startsWith('jwt_authn_access_denied')", refusals.otherwise)
+
+
+def _ends_with_a_dot(place: CredentialPlace) -> str:
+    """Envoy's expression for: what stands at this place does."""
+    name = re.escape(place.name).replace("\\", "\\\\")
+    match place.kind:
+        case From.QUERY:
+            return f"request.query.matches('(^|&){name}=[^&]*\\\\.(&|$)')"
+        case From.COOKIE:
+            return f"request.headers['cookie'].matches('(^|; ?){name}=[^;]*\\\\.(;|$)')"
+        case _:
+            return f"request.headers['{place.name.lower()}'].endsWith('.')"
 
 
 # --- keys and passwords
@@ -193,7 +207,7 @@ def api_key(policy: ApiKey, gateway: Gateway, book: Book) -> list[Piece]:
     sources = []
     for place in policy.places:
         if place.kind is From.BODY:
-            continue  # said by the reader: keys in bodies are not looked for
+            raise Refused([Problem("", "key_in_body", "a key in a body cannot be read here", place.name)])
         sources.append({str(place.kind).split()[0]: place.name})
     own = {
         "@type": KEYS + "PerRoute",
@@ -216,7 +230,9 @@ def _digest(value: str) -> str:
 
 
 BASIC_FAULTS = (
-    ("no_credential_found_for_basic_auth", Fault.MISSING),
+    ("no_credential_for_basic_auth", Fault.MISSING),
+    ("invalid_scheme_for_basic_auth", Fault.MISSING),
+    ("invalid_format_for_basic_auth", Fault.MISSING),
     ("invalid_credential_for_basic_auth", Fault.UNKNOWN),
 )
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from skylift.gateway.conditions import ALWAYS, Part, Test
-from skylift.gateway.envoy import clusters, login, matching, pieces, steps, sticking
+from skylift.gateway.envoy import clusters, login, matching, pieces, steps, sticking, transforms
 from skylift.gateway.envoy.edge import NOTHING_MORE, Extras, edge, observed, replies, shown, tls
 from skylift.gateway.envoy.formats import direct, header
 from skylift.gateway.envoy.matching import Place
@@ -20,10 +20,12 @@ from skylift.gateway.envoy.tables import Entry, virtual_hosts
 from skylift.gateway.errors import Problem, Refused
 from skylift.gateway.helper.asked import INSIDE, SERVICE
 from skylift.gateway.model import Destination, Forwarding, Gateway, HostSent, Listener, Route, Service
-from skylift.gateway.policies import JoinBase, Retry
+from skylift.gateway.policies import Answer, JoinBase, Retry
+from skylift.gateway.template import plain
 from skylift.gateway.text import Kind, Text
 
 ANYWHERE = Listener("web", 8000)  # for a configuration that names none
+TWO_HOSTS = Answer(400, plain("bad request\n"))  # RFC 9112, 3.2: whoever says two may mean either
 
 
 @dataclass
@@ -81,7 +83,8 @@ def _routes(gateway: Gateway, listener: Listener, book: Book, problems: list[Pro
             elif route.wrong_scheme:
                 answer = {"name": route.id, **direct(route.wrong_scheme)}
                 entries = [(match, answer) for match in matching.matches(route.when, place)]
-                late.append(_Compiled(route, Words(), entries))  # only where no other route takes it
+                words = Words(transforms.hop_by_hop(route.wrong_scheme))
+                late.append(_Compiled(route, words, entries))  # only where no other route takes it
         except Refused as e:
             problems += e.problems
     yield from late
@@ -237,7 +240,7 @@ def _table(gateway: Gateway, listener: Listener, routes: Sequence[_Compiled], bo
     return {
         "name": listener.name,
         "ignore_port_in_host_matching": True,
-        "virtual_hosts": virtual_hosts(entries, last),
+        "virtual_hosts": virtual_hosts(entries, last, {"name": "two hosts", **direct(TWO_HOSTS)}),
         "request_headers_to_add": [
             header(name, value) for name, value in _always(gateway.forwarding, listener)
         ],

@@ -24,17 +24,35 @@ class Entry:
     route: Json
 
 
-def virtual_hosts(entries: Sequence[Entry], last: Json) -> list[Json]:
-    """The hosts of a table. `last`: the route that takes what nothing else does."""
+def virtual_hosts(entries: Sequence[Entry], last: Json, two_hosts: Json) -> list[Json]:
+    """The hosts of a table. `last`: the route that takes what nothing else does. `two_hosts`: a route,
+    without its match, for requests with several Host headers, which Envoy joins by commas."""
     hosts = sorted({host for entry in entries for host in entry.match.hosts or ()})
     anywhere = [entry for entry in entries if entry.match.hosts is None]
     if len(hosts) * len(anywhere) > MOST_COPIES:
-        return [_virtual_host("*", ["*"], [_written(entry, True) for entry in entries], last)]
+        all_of_them = [_written(entry, True) for entry in entries]
+        return [_guarded(_virtual_host("*", ["*"], all_of_them, last), two_hosts)]
     found = [
         _by_path(host, [host], [e for e in entries if e.match.hosts is None or host in e.match.hosts], last)
         for host in hosts
     ]
-    return [*found, _by_path("*", ["*"], anywhere, last)]
+    # A host of its own is compared exactly: one with a comma is none of them.
+    return [*found, _guarded(_by_path("*", ["*"], anywhere, last), two_hosts)]
+
+
+COMMA: Json = {"contains": ","}
+
+
+def _guarded(host: Json, two_hosts: Json) -> Json:
+    """The same, but that what names two hosts never gets to its routes."""
+    compared = [{"name": ":authority", "string_match": COMMA}]
+    first = {"match": {"prefix": "/", "headers": compared}, **two_hosts}
+    if "matcher" not in host:
+        return {**host, "routes": [first, *host["routes"]]}
+    asked = {"single_predicate": {"input": _header(":authority"), "value_match": COMMA}}
+    matchers = [{"predicate": asked, "on_match": _action([first])}]
+    rest = {"matcher": host["matcher"]}
+    return {**host, "matcher": {"matcher_list": {"matchers": matchers}, "on_no_match": rest}}
 
 
 def _written(entry: Entry, host: bool = False) -> Json:
@@ -56,16 +74,7 @@ def _by_path(name: str, domains: list[str], entries: Sequence[Entry], last: Json
     for number, entry in enumerate(entries):
         by_prefix.setdefault(entry.match.prefix, []).append((number, entry))
     lists = {prefix: _list(_reachable(prefix, by_prefix), last) for prefix in prefixes}
-    tree = {
-        "input": {
-            "name": "path",
-            "typed_config": {
-                "@type": TYPE + "envoy.type.matcher.v3.HttpRequestHeaderMatchInput",
-                "header_name": ":path",
-            },
-        },
-        "prefix_match_map": {"map": lists},
-    }
+    tree = {"input": _header(":path"), "prefix_match_map": {"map": lists}}
     rest = _list([entry for _, entry in by_prefix.get(ANY, [])], last)
     return {"name": name, "domains": domains, "matcher": {"matcher_tree": tree, "on_no_match": rest}}
 
@@ -76,6 +85,14 @@ def _reachable(prefix: str, by_prefix: dict[str, list[tuple[int, Entry]]]) -> li
 
 
 def _list(entries: Sequence[Entry], last: Json) -> Json:
-    routes = [*(_written(entry) for entry in entries), last]
+    return _action([*(_written(entry) for entry in entries), last])
+
+
+def _action(routes: list[Json]) -> Json:
     listed = {"@type": TYPE + "envoy.config.route.v3.RouteList", "routes": routes}
     return {"action": {"name": "routes", "typed_config": listed}}
+
+
+def _header(name: str) -> Json:
+    kind = TYPE + "envoy.type.matcher.v3.HttpRequestHeaderMatchInput"
+    return {"name": name, "typed_config": {"@type": kind, "header_name": name}}

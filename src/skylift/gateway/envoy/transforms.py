@@ -19,6 +19,7 @@ from skylift.gateway.envoy.snapshot import TYPE, Json
 from skylift.gateway.errors import Problem, Refused
 from skylift.gateway.model import Gateway, Route
 from skylift.gateway.policies import (
+    Answer,
     CorrelationId,
     Edit,
     Generator,
@@ -49,6 +50,14 @@ def mutation(requests: list[Json] = [], answers: list[Json] = [], query: list[Js
     said = {name: what for name, what in mutations.items() if what}
     own = {"@type": MUTATION + "PerRoute", "mutations": said}
     return Piece("headers", {"@type": MUTATION}, own)
+
+
+def hop_by_hop(answer: Answer) -> list[Piece]:
+    """An answer that names another protocol in Upgrade: Envoy takes that off unless the request has one too.
+    A route that answers by itself has nobody who could be misled by what it puts there."""
+    if not any(name.lower() == "upgrade" for name, _ in answer.headers):
+        return []
+    return [mutation([{"append": header("connection", "upgrade")}, {"append": header("upgrade", "tls")}])]
 
 
 def request(policy: RequestTransform, route: Route, book: Book) -> tuple[list[Piece], Json]:
