@@ -78,7 +78,7 @@ def build(
 
 
 def _headers() -> list[Path]:
-    folders = (CORE, HOME / "host", HOME / "tests")
+    folders = (CORE, HOME / "host", HOME / "tests", HOME / "tests" / "units")
     return sorted([*(path for folder in folders for path in folder.glob("*.hpp")), *DECODER.glob("*.h")])
 
 
@@ -117,8 +117,18 @@ def _run(words: list[str]) -> None:
 
 def harness(name: str, flags: Sequence[str] = ("-O1", "-g", *SANITIZERS)) -> Path:
     """One of `clients/esp32/tests`, by its name, on the chip of `host`."""
-    host = HOME / "host"
-    return build(name, [HOME / "tests" / f"{name}.cpp", host / "chip.cpp", host / "desk.cpp"], flags)
+    return build(name, harness_sources(name), flags)
+
+
+def harness_sources(name: str) -> list[Path]:
+    """Its file, its chapters if it has a folder of them, and the chip."""
+    tests, host = HOME / "tests", HOME / "host"
+    return [
+        tests / f"{name}.cpp",
+        *sorted((tests / name).glob("*.cpp")),
+        host / "chip.cpp",
+        host / "desk.cpp",
+    ]
 
 
 def device_program() -> Path:
