@@ -23,7 +23,7 @@ from typing import Any
 from skylift.testkit import esp32, esp32scene, forge, micropython
 
 FULL, SHORT = 1_000_000, 20_000  # fuzzed inputs of each parser
-PARSERS = ("json", "order", "role", "root", "http", "mqtt", "p256", "check", "delta")
+PARSERS = ("json", "order", "role", "root", "http", "mqtt", "p256", "check", "delta", "log")
 SIZE = 48 << 10  # of the image whose every operation is cut
 LARGE = 1 << 20  # of the one whose writes are weighed
 TARGETS = {
@@ -295,6 +295,7 @@ def seeds(folder: Path, scene: Path, number: int) -> Path:
         1: ["director!dev-1!order.json"],
         2: ["image!2.sensor.json"],
         3: ["image.root", "director.root", "image!1.targets.json"],
+        9: ["api!log!compact", "proofs-rotated.json", "proofs-since.json"],
     }
     bodies: list[bytes] = []
     if number in signed:
@@ -326,7 +327,6 @@ def coverage(folder: Path) -> dict[str, Any]:
         return {}
     where = folder / "coverage"
     where.mkdir()
-    host, tests = esp32.HOME / "host", esp32.HOME / "tests"
     include = ["-I", str(esp32.DECODER), "-I", str(esp32.CORE.parent)]
     flags = ["-O0", "-g", "--coverage", "-fno-exceptions", "-fno-rtti", "-std=c++17", *include]
     shared = []
@@ -364,7 +364,7 @@ def coverage(folder: Path) -> dict[str, Any]:
     ):
         program = where / name
         if not program.exists():
-            sources = [str(tests / f"{name}.cpp"), str(host / "chip.cpp"), str(host / "desk.cpp")]
+            sources = map(str, esp32.harness_sources(name))
             done = run(["g++", *plain, *sources, *shared, "--coverage", "-o", str(program)], cwd=where)
             if done.returncode:
                 raise RuntimeError(done.stderr[-3000:])

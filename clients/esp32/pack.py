@@ -6,6 +6,7 @@ Sources, examples and packaging of this folder, and the delta decoder of native/
 """
 
 import argparse
+import json
 import shutil
 from pathlib import Path
 
@@ -37,7 +38,7 @@ def pack(to: Path) -> None:
 
 
 def roots_header(roots: Path, ca: Path | None) -> str:
-    """C strings of the factory's roots and of the server's authority."""
+    """C strings of the factory's roots and of the server's authority, and the log as it was then."""
     lines = ["#pragma once"]
     for name, path in (
         ("IMAGE_ROOT", roots / "image.root.json"),
@@ -46,6 +47,10 @@ def roots_header(roots: Path, ca: Path | None) -> str:
     ):
         body = path.read_text() if path else ""
         lines.append(f'static const char {name}[] = R"skylift({body})skylift";')
+    pin = roots / "log.json"
+    log = json.loads(pin.read_text()) if pin.exists() else {"size": 0, "root": "00" * 32}
+    root = ", ".join(f"0x{byte:02x}" for byte in bytes.fromhex(log["root"]))
+    lines += [f"#define LOG_SIZE {log['size']}", f"static const unsigned char LOG_ROOT[32] = {{{root}}};"]
     return "\n".join(lines) + "\n"
 
 

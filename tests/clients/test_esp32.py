@@ -193,8 +193,20 @@ def test_an_image_on_another_host_is_not_fetched(desk, proxy, device) -> None:
 
 
 RULES = {
-    "c++": {"device": "another device", "nonce": "nonce is not ours"},
-    "micropython": {"device": "order: this device", "nonce": "order: nonce"},
+    "c++": {
+        "device": "another device",
+        "nonce": "nonce is not ours",
+        "log": "log does not go on",
+        "unproved": "log does not have",
+        "html": "log does not go on",
+    },
+    "micropython": {
+        "device": "order: this device",
+        "nonce": "order: nonce",
+        "log": "log: goes on",
+        "unproved": "log: proofs",
+        "html": "form",
+    },
 }
 
 
@@ -335,9 +347,26 @@ def test_anything_but_200_means_no_update_now(desk, proxy, device, status: int) 
     assert one.version() == "1.0.0"
 
 
-@pytest.mark.parametrize("kind", ["micropython"])
-def test_a_log_that_goes_another_way_than_the_pinned_one_is_noticed(desk, proxy, device) -> None:
+def test_a_log_that_goes_another_way_than_the_pinned_one_is_noticed(desk, proxy, device, kind: str) -> None:
     """The device was made when the log had two entries, and other ones than this server shows."""
     one = device(log_size="2", log_root="11" * 32)
-    refused(desk, proxy, one, "1.1.0", "signature_invalid", "log: goes on")
+    refused(desk, proxy, one, "1.1.0", "signature_invalid", RULES[kind]["log"])
     assert any(asked.where == "/api/log/compact" for asked in proxy.asked)
+
+
+@pytest.mark.parametrize("lie", ["unproved", "html"])
+def test_what_the_log_does_not_prove_is_not_installed(desk, proxy, device, kind: str, lie: str) -> None:
+    bodies = {"unproved": b'{"consistency":[],"inclusions":[]}', "html": b"<html>no</html>"}
+    one = device(deltas="0")
+    proxy.lie("log/compact", hostile.instead(bodies[lie]))
+    refused(desk, proxy, one, "1.1.0", "signature_invalid", RULES[kind][lie])
+
+
+def test_a_device_follows_the_log_from_update_to_update(desk, proxy, device) -> None:
+    """It asks for what came since, and reports which log it was shown."""
+    one = device(deltas="0")
+    for version in ("1.1.0", "1.2.0"):
+        desk.ended(desk.deploy(one, version))
+    asked = [a.path for a in proxy.asked if a.where == "/api/log/compact"]
+    assert "since=0" in asked[0]
+    assert "since=0" not in asked[-1]

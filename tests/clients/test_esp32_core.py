@@ -19,7 +19,8 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
 
 from conftest import missing
-from skylift.testkit import esp32, esp32scene
+from skylift.testkit import esp32, esp32scene, forge
+from skylift.trust import pinned
 
 pytestmark = pytest.mark.slow
 VECTORS = Path(__file__).resolve().parents[2] / "conformance" / "trust" / "vectors.json"
@@ -67,8 +68,9 @@ def _line(case: dict[str, Any]) -> str:
             device.get("delegation_version", 0),
         ),
         *(device["order_version"], device["role_version"], device["floor"]),
+        *(device.get("log_size", 0), device.get("log_root") or none),
         *(case["nonce"] or none, none if case["now"] is None else case["now"], roots),
-        *(case["delegations"] or none, case["order"], case["role"] or none),
+        *(case["delegations"] or none, case["order"], case["role"] or none, case.get("proofs") or none),
     ]
     return "\t".join(map(str, words))
 
@@ -78,7 +80,7 @@ def test_the_verifier_passes_every_vector_of_trust(vectors: Path, tmp_path: Path
     for name, body in all_["files"].items():
         (tmp_path / name).write_bytes(zlib.decompress(base64.b64decode(body)))
     who = (all_["device_id"], all_["hardware"], all_["product"])
-    cases = [case for case in all_["cases"] if "proofs" not in case]  # the log is optional: not in C++ yet
+    cases = all_["cases"]
     found = [
         line.split("\t")
         for line in told(vectors, "trust", str(tmp_path), *who, lines=[_line(case) for case in cases])
@@ -96,7 +98,8 @@ def test_the_verifier_passes_every_vector_of_trust(vectors: Path, tmp_path: Path
             assert words[1:6] == list(map(str, about)), case["name"]
             assert words[7:9] == [image["deployment"], str(image["attempt"])], case["name"]
             stored = case["after"]
-            assert words[9:] == [str(stored["order_version"]), str(stored["role_version"])], case["name"]
+            kept = [stored.get(key) for key in ("order_version", "role_version", "log_size", "log_root")]
+            assert words[9:] == [str(each or "0") for each in kept[:3]] + [kept[3] or ""], case["name"]
 
 
 def test_sha256_is_sha256(vectors: Path) -> None:
@@ -298,6 +301,8 @@ def test_the_ports_for_the_chip_are_well_formed(scene: Path, tmp_path: Path, cry
         str(library / "src"),
         "-I",
         str(library / "src" / "delta"),
+        "-I",
+        str(tmp_path),
     ]
     flags = [
         "-std=c++17",
@@ -324,4 +329,9 @@ def test_the_ports_for_the_chip_are_well_formed(scene: Path, tmp_path: Path, cry
 def _roots(folder: Path) -> Path:
     for name in ("image", "director"):
         (folder / f"{name}.root.json").write_text('{"signatures":[],"signed":{}}')
+    (folder / "log.json").write_text(json.dumps({"size": 7, "root": "ab" * 32}))
+    name, made = pinned.FORMS["esp-idf"]
+    (folder / name).write_text(
+        made({repo: forge.root(repo) for repo in ("image", "director")}, pinned.NO_LOG)
+    )
     return folder

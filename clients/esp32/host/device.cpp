@@ -2,7 +2,7 @@
 // project whose name ends in -crashes never comes up, one that ends in -unhealthy fails its self-tests.
 //
 // usage: device DIR server=URL device_id=.. device_type=.. product=.. [claim=..] [roots=DIR] [factory=FILE] [mqtt=URL]
-//               [ca=FILE] [slot_kb=N] [poll=S] [trial=S] [brown_out=PPM] [flaky=PPM] [seed=N] [worn=1] [broken=1]
+//               [log_size=N log_root=HEX] [ca=FILE] [slot_kb=N] [poll=S] [trial=S] [brown_out=PPM] [flaky=PPM] [seed=N] [worn=1] [broken=1]
 //               [no_clock=1] [deltas=0] [rollback=1] [quit_at=STATE]
 #include <sys/stat.h>
 #include <time.h>
@@ -92,12 +92,13 @@ void tell(const std::string& home, const desk::AppDescription& app, int slot, bo
 }
 
 const char* const STATES[] = {"pin", "measure", "enroll", "report", "check", "director_root", "image_root", "delegation",
-                              "order", "role", "room", "fetch", "progress", "read_back", "installing", "validating", "arm",
+                              "order", "role", "log", "room", "fetch", "progress", "read_back", "installing", "validating", "arm",
                               "restart", "refuse", "rest", "trial", "finish", "give_up", "roll_back", "halt"};
 static_assert(sizeof STATES / sizeof *STATES == static_cast<size_t>(State::COUNT), "a state without its name");
 
 struct Desk {
   std::string home, image_root, director_root, claim, id, type, product, version;
+  uint8_t log_root[32] = {0};
   desk::Flash flash;
   desk::BootLoader loader{flash};
   desk::HostSocket socket, bell_socket;
@@ -135,6 +136,8 @@ bool live(Desk& desk) {
   config.claim = desk.claim.c_str();
   config.image_root = {desk.image_root.data(), static_cast<uint32_t>(desk.image_root.size())};
   config.director_root = {desk.director_root.data(), static_cast<uint32_t>(desk.director_root.size())};
+  config.log_size = count("log_size", 0);
+  config.log_root = desk.log_root;
   config.security_version = app.secure_version;
   config.trial_seconds = count("trial", 20);
   config.poll_seconds = count("poll", 0);
@@ -193,6 +196,7 @@ int main(int words, char** word) {
   }
   desk.image_root = contents(option("roots") + "/image.root.json");
   desk.director_root = contents(option("roots") + "/director.root.json");
+  from_hex(text(option("log_root").c_str()), desk.log_root, sizeof desk.log_root);
   desk.claim = option("claim");
   desk.id = option("device_id");
   desk.type = option("device_type");

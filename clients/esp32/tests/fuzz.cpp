@@ -1,6 +1,7 @@
 // libFuzzer targets of every parser that reads from the network: the first byte of an input chooses.
 //   0 JSON (both readings), walked   1 a signed order   2 a signed role, its order given   3 a root, a delegation
 //   4 HTTP, in pieces   5 MQTT, in pieces   6 DER and P-256   7 the check's answer, by the client   8 a delta
+//   9 the log's proofs, the order they are about given
 #include <csetjmp>
 #include <cstdlib>
 #include <cstring>
@@ -84,7 +85,8 @@ class NoHooks final : public Hooks {};
 
 Keys keys;
 Seen seen;
-std::string role_file, order_file, base_image, image_root, director_root;
+Order proved;
+std::string order_file, base_image, image_root, director_root;
 
 std::string contents(const char* name) {
   const char* folder = std::getenv("SKYLIFT_SCENE");
@@ -105,13 +107,17 @@ extern "C" int LLVMFuzzerInitialize(int*, char***) {
   take_delegation(as_text(delegation), "sensor", 0, keys, seen, fault);
   base_image = contents("old.bin");
   order_file = contents("director!dev-1!order.json");
-  if (fault || !keys.delegated) std::abort();
+  const std::string role_file = contents("image!2.sensor.json");
+  const Device device = {"dev-1", "sensor-v2", "sensor"};
+  read_order(as_text(order_file), device, Text(), keys, seen, 1, proved, fault);
+  read_role(as_text(role_file), device, keys, seen, 0, 1, proved, fault);
+  if (fault || !keys.delegated || !proved.log.size) std::abort();
   return 0;
 }
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (size < 2) return 0;
-  const int which = data[0] % 9;
+  const int which = data[0] % 10;
   const uint32_t piece = 1 + data[1];
   // A copy of exactly its size, so that a step beyond it is seen.
   const std::string input(reinterpret_cast<const char*>(data + 2), size - 2);
@@ -186,6 +192,12 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       client.begin(config);
       for (int k = 0; k < 40 && client.state() != State::REST; k++) client.step();
       client.finish();
+      break;
+    }
+    case 9: {
+      Log known;
+      known.size = piece % 8;  // it goes on from none, from a part of it, or from more
+      read_proofs(text, own, known, proved, fault);
       break;
     }
     default: {

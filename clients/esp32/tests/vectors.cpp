@@ -30,14 +30,17 @@ static std::vector<std::string> split(const std::string& line, char by) {
   return found;
 }
 
-// name image_root director_root delegations delegation_version order_version role_version floor nonce now roots
-// delegations order role; "-" for none; roots: repository=file,...
+// name image_root director_root delegations delegation_version order_version role_version floor log_size log_root
+// nonce now roots delegations order role proofs; "-" for none; roots: repository=file,...
 static void judge(const std::vector<std::string>& w, const Device& device) {
   Keys keys;
   Seen seen;
   Fault fault;
   Order order;
-  const int64_t now = w[9] == "-" ? 0 : std::stoll(w[9]);
+  Log log;
+  log.size = number(w[8]);
+  if (w[9] != "-") from_hex(as_text(w[9]), log.root, sizeof log.root);
+  const int64_t now = w[11] == "-" ? 0 : std::stoll(w[11]);
   const std::string image_root = file(w[1]), director_root = file(w[2]);
   bool good = take_root(Repo::IMAGE, as_text(image_root), true, 0, keys, seen, fault) &&
               take_root(Repo::DIRECTOR, as_text(director_root), true, 0, keys, seen, fault);
@@ -49,21 +52,26 @@ static void judge(const std::vector<std::string>& w, const Device& device) {
   keys.delegation = number(w[4]);
   seen.order = number(w[5]);
   seen.role = number(w[6]);
-  if (w[10] != "-") {
-    for (const std::string& root : split(w[10], ',')) {
+  if (w[12] != "-") {
+    for (const std::string& root : split(w[12], ',')) {
       const std::vector<std::string> parts = split(root, '=');
       const std::string body = file(parts[1]);
       good = good && take_root(parts[0] == "image" ? Repo::IMAGE : Repo::DIRECTOR, as_text(body), false, 0, keys, seen, fault);
     }
   }
-  if (w[11] != "-") {
-    const std::string body = file(w[11]);
+  if (w[13] != "-") {
+    const std::string body = file(w[13]);
     good = good && take_delegation(as_text(body), device.product, now, keys, seen, fault);
   }
-  const std::string order_file = file(w[12]), role_file = w[13] == "-" ? "" : file(w[13]);
-  const Text nonce = w[8] == "-" ? Text() : as_text(w[8]);
+  const std::string order_file = file(w[14]), role_file = w[15] == "-" ? "" : file(w[15]);
+  const std::string proofs = w[16] == "-" ? "" : file(w[16]);
+  const Text nonce = w[10] == "-" ? Text() : as_text(w[10]);
   good = good && read_order(as_text(order_file), device, nonce, keys, seen, now, order, fault);
   if (good && order.any) good = read_role(as_text(role_file), device, keys, seen, number(w[7]), now, order, fault);
+  if (good && order.any && (log.size || w[16] != "-")) {  // a client that asks no log takes what none is pinned for
+    good = shows_log(log, order, fault) && read_proofs(as_text(proofs), keys, log, order, fault);
+    log = order.log;
+  }
   if (!good) {
     std::printf("refuse\t%s\t%s\n", name_of(fault.reason), fault.words);
     return;
@@ -72,11 +80,12 @@ static void judge(const std::vector<std::string>& w, const Device& device) {
     std::printf("nothing\t%u\t%u\n", order.version, seen.role);
     return;
   }
-  char sha[65];
+  char sha[65], root[65];
   Line(sha, sizeof sha).hex(order.sha256, 32);
-  std::printf("install\t%s\t%u\t%s\t%s\t%u\t%s\t%s\t%u\t%u\t%u\n", order.path, order.length, sha, order.image_version,
+  Line(root, sizeof root).hex(log.root, log.size ? 32 : 0);
+  std::printf("install\t%s\t%u\t%s\t%s\t%u\t%s\t%s\t%u\t%u\t%u\t%u\t%s\n", order.path, order.length, sha, order.image_version,
               order.security_version, order.is_image ? "image" : "other", order.deployment, order.attempt, order.version,
-              order.role_version);
+              order.role_version, log.size, root);
 }
 
 static std::string bytes(const std::string& hex) {

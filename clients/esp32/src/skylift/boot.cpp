@@ -22,6 +22,11 @@ void Client::begin(const Config& config) {
   load(port_, "offset", offset_);
   load(port_, "facts", facts_);
   load(port_, "keys", keys_);
+  Log& known = facts_.body.log;
+  if (known.size < config.log_size && config.log_root) {
+    known.size = config.log_size;
+    copy(known.root, config.log_root, sizeof known.root);
+  }
   become(first_state());
   opened_ms_ = port_.millis();
 }

@@ -20,6 +20,7 @@ struct Text {
   explicit operator bool() const { return at != nullptr; }
 };
 inline Text text(const char* chars) { return {chars, static_cast<uint32_t>(length(chars))}; }
+inline Text text(const unsigned char* bytes, size_t n) { return {reinterpret_cast<const char*>(bytes), static_cast<uint32_t>(n)}; }
 
 // Text that is built in a buffer of fixed size. What does not fit is cut, and `whole` says so.
 class Line {

@@ -20,6 +20,8 @@ struct Config {
   const char* claim = "";        // enrolls this device once, with a token of its own making
   const char* token = "";        // instead of a claim: a token from the factory
   Text image_root, director_root;  // the factory's roots, as `skylift trust export` writes them
+  uint32_t log_size = 0;           // the transparency log as it was then: entries, and the 32 bytes over them
+  const uint8_t* log_root = nullptr;
   uint32_t security_version = 0;   // of this firmware: the floor is never below
   int64_t built = 0;               // when it was built, seconds since 1970: no clock is believed to be before
   uint32_t trial_seconds = 120;    // for the self-tests
@@ -49,7 +51,7 @@ class Hooks {
 };
 
 enum class State : uint8_t {
-  PIN, MEASURE, ENROLL, REPORT, CHECK, DIRECTOR_ROOT, IMAGE_ROOT, DELEGATION, ORDER, ROLE, ROOM,
+  PIN, MEASURE, ENROLL, REPORT, CHECK, DIRECTOR_ROOT, IMAGE_ROOT, DELEGATION, ORDER, ROLE, LOG, ROOM,
   FETCH, PROGRESS, READ_BACK, INSTALLING, VALIDATING, ARM, RESTART, REFUSE, REST,
   TRIAL, FINISH, GIVE_UP, ROLL_BACK, HALT, COUNT
 };
@@ -83,6 +85,7 @@ struct Facts {
   uint32_t floor = 0, enrolled = 0;
   Installed image[2];
   char token[NAME] = {0};
+  Log log;  // which every later one must go on from
 };
 
 class Client {
@@ -143,6 +146,7 @@ class Client {
   Outcome delegation();
   Outcome order();
   Outcome role();
+  Outcome log();
   Outcome room();
   Outcome refuse();
   bool wants_delta() const;

@@ -68,10 +68,31 @@ Outcome Client::role() {
   const Device device = {config_.device_id, config_.device_type, config_.product};
   if (!read_role({arena_.file, got_}, device, keys_.body, facts_.body.seen, floor(), time(), order_, fault_))
     return Outcome::BAD;
-  Seen& seen = facts_.body.seen;
-  const bool is_new = seen.order != order_.version || seen.role != order_.role_version;
+  return Outcome::OK;
+}
+
+// What is ordered stands in the log that the order shows. A server may have none until this device has seen one.
+Outcome Client::log() {
+  Facts& facts = facts_.body;
+  if (facts.log.size || order_.log.size) {
+    if (!is_open_) {
+      const uint8_t* leaf[LEAVES];
+      if (!shows_log(facts.log, order_, fault_)) return Outcome::BAD;
+      leaves_of(keys_.body, order_, leaf);
+      Line path(path_, sizeof path_);
+      path.put("/api/log/compact?size=").number(order_.log.size).put("&since=").number(facts.log.size);
+      for (const uint8_t* each : leaf) path.put("&leaf=").hex(each, 32);
+    }
+    const Outcome found = ask_for(path_, MOST_PROOFS);
+    if (found != Outcome::OK) return found;
+    if (head_.status != 200) return refused_or_away("the log does not prove what is ordered");
+    if (!read_proofs({arena_.file, got_}, keys_.body, facts.log, order_, fault_)) return Outcome::BAD;
+  }
+  Seen& seen = facts.seen;
+  const bool is_new = seen.order != order_.version || seen.role != order_.role_version || facts.log.size != order_.log.size;
   seen.order = order_.version;
   seen.role = order_.role_version;
+  facts.log = order_.log;
   if (is_new && !save(port_, "facts", facts_)) return bad(Reason::INSTALL_ERROR, "the key-value store cannot be written");
   return Outcome::OK;
 }

@@ -106,6 +106,9 @@ void Client::body_of(Said what, int percent) {
     body.put(",\"image_sha256\":\"").hex(journal.sha256, 32).put('"');
     body.put(",\"version\":").quoted(config_.version);
   }
+  const Log& log = facts_.body.log;
+  if (what >= Said::COMPLETE && log.size)  // which log this device was shown
+    body.put(",\"log\":{\"size\":").number(log.size).put(",\"root\":\"").hex(log.root, 32).put("\"}");
   body.put('}');
 }
 

@@ -1,6 +1,7 @@
 #include "trust.hpp"
 
 #include "crypto.hpp"
+#include "log.hpp"
 
 namespace skylift {
 namespace {
@@ -244,8 +245,16 @@ bool its_paths(const Json& paths, const char* product) {
   return path.size == n + 4 && equal(path.at, product, n) && equal(path.at + n, "/*/*", 4) && !each.next();
 }
 
+bool log_of(const Json& shown, Log& to) {
+  uint64_t size;
+  if (!shown["size"].number(MOST_VERSION, &size) || !size) return false;
+  to.size = static_cast<uint32_t>(size);
+  return from_hex(shown["root"].string(), to.root, 32);
+}
+
 bool read_ordered(const Json& body, const Device& device, Order& order) {
-  const Json targets = body["targets"];
+  const Json targets = body["targets"], log = body["log"];
+  if (log && !log_of(log, order.log)) return false;
   if (!targets.is_object()) return false;
   Members each(targets);
   if (!each.next()) return true;  // nothing ordered
@@ -257,6 +266,7 @@ bool read_ordered(const Json& body, const Device& device, Order& order) {
       !custom["device_id"].string().is(device.device_id))
     return false;
   order.attempt = static_cast<uint32_t>(attempt);
+  order.mandatory = custom["mandatory"].is_true();
   order.any = true;
   return !each.next();
 }
@@ -304,6 +314,7 @@ bool take_root(Repo repo, Text file, bool pinned, int64_t now, Keys& keys, Seen&
   } else if (!outlives(targets, next_keys)) {
     seen.order = 0;
   }
+  file_leaf(file, image ? "image" : "director", "root", version, image ? keys.image_root_leaf : keys.director_root_leaf);
   next_keys = targets;
   root_keys = roots;
   known = version;
@@ -356,7 +367,7 @@ bool read_order(Text file, const Device& device, Text nonce, const Keys& keys, c
       !until(keys.director_root_until, now, "the director's root has expired", fault))
     return false;
   if (!read_ordered(opened.body, device, order))
-    return fault.set(Reason::SIGNATURE_INVALID, "the order names more than one image, or describes none");
+    return fault.set(Reason::SIGNATURE_INVALID, "the order names more than one image, or describes none, or no log");
   return true;
 }
 
@@ -390,6 +401,8 @@ bool read_role(Text file, const Device& device, const Keys& keys, const Seen& se
     return fault.set(Reason::BELOW_SECURITY_FLOOR, "the image is below the security floor");
   order.security_version = static_cast<uint32_t>(security);
   order.role_version = version;
+  file_leaf(file, "image", device.product, version, order.role_leaf);
+  order_leaf(order, order.leaf);
   order.is_image = said["kind"].string().is("image");
   return true;
 }

@@ -11,6 +11,8 @@
 //  4. The order is this device's, answers this question (nonce), and names at most one image.
 //  5. The release keys' role describes the very same image: two of three people, offline.
 //  6. The image is for this hardware and at or above the security floor.
+//  7. The order, the role and both roots stand in the transparency log that the order shows, and that log goes on from
+//     the one this device knows: nobody is shown what the others are not.
 // Its hash decides in the end, over what stands in flash.
 #pragma once
 #include "json.hpp"
@@ -18,7 +20,7 @@
 
 namespace skylift {
 
-constexpr uint32_t MOST_ORDER = 4096, MOST_ROLE = 16384, MOST_ROOT = 16384;
+constexpr uint32_t MOST_ORDER = 4096, MOST_ROLE = 16384, MOST_ROOT = 16384, MOST_PROOFS = 16384;
 constexpr uint32_t MOST_KEYS = 5, MOST_SIGNATURES = 64, MOST_VERSION = 0x7FFFFFFF;
 constexpr uint32_t NAME = 65;  // a name or version of up to 64 characters, and its zero
 constexpr uint32_t NONCE = 32;  // characters of a nonce: 16 bytes, hexadecimal
@@ -37,16 +39,26 @@ struct Keys {
   uint32_t delegated = 0;  // whether the image root's keys of today have vouched for the release keys
   int64_t image_root_until = 0, director_root_until = 0, delegation_until = 0;
   KeySet image_root_keys, delegation_keys, director_root_keys, order_keys, release_keys;
+  uint8_t image_root_leaf[32] = {0}, director_root_leaf[32] = {0};  // both roots, as the log has them
 };
 // The versions that must not fall.
 struct Seen {
   uint32_t order = 0, role = 0;
 };
 
+// The transparency log up to some entry: how many entries, and the root over them. 0: none was ever seen.
+struct Log {
+  uint32_t size = 0;
+  uint8_t root[32] = {0};
+};
+
 // What is ordered, once everything is verified. Strings are zero-terminated.
 struct Order {
   bool any = false;       // false: nothing is ordered
   bool is_image = false;  // not a configuration
+  bool mandatory = false;
+  Log log;                                           // as the order shows it
+  uint8_t leaf[32] = {0}, role_leaf[32] = {0};  // the order and the role, as the log has them
   uint32_t version = 0, role_version = 0, length = 0, attempt = 0, security_version = 0;
   uint8_t sha256[32] = {0}, described[32] = {0};  // described: the digest of the image's description
   char path[3 * NAME] = {0}, image_version[NAME] = {0}, deployment[NAME] = {0};
@@ -71,6 +83,13 @@ bool read_order(Text file, const Device& device, Text nonce, const Keys& keys, c
 // The two files are never in memory at the same time: of the image's description the digest is compared.
 bool read_role(Text file, const Device& device, const Keys& keys, const Seen& seen, uint32_t floor, int64_t now,
                Order& order, Fault& fault);
+
+// Whether the log that the order shows may be asked for its proofs: `known` obliges it. `leaf`: what they are about.
+constexpr uint32_t LEAVES = 4;
+bool shows_log(const Log& known, const Order& order, Fault& fault);
+void leaves_of(const Keys& keys, const Order& order, const uint8_t* leaf[LEAVES]);
+// The log's proofs: it goes on from `known`, and has the leaves.
+bool read_proofs(Text file, const Keys& keys, const Log& known, const Order& order, Fault& fault);
 
 // Seconds since 1970 of `2026-11-28T12:00:00Z`; -1 for anything else.
 int64_t seconds_of(Text moment);

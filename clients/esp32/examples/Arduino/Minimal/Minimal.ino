@@ -2,7 +2,7 @@
 #include <Skylift.h>
 #include <WiFi.h>
 
-#include "roots.h"  // made by pack.py --roots: IMAGE_ROOT, DIRECTOR_ROOT, SERVER_CA
+#include "roots.h"  // made by pack.py --roots: IMAGE_ROOT, DIRECTOR_ROOT, LOG_SIZE, LOG_ROOT, SERVER_CA
 
 #define FIRMWARE_VERSION "1.0.0"
 #define UPDATE_SERVER "https://updates.example.com"
@@ -34,6 +34,8 @@ void setup() {
   config.claim = "clm_...";  // from `skylift device enroll --type sensor-v2`
   config.image_root = skylift::text(IMAGE_ROOT);
   config.director_root = skylift::text(DIRECTOR_ROOT);
+  config.log_size = LOG_SIZE;
+  config.log_root = LOG_ROOT;
   client.begin(config);
 }
 

@@ -1,11 +1,11 @@
-// The same for ESP-IDF: a task of its own, the roots embedded as text files (see CMakeLists.txt).
+// The same for ESP-IDF: a task of its own; skylift_roots.h is what `skylift trust export --esp-idf` wrote.
 #include <Skylift.h>
 #include <esp_app_desc.h>
 #include <esp_event.h>
 #include <esp_netif.h>
 
-extern const char image_root[] asm("_binary_image_root_json_start");
-extern const char director_root[] asm("_binary_director_root_json_start");
+#include "skylift_roots.h"
+
 extern const char server_ca[] asm("_binary_server_ca_pem_start");
 
 void connect_to_wifi();  // yours, or the one of ESP-IDF's protocol examples
@@ -30,8 +30,10 @@ extern "C" void app_main() {
   config.version = esp_app_get_description()->version;
   config.security_version = esp_app_get_description()->secure_version;
   config.claim = CONFIG_SKYLIFT_CLAIM;
-  config.image_root = skylift::text(image_root);
-  config.director_root = skylift::text(director_root);
+  config.image_root = skylift::text(skylift_image_root, skylift_image_root_size);
+  config.director_root = skylift::text(skylift_director_root, skylift_director_root_size);
+  config.log_size = SKYLIFT_LOG_SIZE;
+  config.log_root = skylift_log_root;
   client.begin(config);
   for (;;) {
     const uint32_t rest = client.step();
