@@ -77,6 +77,33 @@ def test_a_vector_makes_exactly_its_image_or_is_refused(case: dict[str, Any]) ->
         assert layered.make(old, unpacked(case, "target")).patch == patch, "the encoder is deterministic"
 
 
+@pytest.mark.parametrize(
+    "case", [case for case in CASES if "error" not in case], ids=lambda case: str(case["name"])
+)
+def test_what_is_there_already_is_not_made_again(
+    case: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From any byte on, also in the middle of a packed block; of the parts only what is still needed."""
+    old, patch, target = (unpacked(case, name) for name in ("base", "patch", "target"))
+    made: list[int] = []
+    apply = native.apply
+
+    def counted(*words: Any, **more: Any) -> None:
+        made.append(len(words[1]))
+        apply(*words, **more)
+
+    monkeypatch.setattr(native, "apply", counted)
+    parts = []
+    for start in [*range(0, len(target), max(1, len(target) // 40)), len(target)]:
+        pieces: list[bytes] = []
+        made.clear()
+        delta.rebuild(old, patch, pieces.append, start=start)
+        assert b"".join(pieces) == target[start:]
+        parts.append(sum(made))
+    assert parts == sorted(parts, reverse=True)
+    assert parts[-1] == 0
+
+
 # --- large images ----------------------------------------------------------------------------------------
 
 

@@ -6,7 +6,7 @@ much. The slot is read back whole; only its digest decides, wherever the bytes c
 passed over is noted with its reason, and told with the next report.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from skylift.agent.boot.file import FileBoot, digest
 from skylift.agent.config import Config
 from skylift.agent.disk import Disk
 from skylift.agent.journal import Journal, JournalFile, Order, Stage
-from skylift.agent.patch import PassedOver, Patcher, hops_of, no_space, room
+from skylift.agent.patch import PassedOver, Patcher, Progress, hops_of, no_space, room
 from skylift.agent.transport import NotResumed, Refused, Transport
 from skylift.core.errors import TrustError, Unavailable
 from skylift.core.lifecycle import Reason
@@ -23,8 +23,7 @@ from skylift.firmware import packed
 from skylift.firmware.native import DeltaError
 
 DURABLE_EVERY = 1 << 20
-
-Progress = Callable[[int], None]  # percent
+BY_DELTAS = (Way.DELTA, Way.CHAIN)
 
 
 @dataclass
@@ -57,9 +56,10 @@ class Fetcher:
         path = self._boot.path(order.kind, order.slot)
         if self._boot.slot(order.kind, order.slot).sha256:
             self._boot.forget(order.kind, order.slot)  # withdraw the promise before breaking it
-        self._patcher.clear()
-        if not journal.offset:
-            journal = self._by_delta(journal, order)
+        if journal.way not in BY_DELTAS:
+            self._patcher.clear()
+        if journal.offset < order.length and (journal.way in BY_DELTAS or not journal.offset):
+            journal = self._by_delta(journal, order, progress)
         if journal.taken or not journal.offset:
             journal = self._by_packed(journal, order, progress)
         if journal.offset < order.length:
@@ -93,16 +93,20 @@ class Fetcher:
 
     # --- delta, chain ------------------------------------------------------------------------------
 
-    def _by_delta(self, journal: Journal, order: Order) -> Journal:
+    def _by_delta(self, journal: Journal, order: Order, progress: Progress) -> Journal:
         """The journal with the whole image in the slot, or as it was when no delta is of use."""
         offered = hops_of(order)
         if offered is None or offered[0] in journal.passed:
             return journal
         way, hops = offered
         try:
-            return self._patcher.fill(replace(journal, way=way.value), order, hops)
+            return self._patcher.fill(replace(journal, way=way.value), order, hops, progress)
         except PassedOver as e:
-            return self._pass_over(journal, way, e.why, str(e))
+            self._patcher.clear()
+            return self._pass_over(self._file.load(), way, e.why, str(e))
+        except TrustError:
+            self._patcher.clear()
+            raise
 
     # --- full image, compressed --------------------------------------------------------------------
 

@@ -52,9 +52,10 @@ class Order:
 @dataclass(frozen=True, slots=True)
 class Journal:
     """The whole of it. `offset`: bytes of the image that are durably in the slot. `taken`: bytes of the
-    compressed image that they came from, 0 where they came otherwise. `received`: bytes ever downloaded.
-    `answered`: tags of orders that ended (or were refused): never begun again. `way`: how the image in hand
-    comes (`core.ways`); `passed`: which ways were of no use for it, and why."""
+    compressed image that they came from, or of the deltas that are durably in their file; else 0.
+    `received`: bytes ever downloaded. `answered`: tags of orders that ended (or were refused): never begun
+    again. `way`: how the image in hand comes (`core.ways`); `passed`: which ways were of no use for it, and
+    why."""
 
     stage: Stage = Stage.IDLE
     order: Order | None = None

@@ -48,6 +48,10 @@ class NotResumed(Unavailable):
     """The server sends the whole file where a part was asked for."""
 
 
+class NoLine(Unavailable):
+    """Nobody answered: it says nothing about what was asked for."""
+
+
 @dataclass
 class Transport:
     """One server, one device. `token` is the device's own."""
@@ -176,7 +180,7 @@ class Transport:
         part = {"Range": f"bytes={offset}-", "If-Range": f'"{sha256}"'} if offset else {}
         with within(self.config.download_deadline_seconds + HEAD_S):
             try:
-                answer = self._get(self._url(url), part)
+                answer = self._answered(self._url(url), part)
                 try:
                     if offset and answer.status == 200:
                         raise NotResumed("the server does not resume this file", 1)
@@ -187,6 +191,12 @@ class Transport:
                     answer.close()
             except (urllib3.exceptions.HTTPError, OSError) as e:
                 raise Unavailable(f"the download broke: {e}", 5) from e
+
+    def _answered(self, where: str, part: dict[str, str]) -> urllib3.BaseHTTPResponse:
+        try:
+            return self._get(where, part)
+        except (urllib3.exceptions.HTTPError, OSError) as e:
+            raise NoLine(f"the download did not begin: {e}", 5) from e
 
     def _get(self, where: str, part: dict[str, str]) -> urllib3.BaseHTTPResponse:
         """Follow one redirect: our server may send us to the object store where the bytes are. The token is

@@ -139,7 +139,8 @@ def packed(piece: Piece) -> Cost:
 
 
 def by_delta(*hops: Piece) -> Cost:
-    """One delta, or several one behind the other: what is between them is written and read once more."""
+    """One delta, or several one behind the other. They stand in a file until they are applied; what is
+    between them is written and read once more."""
     between = [piece.target_size for piece in hops[:-1]]
     held = max((read + written for read, written in pairwise([*between, 0])), default=0)
     return Cost(
@@ -147,8 +148,8 @@ def by_delta(*hops: Piece) -> Cost:
         hops,
         sum(piece.size for piece in hops),
         max(piece.memory for piece in hops),
-        held + max(piece.scratch for piece in hops),
-        sum(piece.target_size + piece.scratch for piece in hops),
+        held + max(piece.scratch for piece in hops) + sum(piece.size for piece in hops),
+        sum(piece.target_size + piece.scratch + piece.size for piece in hops),
         sum(_applied(piece) for piece in hops),
     )
 

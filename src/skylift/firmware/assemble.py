@@ -10,18 +10,18 @@ with nothing here but its length: the image's digest, which the caller holds aga
 import mmap
 import tempfile
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from skylift.firmware import codecs, native, purepython
-from skylift.firmware.layers import COPY, FILL, HELD, NEW, PACKED, Head, Part, Plan, Span, read_plan, regions
+from skylift.firmware.layers import COPY, FILL, HELD, NEW, PACKED, Head, Part, Span, Step, read_plan, regions
 from skylift.firmware.native import DeltaError, Image
+from skylift.firmware.resume import Write, after, rest
 
 _PIECE = 1 << 20
 _DROP_EVERY = 8 << 20
-Write = Callable[[bytes], None]
 
 
 def missing(head: Head) -> list[str]:
@@ -30,30 +30,45 @@ def missing(head: Head) -> list[str]:
 
 
 def apply(
-    old: Image, patch: bytes, head: Head, write: Write, max_memory: int, scratch: Path | None = None
+    old: Image,
+    patch: bytes,
+    head: Head,
+    write: Write,
+    max_memory: int,
+    scratch: Path | None = None,
+    start: int = 0,
 ) -> None:
-    """Hand the image on. Raises `DeltaError`, or what `write` raised."""
+    """Hand the image on, from its byte `start`. Raises `DeltaError`, or what `write` raised."""
     if lacking := missing(head):
         raise DeltaError(f"the delta needs {', '.join(lacking)}, which is not here")
     wanted = head.memory + (0 if scratch else head.scratch)
     if wanted > max_memory:
         raise DeltaError(f"the delta takes {wanted} bytes of memory, at most {max_memory} are allowed")
-    start = head.length + head.plan_packed
-    if len(patch) != start + head.body:
-        raise DeltaError(f"the delta has {len(patch)} bytes, its header says {start + head.body}")
-    plan = read_plan(patch[head.length : start], head)
+    body = head.length + head.plan_packed
+    if len(patch) != body + head.body:
+        raise DeltaError(f"the delta has {len(patch)} bytes, its header says {body + head.body}")
+    plan = read_plan(patch[head.length : body], head)
     places = regions(part.patch for part in plan.parts)
-    bodies = [memoryview(patch)[start + begin : start + end] for begin, end in places]
+    bodies = [memoryview(patch)[body + begin : body + end] for begin, end in places]
+    ours = list(zip(plan.parts, bodies, strict=True))
     stock = Stock(old, plan.spans)
+    left = rest(plan, start)
     with _room(scratch) as held:
-        for part, body in zip(plan.parts, bodies, strict=True):
-            if part.held:
-                _make(stock, part, body, held.write, scratch)
-        writer = _Writer(old, plan, held, write)
-        for part, body in zip(plan.parts, bodies, strict=True):
-            if not part.held:
-                _make(stock, part, body, writer.take, scratch)
+        _make_all(stock, [each for each in ours if each[0].held], left.held, held.write, scratch)
+        writer = _Writer(old, plan.codecs, left.steps, held, after(left.drop, write))
+        _make_all(stock, [each for each in ours if not each[0].held], left.new, writer.take, scratch)
         writer.finish()
+
+
+def _make_all(
+    stock: "Stock", parts: list[tuple[Part, memoryview]], behind: int, write: Write, scratch: Path | None
+) -> None:
+    """What these parts make, in order, but for the first `behind` bytes."""
+    end = 0
+    for part, body in parts:
+        begin, end = end, end + part.makes
+        if end > behind or not behind:
+            _make(stock, part, body, after(behind - begin, write), scratch)
 
 
 def _make(stock: "Stock", part: Part, body: memoryview, write: Write, scratch: Path | None) -> None:
@@ -175,9 +190,11 @@ def _room(scratch: Path | None) -> Iterator[_Room]:
 class _Writer:
     """Follows the steps; what the parts make is pushed into it."""
 
-    def __init__(self, old: Image, plan: Plan, held: _Room, write: Write) -> None:
-        self._old, self._plan, self._held, self._write = old, plan, held, write
-        self._steps = plan.steps()
+    def __init__(
+        self, old: Image, names: tuple[str, ...], steps: Iterator[Step], held: _Room, write: Write
+    ) -> None:
+        self._old, self._names, self._held, self._write = old, names, held, write
+        self._steps = steps
         self._left = 0  # bytes that the NEW step at hand still takes
         self._packer: codecs.Packer | None = None
         self._inside = 0  # bytes that still go into the packer
@@ -217,7 +234,7 @@ class _Writer:
                 self._left = second
                 return
             else:
-                self._packer = codecs.packer(self._plan.codecs[kind - PACKED])
+                self._packer = codecs.packer(self._names[kind - PACKED])
                 self._packed, self._inside = first, second
 
     def _copy(self, start: int, length: int) -> None:

@@ -20,6 +20,7 @@ from typing import IO, Any
 from skylift.firmware import assemble, codecs, hdiff, layered, layers, native, peers, purepython
 from skylift.firmware.native import ARCHES, PROFILES
 from skylift.firmware.native import DeltaError as DeltaError
+from skylift.firmware.resume import after
 
 MAGICS = (purepython.MAGIC, layers.MAGIC, hdiff.MAGIC)  # how our own patches begin
 WORTH_IT = 0.7  # of the full image: above it the full image is sent
@@ -122,12 +123,15 @@ def rebuild(
     max_size: int | None = None,
     max_memory: int = MOST_MEMORY,
     scratch: Path | None = None,
+    start: int = 0,
 ) -> None:
     """Hand the new image to `write`, a piece at a time and in order.
 
     Header, base, size and memory are checked before the first piece; the digest at the end: what was written
     counts only when this returns. `scratch`: a folder for what layers are put together from, else that is
-    memory too. Raises `DeltaError`, or what `write` raised.
+    memory too. `start`: bytes of the image that are there already; they are not handed on, and of layers not
+    made again: then the digest of the whole is for the caller to see. Raises `DeltaError`, or what
+    `write` raised.
     """
     header = read_header(patch)
     if lacking := [name for name in header.needs if not codecs.available(name)]:
@@ -144,19 +148,21 @@ def rebuild(
 
         def hand_on(piece: bytes) -> None:
             seen.update(piece)
-            write(piece)
+            late(piece)
 
+        late = write if header.format == "skylift-layers" else after(start, write)
         if header.format == "hdiffpatch":
             hand_on(hdiff.apply(bytes(old), patch))
         elif len(patch) != header.length:
             raise DeltaError(f"the patch has {len(patch)} bytes, its header says {header.length}")
         elif header.format == "skylift-layers":
-            assemble.apply(old, patch, layers.read_head(patch), hand_on, max_memory, scratch)
+            assemble.apply(old, patch, layers.read_head(patch), hand_on, max_memory, scratch, start)
         elif native.available():
             native.apply(old, patch, hand_on, header.target_size, max_memory, base_checked=True)
         else:
             purepython.apply(old, patch, hand_on)
-    if not seen.hexdigest().startswith(header.target_sha256):
+    whole = not start or header.format != "skylift-layers"
+    if whole and not seen.hexdigest().startswith(header.target_sha256):
         raise DeltaError("the rebuilt image is not the one the patch promises")
 
 
