@@ -323,6 +323,7 @@ def test_a_commit_whose_answer_got_lost_is_not_repeated(shared: str) -> None:
     database = Database(shared)
     database.write(put("n", 0))
     runs = []
+    cuts: list[str] = []
 
     def deed(conn: Connection) -> None:
         runs.append(1)
@@ -331,18 +332,20 @@ def test_a_commit_whose_answer_got_lost_is_not_repeated(shared: str) -> None:
             driver = conn.connection.driver_connection
             assert driver is not None
             socket = driver._usock
-            whole = driver.execute_simple
+            whole = driver.execute_unnamed
 
-            def cut(sql: str, *rest: object) -> object:
+            def cut(sql: str, *rest: object, **more: object) -> object:
                 if str(sql).upper().startswith("COMMIT"):
-                    whole(sql, *rest)  # it is done ...
+                    whole(sql, *rest, **more)  # it is done ...
                     socket.close()  # ... and nobody hears of it
+                    cuts.append(sql)
                     raise OSError("connection reset")
-                return whole(sql, *rest)
+                return whole(sql, *rest, **more)
 
-            driver.execute_simple = cut
+            driver.execute_unnamed = cut
 
     database.write(deed)
+    assert cuts
     with database.read() as conn:
         assert conn.execute(sa.select(settings_kv.c.value)).scalar_one() == len(runs) == 1
     database.close()

@@ -3,17 +3,22 @@
 import threading
 from collections.abc import Iterator
 from datetime import timedelta
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.exc import ProgrammingError
 
 from conftest import START, wait_until
 from skylift.engine import deployments
 from skylift.engine.checkin import LiveCache
-from skylift.store import devices, events, notices, releases
+from skylift.store import devices, events, notices, releases, world
+from skylift.store.connect import sqlstate
 from skylift.store.db import Connection, Database, migrate
 from skylift.store.notices import Listener
-from skylift.store.tables import settings_kv
+from skylift.store.tables import deployments as table
+from skylift.store.tables import phases, settings_kv
+from skylift.store.wire import Wire
 from skylift.testkit.postgresql import Cluster
 
 pytestmark = pytest.mark.postgresql
@@ -163,6 +168,42 @@ def test_the_live_deployments_are_read_again_at_once_when_another_server_changed
     listener.stop()
     one.close()
     other.close()
+
+
+def test_whoever_locks_a_deployment_holds_its_phases_and_itself(two: tuple[Database, Database]) -> None:
+    database, other = two
+    name = make_deployment(database)
+
+    def refused(question: sa.Select[Any]) -> None:
+        # Outside of the turn, which the first has.
+        with other._writers.connect() as conn, pytest.raises(ProgrammingError) as e:
+            conn.execute(question.with_for_update(nowait=True))
+        assert sqlstate(e.value) == "55P03"
+
+    def deed(conn: Connection) -> None:
+        world.lock(conn, name)
+        refused(sa.select(phases).where(phases.c.deployment_id == name))
+        refused(sa.select(table).where(table.c.id == name))
+
+    database.write(deed)
+
+
+def test_a_pause_waits_ten_times_for_the_server(
+    two: tuple[Database, Database], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Eight statements, the transaction's name and its commit; its turn and its savepoint leave with them."""
+    database, _ = two
+    name = make_deployment(database)
+    heard = []
+    hear = Wire._hear
+
+    def counted(wire: Wire, context: Any) -> Any:
+        heard.append(context.statement)
+        return hear(wire, context)
+
+    monkeypatch.setattr(Wire, "_hear", counted)
+    database.write(lambda conn: deployments.pause(conn, name, "ada", START + timedelta(seconds=2)))
+    assert len(heard) == 10
 
 
 def make_deployment(database: Database) -> str:

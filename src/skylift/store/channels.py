@@ -4,7 +4,7 @@ A delivery is written, with its effect in the outbox, in the transaction of what
 """
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -88,11 +88,25 @@ def delete(conn: Connection, channel_id: str) -> None:
 
 def tell(conn: Connection, told: Told, sentence: str, facts: Mapping[str, Any], now: datetime) -> None:
     """Tell every channel that wants to hear it, after the commit."""
-    wanted = [
+    _send(conn, _listening(conn, told), told, sentence, facts, now)
+
+
+def _listening(conn: Connection, told: Told) -> list[Channel]:
+    return [
         found
         for found in everything(conn)
         if found.disabled_at is None and telling.is_wanted(found.wants, told)
     ]
+
+
+def _send(
+    conn: Connection,
+    wanted: Sequence[Channel],
+    told: Told,
+    sentence: str,
+    facts: Mapping[str, Any],
+    now: datetime,
+) -> None:
     if not wanted:
         return
     message_id = mint("msg", now, secrets.token_bytes(10))
@@ -116,7 +130,8 @@ def of_deployment(
 ) -> None:
     """A deployment's event: tell whoever wants to hear of it, in the words of where it stands now."""
     told = telling.of_event(kind, data)
-    if told is None:
+    wanted = _listening(conn, told) if told is not None else []
+    if told is None or not wanted:
         return
     d = deployments.c
     columns = (d.product, d.version, d.status, d.status_reason, d.paused_by)
@@ -135,7 +150,7 @@ def of_deployment(
         "by": data.get("by"),
         "phase": data.get("phase"),
     }
-    tell(conn, told, telling.standing(row.product, row.version, row.status, reason), facts, now)
+    _send(conn, wanted, told, telling.standing(row.product, row.version, row.status, reason), facts, now)
 
 
 _RELEASES: Mapping[Told, str] = {

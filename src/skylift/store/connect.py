@@ -2,7 +2,8 @@
 
 SQLite runs in WAL mode, `synchronous=FULL` (a commit that was answered survives a power cut), with foreign
 keys on, and with transactions of our own making: the driver's implicit ones would not cover DDL or reads.
-PostgreSQL is spoken through pg8000. Both give connections whose transactions begin when asked to.
+PostgreSQL is spoken through pg8000 (`store.wire`). Both give connections whose transactions begin when
+asked to.
 """
 
 import logging
@@ -21,6 +22,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, Operationa
 from sqlalchemy.pool import NullPool
 
 from skylift.core.errors import invalid
+from skylift.store.wire import Wire
 
 BUSY_S = (
     10.0  # another process holds SQLite's write lock (a backup, a migration): wait that long, then say so
@@ -105,12 +107,17 @@ def reading_engine(url: URL) -> Engine:
     """A pool of connections whose transactions are snapshots and cannot write."""
     if url.get_backend_name() == "sqlite":
         return _sqlite(url, "BEGIN", readonly=True, pool_size=POOL, max_overflow=-1)
-    engine = _postgresql(url, pool_size=POOL, max_overflow=-1, pool_pre_ping=True)
+    engine = _postgresql(url, pool_size=POOL, max_overflow=-1)
 
     # Once for the connection: SQLAlchemy's options say it at each use and take it back: twelve round trips.
     @event.listens_for(engine, "connect")
     def prepare(connection: Any, _record: object) -> None:
         connection.execute_simple(f"SET SESSION CHARACTERISTICS AS TRANSACTION {_SNAPSHOT}")
+
+    @event.listens_for(engine, "checkout")
+    def look(connection: Any, _record: object, _proxy: object) -> None:
+        if connection.is_lost():  # the server was restarted: the pool makes another
+            raise sa.exc.DisconnectionError("the server has hung up")
 
     return engine
 
@@ -142,7 +149,13 @@ def _postgresql(url: URL, **options: Any) -> Engine:
     # A line that is broken cannot be hung up politely: the pool would log a traceback for each, and whoever
     # asked on it says so anyway.
     logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
-    return sa.create_engine(url, connect_args={"timeout": SOCKET_S, "tcp_keepalive": True}, **options)
+    engine = sa.create_engine(url, connect_args={"timeout": SOCKET_S, "tcp_keepalive": True}, **options)
+
+    @event.listens_for(engine, "do_connect")
+    def connect(_dialect: object, _record: object, args: Any, named: Any) -> Wire:
+        return Wire(*args, **named)
+
+    return engine
 
 
 def trouble(error: BaseException) -> Trouble:

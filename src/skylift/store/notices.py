@@ -23,7 +23,7 @@ AGAIN_S = 1.0  # until the next try, after it was lost
 def say(conn: Connection) -> None:
     """Tell every server, when this transaction is committed."""
     if conn.dialect.name == "postgresql":
-        conn.execute(sa.text("SELECT pg_notify(:channel, '')"), {"channel": CHANNEL})
+        conn.exec_driver_sql(f"NOTIFY {CHANNEL}")
 
 
 class Listener:

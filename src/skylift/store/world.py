@@ -20,8 +20,6 @@ from skylift.core.world import (
     World,
 )
 from skylift.store import counters, deployments
-from skylift.store.tables import deployments as table
-from skylift.store.tables import phases
 
 
 def lock(conn: Connection, deployment_id: str) -> None:
@@ -31,13 +29,17 @@ def lock(conn: Connection, deployment_id: str) -> None:
     the whole database already.
     """
     if conn.dialect.name == "postgresql":
-        conn.execute(
-            sa.select(phases.c.number)
-            .where(phases.c.deployment_id == deployment_id)
-            .order_by(phases.c.number)
-            .with_for_update()
-        )
-        conn.execute(sa.select(table.c.id).where(table.c.id == deployment_id).with_for_update())
+        conn.execute(_LOCK, {"deployment": deployment_id})
+
+
+_LOCK = sa.text(
+    """
+    WITH held AS MATERIALIZED (
+        SELECT number FROM phases WHERE deployment_id = :deployment ORDER BY number FOR UPDATE
+    )
+    SELECT id FROM deployments WHERE id = :deployment AND (SELECT count(*) FROM held) >= 0 FOR UPDATE
+    """
+)
 
 
 def load_world(conn: Connection, deployment_id: str) -> World | None:
