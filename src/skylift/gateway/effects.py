@@ -135,7 +135,7 @@ def redirect(flow: Flow, policy: Redirect) -> Said:
         to = f"{policy.scheme}://{request.host}{there}{request.target}"
     if to == url:
         return "the address is right already"
-    return f"sent to {to}", Answer(policy.status, headers=(("Location", plain(to)),))
+    return f"sent to {to}", Answer(policy.status_for(flow.method), headers=(("Location", plain(to)),))
 
 
 def respond(flow: Flow, policy: Respond) -> Said:

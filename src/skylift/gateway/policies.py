@@ -294,13 +294,21 @@ class ReplacePathRegex:
 
 @dataclass(frozen=True, slots=True)
 class Redirect:
-    """To another scheme and port (`scheme`), or by a regex over the whole URL."""
+    """To another scheme and port (`scheme`), or by a regex over the whole URL. With `keeps_method` other
+    methods than GET are told 307 for 302 and 308 for 301, so that a POST stays one."""
 
     status: int = 302
     scheme: str = ""
     port: str = ""
     regex: str = ""
     replacement: str = ""
+    keeps_method: bool = False
+
+    def status_for(self, method: str) -> int:
+        return KEEPING.get(self.status, self.status) if self.keeps_method and method != "GET" else self.status
+
+
+KEEPING = {301: 308, 302: 307}  # the statuses that leave a request's method as it is
 
 
 @dataclass(frozen=True, slots=True)

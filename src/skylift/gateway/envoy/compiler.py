@@ -5,7 +5,7 @@ cannot be compiled is found in one go and refused by name; nothing is left out i
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from skylift.gateway.conditions import ALWAYS, Part, Test
 from skylift.gateway.envoy import clusters, login, matching, pieces, steps, sticking, transforms
@@ -99,11 +99,21 @@ def _route(where: Where, place: Place) -> _Compiled:
         at = Test(Part.PATH, (Text(Kind.EXACT, path),))
         made.entries += [(match, _says(where, words, Case())) for match in matching.matches(at, place)]
     for case in cases((step.policy for step in route.steps), route.path):
-        found = matching.matches(route.when, place, case.way)
-        for name, words_of in matching.stamps_used(found).items():
-            where.book.stamp(name, words_of)
-        made.entries += [(match, _says(where, words, case)) for match in found]
+        for way, answer in _answers(words):
+            found = matching.matches(route.when, place, (*case.way, *way))
+            for name, words_of in matching.stamps_used(found).items():
+                where.book.stamp(name, words_of)
+            said = _says(where, replace(words, answer=answer), case)
+            made.entries += [(match, said) for match in found]
     return made
+
+
+def _answers(words: Words) -> Iterator[tuple[matching.Way, Json | None]]:
+    """What a route says instead of asking a backend, and to which methods."""
+    if words.to_others is not None:
+        get = Test(Part.METHOD, (Text(Kind.EXACT, "GET"),))
+        yield (matching.Literal(get, wanted=False),), words.to_others
+    yield (), words.answer
 
 
 def _says(where: Where, words: Words, case: Case) -> Json:

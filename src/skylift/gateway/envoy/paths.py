@@ -77,7 +77,7 @@ def _further(case: Case, policy: Policy, path: Text | None) -> Iterator[Case]:
             yield Case()
         case ReplacePathRegex(regex, replacement):
             way = (Literal(Test(Part.PATH, (Text(Kind.REGEX_SEARCH, regex),))),)
-            yield Case(way, regex, _from_go(replacement, regex), (("X-Replaced-Path", "%PATH(NQ)%"),))
+            yield Case(way, regex, from_go(replacement, regex), (("X-Replaced-Path", "%PATH(NQ)%"),))
             yield Case()
 
 
@@ -136,14 +136,14 @@ def _told(text: str) -> str:
     return text.replace("%", "%%")
 
 
-def _from_go(replacement: str, regex: str) -> str:
-    r"""Go's `$1`, `${1}`, `${name}` in RE2's `\1`."""
-    names = re.compile(re.sub(r"\(\?<(?=[A-Za-z_])", "(?P<", regex)).groupindex
+def from_go(replacement: str, regex: str) -> str:
+    r"""Go's `$1`, `${1}`, `${name}` in RE2's `\1`, and `$$`, which is a dollar; groups that do not exist are
+    empty."""
+    compiled = re.compile(re.sub(r"\(\?<(?=[A-Za-z_])", "(?P<", regex))
+    known = {**{str(number): number for number in range(compiled.groups + 1)}, **compiled.groupindex}
 
     def number(found: re.Match[str]) -> str:
-        name = found[1] or found[2]
-        if name.isdecimal():
-            return f"\\{name}"
-        return f"\\{names[name]}" if name in names else ""
+        name = found[2] or found[3]
+        return "$" if found[1] else f"\\{known[name]}" if name in known else ""
 
-    return re.sub(r"\$(?:\{(\w+)\}|(\w+))", number, _escaped(replacement))
+    return re.sub(r"\$(?:(\$)|\{(\w+)\}|(\w+))", number, _escaped(replacement))

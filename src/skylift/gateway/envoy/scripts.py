@@ -54,6 +54,11 @@ def method(name: str) -> list[Piece]:
     return [_script("method", ("method",), {"method": name})]
 
 
+def redirect(statuses: Json) -> Piece:
+    """To the address that RE2 has made (`redirects`). `statuses`: for `get`, and for the `others`."""
+    return _script("redirect", ("redirect",), statuses)
+
+
 def error_pages(policy: ErrorPages, gateway: Gateway, book: Book) -> list[Piece]:
     """The service is asked by a script, so its cluster is named here; the status stays."""
     service = gateway.services[policy.service]

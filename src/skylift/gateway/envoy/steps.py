@@ -22,7 +22,7 @@ from skylift.gateway.access import (
     Policy,
     RequireClaim,
 )
-from skylift.gateway.envoy import auth, helping, limiting, login, scripts, transforms
+from skylift.gateway.envoy import auth, helping, limiting, login, redirects, scripts, transforms
 from skylift.gateway.envoy.formats import direct
 from skylift.gateway.envoy.paths import PATHS
 from skylift.gateway.envoy.pieces import Book, Piece
@@ -53,11 +53,13 @@ from skylift.gateway.policies import (
 
 @dataclass
 class Words:
-    """What a route's steps come to. `answer`: what the route says instead of asking a backend."""
+    """What a route's steps come to. `answer`: what the route says instead of asking a backend; `to_others`:
+    what it says to other methods than GET, where that differs."""
 
     pieces: list[Piece] = field(default_factory=list)
     action: Json = field(default_factory=dict)
     answer: Json | None = None
+    to_others: Json | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,25 +193,12 @@ def _respond(where: Where, found: Words, policy: Respond) -> None:
     found.answer = direct(policy.answer)
 
 
-REDIRECTS = {
-    301: "MOVED_PERMANENTLY",
-    302: "FOUND",
-    303: "SEE_OTHER",
-    307: "TEMPORARY_REDIRECT",
-    308: "PERMANENT_REDIRECT",
-}
-
-
 def _redirect(where: Where, found: Words, policy: Redirect) -> None:
     if policy.regex:
-        raise Refused(
-            [Problem("", "regex", "a redirect by a regular expression is not possible here", policy.regex)]
-        )
-    if policy.scheme == ("https" if where.listener.tls else "http"):
-        return
-    port = {"port_redirect": int(policy.port)} if policy.port else {}
-    code = {"response_code": REDIRECTS.get(policy.status, "FOUND")}
-    found.answer = {"redirect": {"scheme_redirect": policy.scheme, **port, **code}}
+        found.pieces += redirects.by_regex(policy, where.listener, where.book)
+    elif policy.scheme != ("https" if where.listener.tls else "http"):
+        found.answer = redirects.to_scheme(policy, "GET")
+        found.to_others = redirects.to_scheme(policy, "POST") if policy.keeps_method else None
 
 
 def _cors(where: Where, found: Words, policy: Cors) -> None:

@@ -103,9 +103,20 @@ def _captures(templates: Iterable[Template], route: Route) -> list[Piece]:
         rewrite = {"pattern": {"regex": f"^(?:{body}).*$"}, "substitution": f"\\{number}"}
         told = {"metadata_namespace": CAPTURES, "key": name, "regex_value_rewrite": rewrite}
         rules.append({"header": ":path", "on_header_present": told})
+    return [_noted(rules)]
+
+
+def captured(name: str, namespace: str, key: str, regex: str, substitution: str) -> Piece:
+    """What RE2 makes of a header's value, noted in the request's metadata."""
+    rewrite = {"pattern": {"regex": regex}, "substitution": substitution}
+    told = {"metadata_namespace": namespace, "key": key, "regex_value_rewrite": rewrite}
+    return _noted([{"header": name, "on_header_present": told}])
+
+
+def _noted(rules: list[Json]) -> Piece:
     own = {"@type": TO_METADATA, "request_rules": rules}
     nothing = {"header": "x-sl-none", "on_header_present": {"metadata_namespace": CAPTURES, "key": "none"}}
-    return [Piece("captures", {"@type": TO_METADATA, "request_rules": [nothing]}, own)]
+    return Piece("captures", {"@type": TO_METADATA, "request_rules": [nothing]}, own)
 
 
 def response(policy: ResponseTransform, gateway: Gateway, book: Book) -> list[Piece]:

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from urllib.parse import urlsplit
 
 from skylift.gateway.access import (
     Acl,
@@ -281,8 +282,9 @@ def redirect(at: Fields) -> Policy:
     status = at.whole("status_code", 301, low=300, high=308)
     if not at.flag("keep_incoming_path", False):
         return Respond(Answer(status, headers=(("Location", plain(where)),)))
-    regex = r"^[a-z]+://[^/]+(/.*)?$"
-    return Redirect(status, regex=regex, replacement=where.replace("$", "$$") + "$1")
+    parts = urlsplit(where)  # its own path gives way to the request's
+    there = f"{parts.scheme}://{parts.netloc}".replace("$", "$$")
+    return Redirect(status, regex=r"^[a-z]+://[^/]+(/.*)?$", replacement=there + "$1")
 
 
 @dataclass(frozen=True, slots=True)

@@ -327,11 +327,14 @@ def cors(at: Fields, name: str) -> Policy:
 
 
 def redirect(at: Fields, name: str) -> Policy:
-    """To another scheme, or to one address."""
+    """To another scheme, to one address, or by `regex` over the whole address and `to` with its groups."""
     status = at.whole("status", 308, low=301, high=308)
     if at.has("scheme"):
         return Redirect(status, scheme=at.word("scheme", ("http", "https"), "https"), port=at.text("port"))
     to = at.text("to", required=True)
+    regex = at.text("regex")
+    if regex and at.regex("regex", regex):
+        return Redirect(status, regex=regex, replacement=to)
     return Respond(Answer(status, headers=(("Location", plain(to)),)))
 
 

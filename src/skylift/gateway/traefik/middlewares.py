@@ -234,13 +234,14 @@ def replace_path_regex(at: Fields, name: str) -> Policies:
 def redirect_scheme(at: Fields, name: str) -> Policies:
     scheme = at.word("scheme", ("http", "https"), "https")
     permanent = at.flag("permanent", False)
-    return (Redirect(301 if permanent else 302, scheme=scheme, port=at.text("port")),)
+    return (Redirect(301 if permanent else 302, scheme=scheme, port=at.text("port"), keeps_method=True),)
 
 
 def redirect_regex(at: Fields, name: str) -> Policies:
     regex, to = at.text("regex", required=True), at.text("replacement", required=True)
     at.regex("regex", regex)
-    return (Redirect(301 if at.flag("permanent", False) else 302, regex=regex, replacement=to),)
+    status = 301 if at.flag("permanent", False) else 302
+    return (Redirect(status, regex=regex, replacement=to, keeps_method=True),)
 
 
 # --- traffic -------------------------------------------------------------------------------------------
