@@ -1,5 +1,7 @@
 """The reference of every rate limit: exact, by properties."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -64,6 +66,26 @@ def test_a_leaky_bucket_as_a_meter_is_the_token_bucket_seen_from_the_other_side(
         assert passed_at(Algorithm.LEAKY_BUCKET, limit, gaps) == passed_at(
             Algorithm.TOKEN_BUCKET, limit, gaps
         )
+
+
+@given(st.lists(st.integers(0, 5), min_size=2, max_size=40), st.integers(1, 8), st.integers(1, 6))
+def test_a_queue_lets_out_one_after_the_other_and_refuses_who_would_wait_too_long(
+    gaps: list[int], count: int, queue: int
+) -> None:
+    limit, state, now, leaves = Limit(count, 8), None, NOON, []
+    step = 8 / count
+    for gap in gaps:
+        now += gap
+        verdict, state = take(Algorithm.LEAKY_BUCKET, limit, state, now, Rules(max_delay=queue * step))
+        if verdict.passed:
+            leaves.append(now + verdict.delay)
+            assert verdict.delay <= queue * step + 1e-6
+        else:
+            again, _ = take(
+                Algorithm.LEAKY_BUCKET, limit, state, now + verdict.retry_after, Rules(max_delay=queue * step)
+            )
+            assert again.passed
+    assert all(later - earlier >= step - 1e-6 for earlier, later in pairwise(leaves))
 
 
 @pytest.mark.parametrize("algorithm", Algorithm)

@@ -72,3 +72,21 @@ def test_a_limit_counts_by_what_the_verified_token_says(door: Door) -> None:
             answers = [door.ask("/", authorization=f"Bearer {token}", x_sl_key=token) for token in made]
             assert [answer.status for answer in answers] == [200, 200, 429]
         assert not [name for name in echo.asked[-1]["headers"] if name.startswith("x-sl-")]
+
+
+COUNTED = """
+gateway: 1
+services: {api: {targets: ['@api']}}
+routes: [{name: carts, path: /, to: api, policies: [{limit: {count: 2, per: 1h, by: cookie, name: cart.id}}]}]
+"""
+
+
+def test_a_limit_counts_by_a_cookie_and_by_the_address_where_there_is_none(door: Door) -> None:
+    with serving(Echo("api")) as echo:
+        door.open(COUNTED, {"api": echo})
+        for cart in ("cart.id=1", "a=1; cart.id=2; b=2"):
+            answers = [door.ask("/", cookie=cart, x_sl_key=str(n)) for n in range(3)]
+            assert [answer.status for answer in answers] == [200, 200, 429]
+        for nobody in ({}, {"cookie": "cart=1"}, {"cookie": "xcart.id=7"}):
+            assert door.ask("/", **nobody).status == (429 if "xcart.id" in str(nobody) else 200)
+        assert echo.asked[0]["headers"]["cookie"] == "cart.id=1"

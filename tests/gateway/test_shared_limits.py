@@ -122,6 +122,73 @@ def test_kongs_policy_redis_is_its_calendar_and_its_headers(
     assert answers[3].headers["retry-after"] == answers[3].headers["ratelimit-reset"]
 
 
+def test_a_cookie_counts_in_the_store_too(
+    doors: tuple[Door, Door], backend: Echo, store: RedisServer
+) -> None:
+    text = (NATIVE % ("carts", 2, "token bucket", store.port, "")).replace(
+        "header, name: X-Who", "cookie, name: cart"
+    )
+    both(doors, text, backend)
+    for cart in ("one", "two"):
+        answers = [doors[n % 2].ask("/", cookie=f"a=1; cart={cart}") for n in range(3)]
+        assert [answer.status for answer in answers] == [200, 200, 429]
+
+
+SOLD = """
+gateway: 1
+services: {s: {targets: ['@backend']}}
+plans:
+  free: {count: 2, per: 1h, algorithm: sliding window, redis: {port: %d, timeout: 5s}}
+  gold: {count: 5, per: 1h, algorithm: sliding window, redis: {port: %d, timeout: 5s}}
+consumers:
+  ada: {keys: [key-of-ada], plan: gold}
+  bob: {keys: [key-of-bob], plan: free}
+  eve: {keys: [key-of-eve]}
+routes: [{name: sold, path: /, to: s, policies: [{api_key: {}}, {plan: {otherwise: free}}]}]
+"""
+
+
+@pytest.mark.parametrize(("consumer", "count"), [("ada", 5), ("bob", 2), ("eve", 2)])
+def test_a_plan_is_one_count_over_several_gateways(
+    doors: tuple[Door, Door], backend: Echo, store: RedisServer, consumer: str, count: int
+) -> None:
+    both(doors, SOLD % (store.port, store.port), backend)
+    answers = [
+        doors[n % 2].ask("/", x_api_key=f"key-of-{consumer}", x_sl_who="ada") for n in range(count + 2)
+    ]
+    assert [answer.status for answer in answers] == [200] * count + [429] * 2
+    assert answers[0].headers["ratelimit-limit"] == str(count)
+    assert [answer.headers["ratelimit-remaining"] for answer in answers[:count]] == [
+        str(count - 1 - n) for n in range(count)
+    ]
+    assert "x-sl-who" not in backend.asked[-1]["headers"]
+
+
+OWN = """
+_format_version: "3.0"
+services: [{name: s, url: 'http://@backend', routes: [{name: r, paths: [/]}]}]
+consumers:
+  - username: ada
+    keyauth_credentials: [{key: k1}]
+    plugins: [{name: rate-limiting, config: {hour: 4, policy: redis, redis: &r {host: 127.0.0.1, port: %d}}}]
+  - {username: bob, keyauth_credentials: [{key: k2}]}
+plugins:
+  - name: key-auth
+  - {name: rate-limiting, config: {hour: 1, policy: redis, redis: *r}}
+"""
+
+
+def test_a_consumers_own_plugin_counts_in_the_store(
+    doors: tuple[Door, Door], backend: Echo, store: RedisServer
+) -> None:
+    both(doors, OWN % store.port, backend, "kong.yaml")
+    ada = [doors[n % 2].ask("/", apikey="k1") for n in range(5)]
+    bob = [doors[n % 2].ask("/", apikey="k2") for n in range(2)]
+    assert [answer.status for answer in ada] == [200] * 4 + [429]
+    assert [answer.status for answer in bob] == [200, 429]
+    assert ada[0].headers["x-ratelimit-limit-hour"] == "4"
+
+
 @pytest.mark.parametrize(("tolerant", "status"), [("true", 200), ("false", 500)])
 def test_while_the_store_is_away_fault_tolerant_decides(
     doors: tuple[Door, Door], backend: Echo, store: RedisServer, tolerant: str, status: int

@@ -2,6 +2,7 @@
 
 import http.client
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -167,3 +168,31 @@ def test_a_limit_counts_by_the_hop_it_is_told_to(door: Door, backend: Echo) -> N
     assert statuses == [200] * 4
     assert door.ask("/", x_forwarded_for="8.8.8.8, 10.0.0.1").status == 429
     assert door.ask("/", x_forwarded_for="10.0.0.1, 10.0.0.3").status == 200
+
+
+QUEUE = """
+gateway: 1
+services: {s: {targets: ['@backend']}}
+routes:
+  - name: r
+    path: /
+    to: s
+    policies: [{limit: {algorithm: leaky bucket, count: 4, per: 1s, queue: 3, by: everybody}}]
+"""
+
+
+def test_a_leaky_bucket_of_a_file_queues_so_many_and_refuses_who_comes_behind(
+    door: Door, backend: Echo
+) -> None:
+    door.open(QUEUE, {"backend": backend})
+    answers: list[Answer] = []
+    callers = [threading.Thread(target=lambda: answers.append(door.ask("/"))) for _ in range(12)]
+    began = time.monotonic()
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    passed = [answer for answer in answers if answer.status == 200]
+    assert len(passed) >= 4
+    assert time.monotonic() - began >= (len(passed) - 1) * 0.25 - 0.01  # evenly: nobody leaves early
+    assert {answer.status for answer in answers} == {200, 429}

@@ -8,7 +8,8 @@ rate limit service with its shared store) is held against these functions in tes
 - TOKEN_BUCKET: `burst` tokens at most, refilled without steps at count / seconds; starts full. With
   `max_delay` a request may borrow the next token and wait for it (Traefik).
 - SLIDING_WINDOW: never more than `count` in any stretch of `seconds`; refused requests leave no trace.
-- LEAKY_BUCKET: a meter (GCRA): drains at count / seconds, holds `burst`; what would overflow is refused.
+- LEAKY_BUCKET: a meter (GCRA): drains at count / seconds, holds `burst`; what would overflow is refused. With
+  `max_delay` a queue: one leaves after the other, evenly; who would have to wait for longer is refused.
 """
 
 from collections.abc import Callable, Mapping
@@ -47,7 +48,7 @@ class Verdict:
 @dataclass(frozen=True, slots=True)
 class Rules:
     """`counts_refused`: a refused request counts too. `max_delay`: seconds a token bucket holds a request
-    which comes too early, before it refuses."""
+    which comes too early, before it refuses, and the longest that a leaky bucket makes one wait."""
 
     counts_refused: bool = False
     max_delay: float = 0.0
@@ -100,12 +101,22 @@ def _sliding(limit: Limit, state: State | None, now: float, rules: Rules) -> tup
 def _leaky(limit: Limit, state: State | None, now: float, rules: Rules) -> tuple[Verdict, State]:
     step, size = limit.seconds / limit.count, limit.burst or limit.count
     empty_at = max(now, state.since if state else now)
+    if rules.max_delay:
+        return _queued(limit, empty_at, now, rules.max_delay)
     level = (empty_at - now) / step
     passed = level + 1 <= size + 1e-9
     after = empty_at + step if passed else empty_at
     wait = 0.0 if passed else (level + 1 - size) * step
     left = max(0, int(size - (after - now) / step + 1e-9))
     return Verdict(passed, limit, left, max(0.0, after - now), wait), State(since=after)
+
+
+def _queued(limit: Limit, empty_at: float, now: float, longest: float) -> tuple[Verdict, State]:
+    wait, step = empty_at - now, limit.seconds / limit.count
+    passed = wait <= longest + 1e-6  # what seconds since 1970 lose as floats
+    after = empty_at + step if passed else empty_at
+    retry = 0.0 if passed else wait - longest
+    return Verdict(passed, limit, 0, after - now, retry, wait * passed), State(since=after)
 
 
 Taker = Callable[[Limit, State | None, float, Rules], tuple[Verdict, State]]

@@ -3,6 +3,8 @@
 Before it is asked a route stamps which rule it means, and whose request it is; no client can say that itself.
 """
 
+import re
+from collections.abc import Sequence
 from typing import Any
 
 from skylift.gateway.access import BasicAuth, Introspection, RequireClaim
@@ -10,7 +12,7 @@ from skylift.gateway.envoy.formats import CONSUMER
 from skylift.gateway.envoy.formats import header as put
 from skylift.gateway.envoy.pieces import Book, Piece
 from skylift.gateway.envoy.snapshot import PLACE, TYPE, Json
-from skylift.gateway.envoy.transforms import mutation
+from skylift.gateway.envoy.transforms import COOKIES, cookie, mutation
 from skylift.gateway.errors import Problem, Refused
 from skylift.gateway.helper.asked import (
     ASK,
@@ -23,8 +25,9 @@ from skylift.gateway.helper.asked import (
     KEY,
     SERVICE,
     SOCKET,
+    WHO,
 )
-from skylift.gateway.helper.rules import Rule, name_of, written
+from skylift.gateway.helper.rules import Plans, Rule, name_of, written
 from skylift.gateway.model import Gateway, Route
 from skylift.gateway.policies import Aggregate, Key, KeyKind, RateLimit
 from skylift.gateway.template import Source, Template, Var
@@ -52,7 +55,7 @@ def _cluster(book: Book) -> str:
 def _known(rule: Rule, book: Book, **more: Any) -> str:
     said = written(rule, **more)
     book.helper[name_of(said)] = said
-    book.ours.update((ASK, KEY, CLIENT, CREDENTIAL))
+    book.ours.update((ASK, KEY, CLIENT, WHO, CREDENTIAL))
     _cluster(book)
     return name_of(said)
 
@@ -62,7 +65,7 @@ def _asks(
 ) -> list[Piece]:
     """`back`: headers that the helper's yes sets for what comes behind. `open_`: without the helper
     requests pass."""
-    stamps: list[Json] = [{"remove": header} for header in (KEY, CLIENT)]
+    stamps: list[Json] = [{"remove": header} for header in dict.fromkeys((KEY, CLIENT, *told))]
     stamps += [{"append": put(header, value)} for header, value in {ASK: name, **told}.items()]
     response: Json = {
         "allowed_client_headers": {"patterns": [{"safe_regex": {"regex": CLIENTS}}]},
@@ -95,18 +98,58 @@ def _asks(
 
 
 def shared_limit(policy: RateLimit, book: Book) -> list[Piece]:
+    _can_be_shared(policy)
+    told = {CLIENT: CLIENTS_ADDRESS, **_told(policy.key)}
+    asked = _asks(_known(policy, book), told, open_=policy.fault_tolerant, seconds=policy.max_delay)
+    return [*noted(policy.key), *asked]
+
+
+CLIENTS_ADDRESS = "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"
+
+
+def shared_plans(
+    plans: Sequence[tuple[str, RateLimit]], otherwise: RateLimit | None, book: Book
+) -> list[Piece]:
+    """Every consumer its own limit, each counted in the store."""
+    limits = list(dict.fromkeys([*(plan for _, plan in plans), *([otherwise] if otherwise else [])]))
+    formats: dict[str, str] = {"": CLIENT}  # how a key is said -> the header that says it
+    for limit in limits:
+        _can_be_shared(limit)
+        formats.setdefault(key_format(limit.key), f"{KEY}-{len(formats)}")
+    told = {header: said or CLIENTS_ADDRESS for said, header in formats.items()}
+    rule = Plans(
+        tuple((limit, formats[key_format(limit.key)]) for limit in limits),
+        {name: limits.index(plan) for name, plan in plans},
+        limits.index(otherwise) if otherwise else None,
+    )
+    book.ours.update(told)
+    tolerant, delay = all(each.fault_tolerant for each in limits), max(each.max_delay for each in limits)
+    cookies = {limit.key for limit in limits if limit.key.kind is KeyKind.COOKIE}
+    asked = _asks(_known(rule, book), {WHO: f"%REQ({CONSUMER})%", **told}, open_=tolerant, seconds=delay)
+    return [*(piece for key in sorted(cookies, key=str) for piece in noted(key)), *asked]
+
+
+def _can_be_shared(policy: RateLimit) -> None:
     if policy.answer.status >= 500:
         rule = "a shared limit refuses with a status below 500: above, it looks like a failure of the store"
         raise Refused([Problem("", "error_code", rule, policy.answer.status)])
     if policy.redis is not None and policy.redis.timeout > TIMEOUT_S:
         raise Refused([Problem("", "timeout", f"at most {TIMEOUT_S:g} s are waited for a store")])
     _holes(policy.answer.body, {Source.REQUEST_ID}, "error_message")
-    told = {CLIENT: "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"}
-    value = key_format(policy.key)
-    if value:
-        told[KEY] = value
-    name = _known(policy, book)
-    return _asks(name, told, open_=policy.fault_tolerant, seconds=policy.max_delay)
+
+
+def _told(key: Key) -> dict[str, str]:
+    value = key_format(key)
+    return {KEY: value} if value else {}
+
+
+def noted(key: Key) -> list[Piece]:
+    """The cookie that a key is, where formats can read it."""
+    if key.kind is not KeyKind.COOKIE:
+        return []
+    if not re.fullmatch(r"[\w.-]+", key.name):
+        raise Refused([Problem("", "name", "a cookie's name is letters, digits, _, . and -", key.name)])
+    return [cookie(key.name)]
 
 
 def key_format(key: Key) -> str:
@@ -116,6 +159,7 @@ def key_format(key: Key) -> str:
         KeyKind.CREDENTIAL: "%REQ(x-credential-identifier)%",
         KeyKind.HEADER: f"%REQ({key.name})%",
         KeyKind.QUERY: f"%QUERY_PARAM({key.name})%",
+        KeyKind.COOKIE: f"%DYNAMIC_METADATA({COOKIES}:{key.name})%",
         KeyKind.HOST: "%REQ(:authority)%",
         KeyKind.CLAIM: f"%DYNAMIC_METADATA(envoy.filters.http.jwt_authn:payload:{key.name})%",
         KeyKind.EVERYBODY: "*",

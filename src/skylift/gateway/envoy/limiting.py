@@ -21,6 +21,7 @@ from skylift.gateway.policies import (
     InFlight,
     Key,
     KeyKind,
+    Limit,
     LimitHeaders,
     RateLimit,
     StaleOnError,
@@ -76,16 +77,19 @@ def _config(name: str, text: str) -> Json:
 def rate_limit(policy: RateLimit, gateway: Gateway, book: Book) -> list[Piece]:
     if policy.redis is not None:
         return helping.shared_limit(policy, book)
-    return [*_claimed(policy.key, book), piece("limits", "".join(_lines(policy, book)))]
+    return [*_told(policy.key, book), piece("limits", "".join(_lines(policy, book)))]
 
 
-def _claimed(key: Key, book: Book) -> list[Piece]:
-    """A claim of the verified token, in a header where our filter can see it."""
-    if key.kind is not KeyKind.CLAIM:
+TOLD = (KeyKind.CLAIM, KeyKind.COOKIE)
+
+
+def _told(key: Key, book: Book) -> list[Piece]:
+    """A claim of the verified token, or a cookie, in a header where our filter can see it."""
+    if key.kind not in TOLD:
         return []
     book.ours.add(KEY)
     said: list[Json] = [{"remove": KEY}, {"append": header(KEY, helping.key_format(key))}]
-    return [mutation(said)]
+    return [*helping.noted(key), mutation(said)]
 
 
 def in_flight(policy: InFlight, route: Route, book: Book) -> list[Piece]:
@@ -94,7 +98,7 @@ def in_flight(policy: InFlight, route: Route, book: Book) -> list[Piece]:
     answer = policy.answer
     text = f"limit {_short(name)}\nhow in_flight\nperiod 1000 {policy.amount}\ntells silent\n"
     text += f"status {answer.status}\nbody {_body(answer.body)}\n"
-    return [piece("limits", text + "".join(_keys(policy.key, book)))]
+    return [*_told(policy.key, book), piece("limits", text + "".join(_keys(policy.key, book)))]
 
 
 TRIPS = {Trips.NETWORK_ERRORS: "network", Trips.STATUS_RATIO: "status", Trips.LATENCY: "latency"}
@@ -166,12 +170,20 @@ def forwarded_addresses(policy: IpList) -> Piece:
 
 def per_consumer(policy: PerConsumer, gateway: Gateway, book: Book) -> list[Piece]:
     """Plans: of all these limits only the first that is meant for whoever asks."""
-    text = ""
-    for name, plan in policy.plans:
-        text += "".join(_lines(_limit(plan), book, f"when {CONSUMER} {name}\nchoice 1\n"))
-    if policy.otherwise is not None:
-        text += "".join(_lines(_limit(policy.otherwise), book, "choice 1\n"))
-    return [piece("limits", text)]
+    plans = [(name, _limit(plan)) for name, plan in policy.plans]
+    rest = None if policy.otherwise is None else _limit(policy.otherwise)
+    limits = [*(plan for _, plan in plans), *([rest] if rest else [])]
+    shared = {limit.redis is not None for limit in limits}
+    if len(shared) > 1:
+        raise Refused([Problem("", "plans", "all plans of a route are counted through Redis, or none", None)])
+    if shared == {True}:
+        return helping.shared_plans(plans, rest, book)
+    told = {limit.key for limit in limits if limit.key.kind in TOLD}
+    if len(told) > 1:
+        raise Refused([Problem("", "plans", "plans of a route count by one claim or one cookie", None)])
+    text = "".join("".join(_lines(plan, book, f"when {CONSUMER} {name}\nchoice 1\n")) for name, plan in plans)
+    text += "".join(_lines(rest, book, "choice 1\n")) if rest else ""
+    return [*(each for key in told for each in _told(key, book)), piece("limits", text)]
 
 
 def _limit(policy: object) -> RateLimit:
@@ -183,8 +195,6 @@ def _limit(policy: object) -> RateLimit:
 
 def _lines(policy: RateLimit, book: Book, more: str = "") -> Iterator[str]:
     """One limit. Several limits of one bucket are several states, but for calendar windows."""
-    if policy.redis is not None:
-        raise Refused([Problem("", "plans", "a plan's limit is counted here, not through Redis", "redis")])
     together = policy.algorithm is Algorithm.FIXED_WINDOW
     groups = [policy.limits] if together else [(limit,) for limit in policy.limits]
     for group in groups:
@@ -193,10 +203,16 @@ def _lines(policy: RateLimit, book: Book, more: str = "") -> Iterator[str]:
         for limit in group:
             yield f"period {max(1, round(limit.seconds * 1000))} {limit.count} {limit.name.lower()}\n"
         if HOW[policy.algorithm] == "gcra":
-            yield f"burst {max(1, group[0].burst)}\nmax_delay_ms {round(policy.max_delay * 1000)}\n"
+            yield f"burst {_burst(policy, group[0])}\nmax_delay_ms {round(policy.max_delay * 1000)}\n"
         yield f"refused {'count' if policy.counts_refused else 'vanish'}\n"
         yield f"tells {_tells(policy)}\nstatus {policy.answer.status}\nbody {_body(policy.answer.body)}\n"
         yield from _keys(policy.key, book)
+
+
+def _burst(policy: RateLimit, limit: Limit) -> int:
+    """How many may pass at once; of a queue one after the other."""
+    queue = policy.algorithm is Algorithm.LEAKY_BUCKET and policy.max_delay
+    return 1 if queue else limit.burst or limit.count
 
 
 def _short(name: str) -> str:
@@ -252,7 +268,7 @@ def _header(key: Key, book: Book) -> str:
             return "x-credential-identifier"
         case KeyKind.HEADER:
             return name
-        case KeyKind.CLAIM:
+        case KeyKind.CLAIM | KeyKind.COOKIE:
             return KEY
         case KeyKind.HOST:
             return ":authority"

@@ -113,6 +113,14 @@ def captured(name: str, namespace: str, key: str, regex: str, substitution: str)
     return _noted([{"header": name, "on_header_present": told}])
 
 
+COOKIES = "skylift.cookies"
+
+
+def cookie(name: str) -> Piece:
+    """A cookie, noted in the request's metadata."""
+    return _noted([{"cookie": name, "on_header_present": {"metadata_namespace": COOKIES, "key": name}}])
+
+
 def _noted(rules: list[Json]) -> Piece:
     own = {"@type": TO_METADATA, "request_rules": rules}
     nothing = {"header": "x-sl-none", "on_header_present": {"metadata_namespace": CAPTURES, "key": "none"}}

@@ -89,6 +89,15 @@ end
 takers['leaky bucket'] = function(key, count, seconds, burst)
   local step, size = seconds / count, burst > 0 and burst or count
   local empty_at = max(now, tonumber(redis.call('GET', key) or '') or now)
+  if max_delay > 0 then -- a queue: one leaves after the other
+    local due = empty_at - now
+    local passed = due <= max_delay + 1e-6
+    local behind = passed and empty_at + step or empty_at
+    return { passed, 0, behind - now, passed and 0 or due - max_delay, passed and due or 0 }, function()
+      redis.call('SET', key, exact(behind))
+      live(key, behind - now)
+    end
+  end
   local level = (empty_at - now) / step
   local passed = level + 1 <= size + 1e-9
   local after = passed and empty_at + step or empty_at

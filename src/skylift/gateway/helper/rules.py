@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from skylift.gateway.access import BasicAuth, Fault, Introspection, Refusals, Secret
@@ -23,7 +23,23 @@ from skylift.gateway.template import Source as Hole
 from skylift.gateway.template import Template, Var
 
 Json = dict[str, Any]
-Rule = RateLimit | Introspection | BasicAuth | Aggregate
+
+
+@dataclass(frozen=True, slots=True)
+class Plans:
+    """Every consumer its own limit: each limit once, with the header that says whose count it is; `of`:
+    consumers, and which of them is theirs; `otherwise`: everybody else's, or none."""
+
+    limits: tuple[tuple[RateLimit, str], ...]
+    of: Mapping[str, int]
+    otherwise: int | None
+
+    def limit_of(self, consumer: str) -> tuple[RateLimit, str] | None:
+        place = self.of.get(consumer, self.otherwise)
+        return None if place is None else self.limits[place]
+
+
+Rule = RateLimit | Plans | Introspection | BasicAuth | Aggregate
 EVERYBODY = Key(KeyKind.EVERYBODY)
 
 
@@ -48,6 +64,13 @@ def written(rule: Rule, **more: Any) -> Json:
                 "counts_refused": rule.counts_refused,
                 "max_delay": rule.max_delay,
                 "else_client": rule.key.else_client,
+            }
+        case Plans():
+            said = {
+                "kind": "plans",
+                "limits": [[written(limit), header] for limit, header in rule.limits],
+                "of": dict(rule.of),
+                "otherwise": rule.otherwise,
             }
         case Introspection():
             said = {
@@ -79,22 +102,30 @@ def written(rule: Rule, **more: Any) -> Json:
     return {**said, **more}
 
 
+def limit_of(said: Mapping[str, Any]) -> RateLimit:
+    """A limit again; whose count it is stands in a header."""
+    return RateLimit(
+        said["bucket"],
+        Algorithm(said["algorithm"]),
+        tuple(Limit(*limit) for limit in said["limits"]),
+        Key(KeyKind.EVERYBODY, else_client=said["else_client"]),
+        _answer_of(said["answer"]),
+        LimitHeaders(said["headers"]),
+        Redis(**said["redis"]) if said["redis"] else None,
+        said["fault_tolerant"],
+        said["counts_refused"],
+        said["max_delay"],
+    )
+
+
 def read(said: Mapping[str, Any]) -> Rule:
     """The same rule again."""
     match said["kind"]:
         case "limit":
-            return RateLimit(
-                said["bucket"],
-                Algorithm(said["algorithm"]),
-                tuple(Limit(*limit) for limit in said["limits"]),
-                Key(KeyKind.EVERYBODY, else_client=said["else_client"]),
-                _answer_of(said["answer"]),
-                LimitHeaders(said["headers"]),
-                Redis(**said["redis"]) if said["redis"] else None,
-                said["fault_tolerant"],
-                said["counts_refused"],
-                said["max_delay"],
-            )
+            return limit_of(said)
+        case "plans":
+            limits = tuple((limit_of(limit), header) for limit, header in said["limits"])
+            return Plans(limits, said["of"], said["otherwise"])
         case "introspection":
             return Introspection(
                 said["url"],

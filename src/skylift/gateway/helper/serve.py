@@ -14,11 +14,11 @@ from skylift.core.errors import Unavailable
 from skylift.gateway.access import BasicAuth, Introspection
 from skylift.gateway.effects import limit_headers
 from skylift.gateway.helper.aggregate import aggregate
-from skylift.gateway.helper.asked import ASK, CLIENT, GATHER, INSIDE, KEY, RULES, SOCKET, Said, refusal
+from skylift.gateway.helper.asked import ASK, CLIENT, GATHER, INSIDE, KEY, RULES, SOCKET, WHO, Said, refusal
 from skylift.gateway.helper.introspect import Introspect
 from skylift.gateway.helper.limits import Limits
 from skylift.gateway.helper.passwords import Passwords
-from skylift.gateway.helper.rules import Json, Rule, read
+from skylift.gateway.helper.rules import Json, Plans, Rule, read
 from skylift.gateway.policies import Aggregate, RateLimit
 
 FAILS = Said(500)  # the gateway's own words for it stand in Envoy
@@ -78,7 +78,10 @@ class Helper:
         try:
             match rule:
                 case RateLimit():
-                    return await self._limit(rule, headers)
+                    return await self._limit(rule, KEY, headers)
+                case Plans():
+                    own = rule.limit_of(headers.get(WHO, ""))
+                    return await self._limit(*own, headers) if own else Said()
                 case Introspection():
                     return await self.introspect.decide(rule, headers, said.get("claims", []))
                 case BasicAuth():
@@ -89,8 +92,8 @@ class Helper:
             print(f"helper: {e}", file=sys.stderr, flush=True)
             return FAILS
 
-    async def _limit(self, policy: RateLimit, headers: dict[str, str]) -> Said:
-        key = headers.get(KEY) or (headers.get(CLIENT, "") if policy.key.else_client else "")
+    async def _limit(self, policy: RateLimit, whose: str, headers: dict[str, str]) -> Said:
+        key = headers.get(whose) or (headers.get(CLIENT, "") if policy.key.else_client else "")
         try:
             outcome = await self.limits.take(policy, key)
         except Unavailable:

@@ -74,16 +74,25 @@ def _key(at: Fields, default: KeyKind) -> Key:
     return Key(by, name)
 
 
+MAX_QUEUED = 60.0  # seconds: whoever waits for longer has gone
+
 # --- limits --------------------------------------------------------------------------------------------
 
 
 def limit(at: Fields, name: str) -> Policy:
-    """`count` `per` a time; `also` further such pairs; `redis` shares the count among gateways."""
+    """`count` `per` a time; `also` further such pairs; `redis` shares the count among gateways; a leaky
+    bucket's `queue`: so many wait for their turn instead of being refused."""
     algorithm = at.choice("algorithm", Algorithm, Algorithm.TOKEN_BUCKET)
     limits = [_limit(at)]
+    queue = at.whole("queue", 0, high=100_000)
     for more in at.tables("also"):
         limits.append(_limit(more))
         more.done()
+    if queue and (algorithm is not Algorithm.LEAKY_BUCKET or len(limits) > 1):
+        at.wrong("queue", queue, "it belongs to a leaky bucket with one limit")
+    longest = queue * limits[0].seconds / limits[0].count
+    if longest > MAX_QUEUED:
+        at.wrong("queue", queue, f"the last would wait {longest:g} s, {MAX_QUEUED:g} s are the most")
     redis = at.table("redis")
     return RateLimit(
         bucket=name,
@@ -94,6 +103,7 @@ def limit(at: Fields, name: str) -> Policy:
         headers=LimitHeaders.IETF if at.flag("headers", True) else LimitHeaders.NONE,
         redis=_redis(redis) if redis else None,
         fault_tolerant=at.flag("fault_tolerant", True),
+        max_delay=longest,
     )
 
 
