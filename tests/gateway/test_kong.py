@@ -273,7 +273,7 @@ def test_the_most_particular_configuration_wins(path: str, key: str, limit: str)
 
 
 def test_a_consumers_own_limit_is_a_plan() -> None:
-    made = kong(SCOPES)
+    made = kong(SCOPES.replace("consumers:", "consumers:\n      - username: nobody", 1))
     (b1,) = (route for route in made.routes if route.name == "b1")
     (policy,) = (step.policy for step in b1.steps if step.name == "rate-limiting")
     assert isinstance(policy, PerConsumer)

@@ -1,5 +1,6 @@
 """Running a route's steps on paper: a table from policy to what it does, and what the backend sees."""
 
+import re
 from collections.abc import Callable, Mapping
 from math import ceil
 from typing import Any
@@ -115,7 +116,8 @@ def cors(flow: Flow, policy: Cors) -> Said:
     origin = flow.request.header("origin")
     if origin is None:
         return "no Origin: nothing to do"
-    allowed = "*" in policy.origins or origin in policy.origins
+    by_regex = any(re.fullmatch(regex, origin) for regex in policy.origin_regexes)
+    allowed = "*" in policy.origins or origin in policy.origins or by_regex
     preflight = flow.method == "OPTIONS" and flow.request.header("access-control-request-method")
     if preflight and not policy.pass_preflight:
         return f"a preflight from {origin}, {'allowed' if allowed else 'not allowed'}", Answer(

@@ -9,7 +9,7 @@ import binascii
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TypeVar
+from typing import Any, TypeVar
 from uuid import NAMESPACE_URL, uuid5
 
 from skylift.gateway.access import JwtKey, Policy, Secret
@@ -120,6 +120,29 @@ class JwtSecret:
 
 
 @dataclass
+class Deck:
+    """What the document that is read says for its own entities. `unmarked`: its format is older than 3.0, so
+    that regexes among paths have no mark; `defaults`: fields of each kind; `configs`: of plugins, by name."""
+
+    unmarked: bool = False
+    defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    configs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def fill(self, kind: str, at: Fields) -> None:
+        """What an entity does not say itself."""
+        at.value = under(self.defaults.get(kind, {}), at.value)
+
+
+def under(defaults: Mapping[str, Any], value: Mapping[str, Any]) -> dict[str, Any]:
+    """Defaults, under what is written; tables inside each other too."""
+    merged = {**defaults, **value}
+    for name in defaults.keys() & value.keys():
+        if isinstance(defaults[name], dict) and isinstance(value[name], dict):
+            merged[name] = under(defaults[name], value[name])
+    return merged
+
+
+@dataclass
 class Entities:
     """Everything of all documents, and the looking up."""
 
@@ -136,6 +159,7 @@ class Entities:
     users: list[tuple[Ref | str, Callable[[str], Secret]]] = field(default_factory=list)
     targets: list[tuple[Ref | str, Target]] = field(default_factory=list)
     seen: dict[tuple[str, str], Origin] = field(default_factory=dict)
+    deck: Deck = field(default_factory=Deck)
 
     def look_up_all(self) -> None:
         """Every reference, also of what nobody asks for later: each that leads nowhere is a problem."""
@@ -166,6 +190,18 @@ class Entities:
     @cached_property
     def _consumer_names(self) -> dict[str, str]:
         return self.consumer_ids | {name: name for name in self.consumers}
+
+    def consumer_named(self, name: str | None, plugin: "Attached") -> str | None:
+        """The consumer that a plugin's `anonymous` means, by its name or its id."""
+        if name is None or name in self._consumer_names:
+            return None if name is None else self._consumer_names[name]
+        hint = nearest(name, self._consumer_names)
+        where = f"{plugin.origin.path}.config.anonymous"
+        rule = "there is no consumer of this name"
+        self.problems.found.append(
+            Problem(plugin.origin.file, where, rule, name, hint, code="unknown_consumer")
+        )
+        return None
 
     def service_of(self, route: KongRoute) -> KongService | None:
         name = self.look_up(route.service, "service", self._service_names)

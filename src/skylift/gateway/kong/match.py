@@ -14,12 +14,19 @@ from skylift.gateway.text import Kind, Text
 METHOD = re.compile(r"[A-Z]+")
 
 
-def paths(at: Fields) -> tuple[Text, ...]:
+_PLAIN = re.compile(r"[a-zA-Z0-9.\-_~/%]*")
+
+
+def paths(at: Fields, *, unmarked: bool = False) -> tuple[Text, ...]:
     """`paths`: a plain one is a prefix of raw characters, one that begins with ~ a regex anchored at the
-    start only."""
+    start only. `unmarked`: as before format 3.0, a path with other characters than a plain one has is a regex
+    too."""
     found = []
     for number, value in enumerate(at.texts("paths")):
         name = f"paths[{number}]"
+        if unmarked and not _PLAIN.fullmatch(value):
+            at.note("unmarked_regex", f"{value} is read as a regex, as formats before 3.0 have it", name)
+            value = "~" + value.removeprefix("~")
         if value.startswith("~"):
             if not value.startswith("~/"):
                 at.wrong(name, value, "a regex path begins with ~/")

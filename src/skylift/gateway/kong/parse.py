@@ -9,6 +9,7 @@ from skylift.gateway.access import Secret
 from skylift.gateway.errors import nearest
 from skylift.gateway.kong import match
 from skylift.gateway.kong.entities import (
+    Deck,
     Entities,
     JwtSecret,
     KongPlugin,
@@ -16,6 +17,7 @@ from skylift.gateway.kong.entities import (
     KongService,
     Ref,
     made_id,
+    under,
 )
 from skylift.gateway.kong.plugins import ABSENT, BUILT_IN, PLUGINS
 from skylift.gateway.kong.upstreams import read_target, read_upstream
@@ -49,13 +51,45 @@ def read_document(document: Document, found: Entities) -> None:
     version = at.text("_format_version")
     if version and version not in FORMATS:
         at.wrong("_format_version", version, f"it must be one of {', '.join(FORMATS)}")
-    at.ignored("_transform", "_comment", "_ignore", "_info", "_plugin_configs")
+    at.ignored("_transform", "_comment", "_ignore")
+    for name in ("_workspace", "_konnect"):
+        if at.has(name):
+            at.note("one_workspace", f"{name}: there is one gateway here, whatever it is called there", name)
+    found.deck = _deck(at, unmarked=version in FORMATS[:2])
+    _no_vaults(at, at.value)
     for name, why in ABSENT_ENTITIES.items():
         at.lacking(name, why)
     for name, read in _ENTITIES.items():
         for child in at.tables(name):
             read(child, found)
     at.done()
+
+
+DEFAULTS = ("service", "route", "upstream", "target")
+
+
+def _deck(at: Fields, *, unmarked: bool) -> Deck:
+    """decK's own fields: defaults of entities, configurations that plugins share."""
+    info = at.must_table("_info")
+    info.ignored("select_tags", "default_lookup_tags")
+    table = info.must_table("defaults")
+    defaults = {kind: dict(inner.value) for kind in DEFAULTS if (inner := table.table(kind))}
+    table.done()
+    info.done()
+    return Deck(unmarked, defaults, {name: dict(each.value) for name, each in at.named("_plugin_configs")})
+
+
+def _no_vaults(at: Fields, value: object, path: str = "") -> None:
+    """A reference to a vault is no value: whoever took it for one would have a secret that all know."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            _no_vaults(at, inner, f"{path}.{name}" if path else str(name))
+    elif isinstance(value, list):
+        for number, inner in enumerate(value):
+            _no_vaults(at, inner, f"{path}[{number}]")
+    elif isinstance(value, str) and value.startswith("{vault://"):
+        rule = 'secrets are not fetched from vaults; ${{ env "DECK_NAME" }} reads the environment'
+        at.wrong(path, value, rule, "not_supported")
 
 
 def _ref(at: Fields, name: str, given: str | None) -> Ref | str | None:
@@ -75,6 +109,7 @@ def _ref(at: Fields, name: str, given: str | None) -> Ref | str | None:
 
 
 def read_service(at: Fields, found: Entities) -> None:
+    found.deck.fill("service", at)
     at.ignored(*_META)
     protocol, host, port, path = _address(at)
     name = at.text("name") or host
@@ -137,13 +172,15 @@ def _address(at: Fields) -> tuple[str, str, int, str]:
 
 
 def read_route(at: Fields, found: Entities, service: str | None = None) -> None:
+    found.deck.fill("route", at)
     at.ignored(*_META, "response_buffering", "request_buffering")
     protocols = at.each(
         "protocols",
         lambda name: None if name in PROTOCOLS else f"it must be one of {', '.join(PROTOCOLS)}",
         ("http", "https"),
     )
-    paths, hosts, headers = match.paths(at), match.hosts(at), match.headers(at)
+    paths = match.paths(at, unmarked=found.deck.unmarked)
+    hosts, headers = match.hosts(at), match.headers(at)
     methods = at.each("methods", lambda name: None if match.METHOD.fullmatch(name) else "it is upper case")
     snis = at.texts("snis")
     if not any((at.value.get("paths"), at.value.get("hosts"), at.value.get("headers"), methods, snis)):
@@ -196,14 +233,18 @@ def read_plugin(
     service: str | None = None,
     consumer: str | None = None,
 ) -> None:
-    at.ignored(*_META, "instance_name", "protocols", "_comment")
+    at.ignored(*_META, "instance_name", "_comment")
+    spoken = set(at.texts("protocols", ("http", "https")))
+    if not {"http", "https"} <= spoken:
+        rule = "a plugin runs for http and https: routes have protocols of their own"
+        at.wrong("protocols", ", ".join(sorted(spoken)), rule, "not_supported")
     at.lacking("ordering", "plugins run in Kong's own order")
     at.lacking("condition", "a plugin runs for its route, service or consumer")
     at.lacking("consumer_group", "consumers are grouped by acls")
     name = at.text("name", required=True)
     refs = [_ref(at, "route", route), _ref(at, "service", service), _ref(at, "consumer", consumer)]
     enabled = at.flag("enabled", True)
-    config = at.must_table("config")
+    config = _config(at, found)
     at.done()
     plugin = PLUGINS.get(name)
     if plugin is None:
@@ -218,6 +259,16 @@ def read_plugin(
         at.note("disabled", f"plugin {name} is off")
         return  # as if it were not there: a wider one runs
     found.plugins.append(KongPlugin(name, policy, refs[0], refs[1], refs[2], base64_secrets, at.origin))
+
+
+def _config(at: Fields, found: Entities) -> Fields:
+    """`config`, over the one of `_plugin_configs` that `_config` names."""
+    config, shared = at.must_table("config"), at.text("_config")
+    if shared and shared not in found.deck.configs:
+        hint = nearest(shared, found.deck.configs)
+        at.wrong("_config", shared, "there is no such entry of _plugin_configs", "unknown_config", hint)
+    config.value = under(found.deck.configs.get(shared, {}), config.value)
+    return config
 
 
 def _not_a_plugin(at: Fields, name: str) -> None:
@@ -296,6 +347,7 @@ def read_acl(at: Fields, found: Entities, consumer: str | None = None) -> None:
 
 
 def _read_upstream(at: Fields, found: Entities) -> None:
+    found.deck.fill("upstream", at)
     made = read_upstream(at)
     found.once("upstream", made.model.name, at)
     found.upstreams[made.model.name] = made
@@ -306,6 +358,7 @@ def _read_target(at: Fields, found: Entities) -> None:
     if ref is None:
         at.wrong("upstream", None, "it must name its upstream", "missing_field")
         return
+    found.deck.fill("target", at)
     found.targets.append((ref, read_target(at)))
     at.done()
 

@@ -5,6 +5,7 @@ consumers (credentials) is filled in where the plugin is attached (`read`).
 """
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -96,30 +97,34 @@ def rate_limiting(at: Fields) -> Policy:
 
 
 def _counters(at: Fields) -> Redis | None:
-    """`policy`, and where it is redis, its `redis` table."""
+    """`policy`, and where it is redis, its `redis` table, or the flat fields that were there before it."""
     policy = at.word("policy", ("local", "redis", "cluster"), "local")
     sync = at.number("sync_rate", -1, low=-1)
     if sync not in (-1, 0):
         at.note("counted_at_once", "sync_rate: counters are shared at every request here, never later")
-    table = at.table("redis")
+    table, flat = at.table("redis"), at.has("redis_host")
     if policy == "cluster":
         at.wrong("policy", policy, "without a database there is local and redis", "not_supported")
-    if table is None:
-        if policy == "redis":
-            at.wrong("redis", None, "policy redis needs host and port of the store", "missing_field")
-        return None
-    found = Redis(
-        host=table.text("host", "127.0.0.1"),
-        port=table.whole("port", 6379, low=1, high=65535),
-        database=table.whole("database", 0, high=1000),
-        username=table.text("username"),
-        password=table.text("password"),
-        timeout=table.number("timeout", 2000, over=True) / 1000,
-        tls=table.flag("ssl", False),
-    )
-    table.ignored("ssl_verify", "server_name")
-    table.done()
+    if policy == "redis" and table is None and not flat:
+        at.wrong("redis", None, "policy redis needs host and port of the store", "missing_field")
+    found = _store(at, "redis_")
+    if table is not None:
+        found = _store(table, "")
+        table.done()
     return found if policy == "redis" else None
+
+
+def _store(at: Fields, before: str) -> Redis:
+    at.ignored(f"{before}ssl_verify", f"{before}server_name")
+    return Redis(
+        host=at.text(f"{before}host", "127.0.0.1"),
+        port=at.whole(f"{before}port", 6379, low=1, high=65535),
+        database=at.whole(f"{before}database", 0, high=1000),
+        username=at.text(f"{before}username"),
+        password=at.text(f"{before}password"),
+        timeout=at.number(f"{before}timeout", 2000, over=True) / 1000,
+        tls=at.flag(f"{before}ssl", False),
+    )
 
 
 def jwt(at: Fields) -> Policy:
@@ -183,8 +188,16 @@ def basic_auth(at: Fields) -> Policy:
     )
 
 
+def _lists(at: Fields, rule: Callable[[str], str | None]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """`allow` and `deny`, under the names they had before Kong 3 too."""
+    return (
+        at.each("allow", rule) or at.each("whitelist", rule),
+        at.each("deny", rule) or at.each("blacklist", rule),
+    )
+
+
 def acl(at: Fields) -> Policy:
-    allow, deny = at.texts("allow"), at.texts("deny")
+    allow, deny = _lists(at, lambda _: None)
     if bool(allow) == bool(deny):
         at.wrong("allow", None, "exactly one of allow and deny must be given")
     at.lacking("always_use_authenticated_groups", "groups come from the consumer only")
@@ -196,7 +209,7 @@ def _network(value: str) -> str | None:
 
 
 def ip_restriction(at: Fields) -> Policy:
-    allow, deny = at.each("allow", _network), at.each("deny", _network)
+    allow, deny = _lists(at, _network)
     if not allow and not deny:
         at.wrong("allow", None, "at least one of allow and deny must be given")
     status = at.whole("status", 403, low=200, high=599)
@@ -260,14 +273,37 @@ def request_termination(at: Fields) -> Policy:
     return Respond(answers.bare(status, message or answers.TEXTS.get(status, "")))
 
 
+_PLAIN_ORIGIN = re.compile(r"[A-Za-z0-9.:/-]+")
+
+
+def _origins(at: Fields) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Plain origins, and regular expressions over the whole of one: what is no plain text is one in Kong. One
+    without a scheme is compared with the host alone."""
+    plain_ones, regexes = [], []
+    for number, origin in enumerate(at.texts("origins", ("*",))):
+        if origin == "*" or (_PLAIN_ORIGIN.fullmatch(origin) and ":" in origin):
+            plain_ones.append(origin)
+            continue
+        regex = (
+            re.escape(origin)
+            if _PLAIN_ORIGIN.fullmatch(origin)
+            else origin.removeprefix("^").removesuffix("$")
+        )
+        if at.regex(f"origins[{number}]", regex):
+            by_host = ":" not in origin
+            regexes.append(f"[a-z]+://(?:{regex})(?::[0-9]+)?" if by_host else f"(?:{regex})")
+    return tuple(plain_ones), tuple(regexes)
+
+
 def cors(at: Fields) -> Policy:
-    origins = at.texts("origins", ("*",))
+    origins, regexes = _origins(at)
     age = at.whole("max_age", -1, low=0)
     at.lacking("private_network", "private network access is not answered")
     at.ignored("allow_origin_absent")
     default = ("GET", "HEAD", "PUT", "PATCH", "POST", "DELETE", "OPTIONS", "TRACE", "CONNECT")
     return Cors(
         origins=origins,
+        origin_regexes=regexes,
         methods=at.texts("methods", default),
         headers=at.texts("headers"),
         exposed=at.texts("exposed_headers"),
@@ -343,4 +379,45 @@ ABSENT: Mapping[str, str] = {
     "statsd": "metrics are Prometheus's",
     "datadog": "metrics are Prometheus's",
     "zipkin": "spans are OpenTelemetry's",
+    **dict.fromkeys(
+        ("openid-connect", "oauth2-introspection", "saml", "upstream-oauth"),
+        "that is Kong Enterprise's; the native form has the login, introspection and tokens of a key set",
+    ),
+    **dict.fromkeys(
+        ("mtls-auth", "header-cert-auth", "tls-handshake-modifier", "tls-metadata-headers"),
+        "clients' certificates are asked for by the native form's listeners",
+    ),
+    **dict.fromkeys(
+        ("key-auth-enc", "vault-auth", "ldap-auth-advanced", "jwt-signer", "konnect-application-auth"),
+        "that is Kong Enterprise's; use key-auth or jwt",
+    ),
+    **dict.fromkeys(
+        ("request-validator", "oas-validation", "json-threat-protection", "xml-threat-protection"),
+        "bodies are bounded by request-size-limiting, not looked into",
+    ),
+    **dict.fromkeys(
+        ("canary", "route-by-header", "route-transformer-advanced", "forward-proxy", "upstream-timeout"),
+        "that is Kong Enterprise's; the native form has weights, conditions and timeouts of routes",
+    ),
+    **dict.fromkeys(
+        ("response-transformer-advanced", "exit-transformer", "jq", "degraphql", "mocking"),
+        "that is Kong Enterprise's; use request-transformer, response-transformer or request-termination",
+    ),
+    **dict.fromkeys(
+        ("opa", "injection-protection", "service-protection"), "the native form has forward_auth and limits"
+    ),
+    **dict.fromkeys(
+        ("statsd-advanced", "kafka-log", "kafka-upstream", "confluent", "solace-log", "app-dynamics"),
+        "metrics are Prometheus's, access logs JSON lines, spans OpenTelemetry's",
+    ),
+    **dict.fromkeys(
+        (
+            "ai-proxy",
+            "ai-prompt-decorator",
+            "ai-prompt-guard",
+            "ai-prompt-template",
+            "ai-request-transformer",
+        ),
+        "no model is asked by the gateway",
+    ),
 }

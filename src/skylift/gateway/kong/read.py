@@ -211,10 +211,13 @@ def _policy(found: Entities, plugin: Attached, route: KongRoute, service: KongSe
         case RateLimit() as limit:
             return replace(limit, bucket=f"{route.name}:{service.name if service else ''}")
         case Jwt() as jwt:
-            return replace(jwt, keys=found.jwt_keys(plugin.base64_secrets))
+            anonymous = found.consumer_named(jwt.anonymous, plugin)
+            return replace(jwt, keys=found.jwt_keys(plugin.base64_secrets), anonymous=anonymous)
         case ApiKey() as keys:
-            return replace(keys, keys=found.api_keys)
+            return replace(keys, keys=found.api_keys, anonymous=found.consumer_named(keys.anonymous, plugin))
         case BasicAuth() as basic:
-            return replace(basic, users=found.passwords)
+            return replace(
+                basic, users=found.passwords, anonymous=found.consumer_named(basic.anonymous, plugin)
+            )
         case policy:
             return policy
