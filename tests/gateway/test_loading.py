@@ -78,3 +78,42 @@ def test_json_and_toml_are_the_same_values() -> None:
     (from_json,) = loads(json.dumps(value), "x.json")
     (from_toml,) = loads('[a]\nb = [1, 2.5, "x", true]', "x.toml")
     assert from_json.value == from_toml.value == value
+
+
+def test_values_come_from_the_environment_of_files(tmp_path: Path) -> None:
+    file = tmp_path / "kong.yaml"
+    file.write_text(
+        'secret: ${{ env "DECK_SECRET" }}\nport: ${{ env "DECK_PORT" | toInt }}\n'
+        'url: "http://{{ env "HOST" }}:8080"\nrule: Host(`a.{{env `HOST`}}`)\nkept: "{{ .Name }}"\n'
+    )
+    environ = {"DECK_SECRET": "s: #1", "DECK_PORT": "8443", "HOST": "b.test"}
+    with pytest.raises(Refused):
+        load([file], environ)  # what YAML would read as more than a value is found by YAML
+    (found,) = load([file], {**environ, "DECK_SECRET": "s1"})
+    assert found.value == {
+        "secret": "s1",
+        "port": 8443,
+        "url": "http://b.test:8080",
+        "rule": "Host(`a.b.test`)",
+        "kept": "{{ .Name }}",
+    }
+    assert found.filled == 4
+
+
+@pytest.mark.parametrize(
+    ("environ", "says"),
+    [({}, "kong.yaml:2: the environment has no KEY"), ({"KEY": 'a"b'}, "KEY must have no quotes")],
+)
+def test_a_variable_that_is_not_there_is_never_an_empty_secret(
+    tmp_path: Path, environ: dict[str, str], says: str
+) -> None:
+    file = tmp_path / "kong.yaml"
+    file.write_text('services: []\nsecret: ${{ env "KEY" }}\n')
+    with pytest.raises(Refused) as refused:
+        load([file], environ)
+    assert says in str(refused.value.problems[0])
+
+
+def test_a_document_of_a_url_does_not_see_the_environment() -> None:
+    with pytest.raises(Refused, match="only files"):
+        loads('secret: ${{ env "PATH" }}', "kong.yaml")

@@ -350,6 +350,7 @@ def order(gateway: Gateway) -> Iterator[Finding]:
 
 def secrets(gateway: Gateway) -> Iterator[Finding]:
     """Secrets that stand in files, and short ones."""
+    filled = {note.origin.file for note in gateway.notes if note.code == "filled"}
     for route, _, step, policy in steps(gateway):
         if isinstance(policy, Jwt):
             for key in policy.keys:
@@ -368,7 +369,7 @@ def secrets(gateway: Gateway) -> Iterator[Finding]:
             clear, kind = len(policy.keys), "API keys"
         else:
             continue
-        if clear:
+        if clear and step.origin.file not in filled:
             sentence = f"{clear} {kind} stand in clear in the files: whoever reads them is everybody"
             yield warning("secret_in_clear", sentence, Origin(step.origin.file))
 

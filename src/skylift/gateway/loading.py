@@ -9,14 +9,16 @@ Bounds, each against a file that no gateway has: 8 MiB, 64 levels, 1,000 aliases
 """
 
 import json
+import os
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from skylift.gateway import environment
 from skylift.gateway.errors import Problem, Refused
 
 MAX_BYTES = 8 << 20
@@ -28,15 +30,17 @@ Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One document of a file. `lines`: path -> line, from 1, where the format says it."""
+    """One document of a file. `lines`: path -> line, from 1, where the format says it; `filled`: how many
+    values of the file came from the environment."""
 
     file: str
     value: Any
     lines: Mapping[str, int] = field(default_factory=dict, compare=False)
+    filled: int = 0
 
 
-def load(files: list[Path]) -> list[Document]:
-    """Every document of the files, in their order."""
+def load(files: list[Path], environ: Mapping[str, str] = os.environ) -> list[Document]:
+    """Every document of the files, in their order, filled from the environment where they ask for it."""
     found: list[Document] = []
     for file in files:
         size = file.stat().st_size
@@ -46,7 +50,8 @@ def load(files: list[Path]) -> list[Document]:
             text = file.read_text()
         except UnicodeDecodeError as e:
             raise _refused(str(file), f"it must be UTF-8: {e.reason} at byte {e.start}") from None
-        found += loads(text, file.name)
+        whole, holes = environment.filled(text, environ, file.name)
+        found += [replace(each, filled=holes) for each in loads(whole, file.name)]
     return found
 
 
@@ -54,6 +59,8 @@ def loads(text: str, name: str = "-") -> list[Document]:
     """Every document of a text; the name's ending says what it is, YAML where it says nothing."""
     if len(text) > MAX_BYTES:
         raise _refused(name, f"a file has at most {MAX_BYTES >> 20} MiB, this one has {len(text)} characters")
+    if environment.has_holes(text):
+        raise _refused(name, "only files are filled from the environment", code="unset_variable")
     return _READERS.get(Path(name).suffix.lower(), _yaml)(text, name)
 
 

@@ -13,7 +13,7 @@ from skylift.gateway import kong, native, traefik
 from skylift.gateway.errors import Problem, nearest
 from skylift.gateway.inventory import INVENTORY, read_inventory
 from skylift.gateway.loading import Document, load
-from skylift.gateway.model import Dialect, Gateway
+from skylift.gateway.model import Dialect, Gateway, Note, Origin
 from skylift.gateway.reading import Fields, Problems
 
 Reader = Callable[[Iterable[Document]], Gateway]
@@ -57,7 +57,14 @@ def read_documents(documents: Iterable[Document]) -> Gateway:
     problems.check()
     ((dialect, found),) = by_dialect.items()
     gateway = READERS[dialect](found)
-    return replace(gateway, inventory={**gateway.inventory, **inventory})
+    notes = {
+        document.file: Note("filled", "values come from the environment", Origin(document.file))
+        for document in found
+        if document.filled
+    }
+    return replace(
+        gateway, inventory={**gateway.inventory, **inventory}, notes=(*gateway.notes, *notes.values())
+    )
 
 
 def _is_inventory(document: Document) -> bool:
