@@ -552,7 +552,11 @@ def test_everything_in_the_lock_is_pinned_and_hashed() -> None:
 
 def _declared() -> list[Requirement]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    groups = [project["project"]["dependencies"], *project["project"]["optional-dependencies"].values()]
+    groups = [
+        project["project"]["dependencies"],
+        *project["project"]["optional-dependencies"].values(),
+        *project["dependency-groups"].values(),
+    ]
     every = [Requirement(text) for group in groups for text in group]
     build = [Requirement(text) for text in project["build-system"]["requires"]]
     return [requirement for requirement in every + build if requirement.name != "skylift"]

@@ -44,7 +44,7 @@ def test_an_esp_application_tells_what_its_description_says(tmp_path: Path) -> N
     assert found == {
         "format": "esp",
         "chip": "ESP32-C3",
-        "segments": 1,
+        "segments": ["0x3c000020+65280"],
         "version": "2.0.1",
         "project": "sensor",
         "security_version": 3,

@@ -1,8 +1,8 @@
 """Images of microcontrollers, read from their own bytes: ESP-IDF applications, MCUboot images, UF2 files.
 
 Layouts: ESP-IDF's `esp_app_format.h` and `esp_app_desc.h`, MCUboot's `image.h`, the UF2 specification. A
-reader gives facts to show and to compare (`chip`, `version`, `security_version`, `project`), or raises
-`corrupt_image`.
+reader gives facts to show and to compare (`chip`, `version`, `security_version`, `project`; `segments` as
+ADDRESS+BYTES), or raises `corrupt_image`. esptool and imgtool judge them in tests.
 """
 
 import hashlib
@@ -23,6 +23,10 @@ ESP_CHIPS = {
     18: "ESP32-P4",
     20: "ESP32-C61",
     23: "ESP32-C5",
+    25: "ESP32-H21",
+    28: "ESP32-H4",
+    31: "ESP32-E22",
+    32: "ESP32-S31",
 }
 _ESP_MAX_SEGMENTS = 16
 _ESP_MOST = 32 << 20  # bytes: more than any flash of theirs
@@ -31,7 +35,8 @@ _ESP_DESCRIBED_AT, _ESP_DESCRIBED_AS = 32, 0xABCD5432
 
 _MCUBOOT = struct.Struct("<IIHHIIBBHI4x")  # struct image_header
 _MCUBOOT_TLVS = {0x6907: "unprotected", 0x6908: "protected"}
-_MCUBOOT_SHA256 = 0x10
+_MCUBOOT_DIGESTS = {0x10: "sha256", 0x11: "sha384", 0x12: "sha512"}
+_MCUBOOT_PURE = 0x25  # its signature is over the image itself: no digest
 _MCUBOOT_COUNTER = 0x50  # the security counter
 _MCUBOOT_MOST = 64 << 20
 
@@ -43,6 +48,16 @@ UF2_FAMILIES = {
     0xBFDD4EEE: "ESP32-S2",
     0xD42BA06C: "ESP32-C3",
     0xC47E5767: "ESP32-S3",
+    0x2B88D29C: "ESP32-C2",
+    0x540DDF62: "ESP32-C6",
+    0x77D850C4: "ESP32-C61",
+    0xF71C0343: "ESP32-C5",
+    0x332726F6: "ESP32-H2",
+    0xB6DD00AF: "ESP32-H21",
+    0x9E0BAA8A: "ESP32-H4",
+    0x3D308E94: "ESP32-P4",
+    0x3101F7C1: "ESP32-S31",
+    0x7EAB61ED: "ESP8266",
     0xE48BFF56: "RP2040",
     0xE48BFF59: "RP2350",
     0x68ED2B88: "SAMD21",
@@ -62,17 +77,20 @@ def esp(file: BinaryIO, head: bytes, size: int) -> dict[str, Any]:
     """ESP-IDF application image: header, segments, one checksum byte, optionally SHA-256 over all of it."""
     if len(head) < 24:
         raise corrupt("an ESP image header has 24 bytes")
-    segments, chip, hashed = head[1], struct.unpack_from("<H", head, 12)[0], head[23] == 1
+    segments, chip, hashed = head[1], struct.unpack_from("<H", head, 12)[0], head[23]
     if size > _ESP_MOST or chip not in ESP_CHIPS or not 1 <= segments <= _ESP_MAX_SEGMENTS:
         return {"format": "raw"}  # the magic is one byte only: something else begins with it
-    at, checksum = 24, 0xEF
+    if hashed > 1:
+        raise corrupt(f"its header says {hashed} of whether a SHA-256 is appended: 0 or 1")
+    at, checksum, table = 24, 0xEF, list[str]()
     for number in range(segments):
         file.seek(at)
         header = file.read(8)
-        length = struct.unpack_from("<I", header, 4)[0] if len(header) == 8 else size
+        address, length = struct.unpack("<II", header) if len(header) == 8 else (0, size)
         if at + 8 + length > size:
             raise corrupt(f"segment {number} ends at {at + 8 + length}, the file at {size}")
         checksum ^= _xor(file.read(length))
+        table.append(f"{address:#010x}+{length}")
         at += 8 + length
     at = (at | 15) + 1  # padded so that the checksum is the last byte of a block of 16
     file.seek(at - 1)
@@ -83,7 +101,7 @@ def esp(file: BinaryIO, head: bytes, size: int) -> dict[str, Any]:
         body, told = file.read(at), file.read(32)
         if hashlib.sha256(body).digest() != told:
             raise corrupt("its appended SHA-256 is wrong")
-    return {"format": "esp", "chip": ESP_CHIPS[chip], "segments": segments, **_described(head)}
+    return {"format": "esp", "chip": ESP_CHIPS[chip], "segments": table, **_described(head)}
 
 
 def _described(head: bytes) -> dict[str, Any]:
@@ -119,7 +137,7 @@ def _xor(data: bytes) -> int:
 
 
 def mcuboot(file: BinaryIO, head: bytes, size: int) -> dict[str, Any]:
-    """Header, payload, and after them TLVs, one of which must be the SHA-256 of everything before it."""
+    """Header, payload, and after them TLVs, one of which must be the digest of everything before it."""
     if len(head) < _MCUBOOT.size:
         raise corrupt(f"an MCUboot header has {_MCUBOOT.size} bytes")
     _, _, header, protected, payload, _, major, minor, revision, build = _MCUBOOT.unpack_from(head)
@@ -134,17 +152,22 @@ def mcuboot(file: BinaryIO, head: bytes, size: int) -> dict[str, Any]:
     if protected and _tlvs(body, end, 0x6908, found) != end + protected:
         raise corrupt("its protected TLVs are not as long as its header says")
     _tlvs(body, end + protected, 0x6907, found)
-    told = found.get(_MCUBOOT_SHA256)
-    if told is None:
-        raise corrupt("it has no SHA-256")
-    if hashlib.sha256(body[: end + protected]).digest() != told:
-        raise corrupt("its SHA-256 is wrong")
+    _check_digest(found, body[: end + protected])
     facts: dict[str, Any] = {"format": "mcuboot", "version": f"{major}.{minor}.{revision}"}
     if build:
         facts["version"] += f"+{build}"
     if len(found.get(_MCUBOOT_COUNTER, b"")) == 4:
         facts["security_version"] = struct.unpack("<I", found[_MCUBOOT_COUNTER])[0]
     return facts
+
+
+def _check_digest(found: dict[int, bytes], guarded: bytes) -> None:
+    told = {name: found[kind] for kind, name in _MCUBOOT_DIGESTS.items() if kind in found}
+    if not told and _MCUBOOT_PURE not in found:
+        raise corrupt("it has no digest")
+    for name, digest in told.items():
+        if hashlib.new(name, guarded).digest() != digest:
+            raise corrupt(f"its {name} is wrong")
 
 
 def _tlvs(body: bytes, at: int, magic: int, found: dict[int, bytes]) -> int:
@@ -168,21 +191,28 @@ def _tlvs(body: bytes, at: int, magic: int, found: dict[int, bytes]) -> int:
 
 
 def uf2(file: BinaryIO, head: bytes, size: int) -> dict[str, Any]:
-    """Blocks of 512 bytes, each with its number, their count and what family of chips it is for."""
+    """Blocks of 512 bytes, each with its number, their count and what family of chips it is for. Several
+    files behind each other, each with its own count, are one, as esptool writes them."""
     if size % _UF2_BLOCK:
         raise corrupt(f"it has {size} bytes, and UF2 is blocks of {_UF2_BLOCK}")
     file.seek(0)
     count, families = size // _UF2_BLOCK, set[int]()
+    due, whole = 0, 0  # the number that comes next, and the count of the file it belongs to
     for number in range(count):
         block = file.read(_UF2_BLOCK)
         first, second, flags, _, payload, told, of, family = struct.unpack_from("<8I", block)
         last = struct.unpack_from("<I", block, _UF2_BLOCK - 4)[0]
         if (first, second, last) != _UF2_MAGICS or payload > 476:
             raise corrupt(f"block {number} is no UF2")
-        if not flags & _UF2_NO_FLASH and (told, of) != (number, count):
-            raise corrupt(f"block {number} says it is {told} of {of}, and there are {count}")
+        if not flags & _UF2_NO_FLASH:
+            whole = whole if due else of
+            if (told, of) != (due, whole) or not due < whole:
+                raise corrupt(f"block {number} says it is {told} of {of}, where {due} of {whole} is due")
+            due = (due + 1) % whole
         if flags & _UF2_FAMILY:
             families.add(family)
+    if due:
+        raise corrupt(f"it ends before block {due} of {whole}")
     facts: dict[str, Any] = {"format": "uf2", "blocks": count}
     if len(families) == 1:
         (family,) = families
