@@ -97,6 +97,9 @@ def test_what_an_image_says_of_itself_need_not_be_said_again(cli: Cli, stage: St
     found = json.loads(cli("release", "create", image, *about).out)
     assert (found["version"], found["security_version"]) == ("6.6.0", 2)
     assert found["artifacts"][0]["facts"]["chip"] == "ESP32-C3"
+    image.write_bytes(esp32.image("6.6.1", size=4096))  # from the second on, its chip says for what it is
+    found = json.loads(cli("release", "create", image, "--product", "sensor", "--json").out)
+    assert (found["version"], found["artifacts"][0]["device_type"]) == ("6.6.1", "chip-v1")
     said = cli("release", "create", build(stage.home / "f.pyz", "6.7.0"), *ABOUT)
     assert said.code != 0
     assert "given by --version, for the image does not say it" in said.err

@@ -8,6 +8,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from conftest import wait_until
+from skylift.testkit import esp32
 from skylift.testkit.behaviours import Behaviour
 from skylift.testkit.showroom import Showroom
 
@@ -217,6 +218,27 @@ def test_an_answer_that_comes_late_takes_no_choice_away(
     expect(page).to_have_title("it came")
     field.press("Enter")
     expect(field).to_have_value("label.hw = rev-b ")
+
+
+def test_a_draft_is_made_of_what_an_image_says(
+    room: Showroom, pages: dict[str, str], visitor: Callable[..., BrowserContext]
+) -> None:
+    page = sign_in(visitor(), room, "olga", "/ui/releases/new")
+    page.get_by_label("Belongs to").fill("sensor")
+    page.get_by_label("Hardware").fill("sensor-c3")
+    body = esp32.image("7.1.0", size=4096, security_version=4)
+    image = {"name": "firmware.bin", "mimeType": "application/octet-stream", "buffer": body}
+    page.get_by_label("File").set_input_files([image])  # type: ignore[list-item] # a TypedDict by its keys
+    page.get_by_role("button", name="Read the image").click()
+    expect(page.get_by_role("heading", name="sensor 7.1.0")).to_be_visible()
+    expect(page.get_by_role("cell", name="chip ESP32-C3")).to_be_visible()
+    assert room.call("GET", f"/api/releases/{page.url.rpartition('/')[2]}")["security_version"] == 4
+    # Again: that version is there already.
+    page = sign_in(visitor(java_script_enabled=False), room, "olga", "/ui/releases/new")
+    page.get_by_label("Belongs to").fill("sensor")
+    page.get_by_label("File").set_input_files([image])  # type: ignore[list-item] # as above
+    page.get_by_role("button", name="Read the image").click()
+    expect(page.get_by_text("sensor has a release of that version already")).to_be_visible()
 
 
 def test_without_javascript_everything_but_live_works(

@@ -124,12 +124,14 @@ def by_hand() -> dict[str, Any]:
     public: dict[str, Any] = {"security": []}
     upload = {
         "post": {
-            "summary": "Upload an image of a draft release",
+            "summary": "Upload an image of a draft release, or of a product: a draft as the image says",
             "tags": ["releases and trust"],
             "parameters": [
-                _query("release", {"type": "string", "pattern": "^rel_[0-9a-z]{1,40}$"}),
-                _query("device_type", _NAME),
+                _query("release", {"type": "string", "pattern": "^rel_[0-9a-z]{1,40}$"}, required=False),
+                _query("product", _NAME, required=False),
+                _query("device_type", _NAME, required=False),
                 _query("sha256", _DIGEST, required=False),
+                _query("other_chip", {"type": "boolean"}, required=False),
             ],
             "requestBody": {"required": True, "content": _BYTES},
             "responses": {"201": {"description": "Stored", "content": json_of}},

@@ -26,7 +26,7 @@ from skylift.api.context import Context, context_of
 from skylift.api.deployments import Cursor, Limit
 from skylift.api.idempotency import answer_once
 from skylift.core.errors import Kind, Rejected, invalid
-from skylift.core.ids import check_nonce
+from skylift.core.ids import check_name, check_nonce
 from skylift.engine import enroll, gathering, publish, serving, signing
 from skylift.engine import withdraw as taking_back
 from skylift.engine.access import Role as Rank
@@ -168,9 +168,10 @@ def artifacts(
 
 async def upload(request: Request) -> Response:
     """`POST /api/artifacts?release=&device_type=&sha256=&other_chip=`: the body is the image, streamed to
-    disk."""
+    disk. With `product=` in the place of `release=` the draft is made too, of the version that the image
+    says; without `device_type=` it is the one whose chip the image is for."""
     context = context_of(request)
-    who, release = await asyncio.to_thread(_before_upload, request, context)
+    who, kind = await asyncio.to_thread(_before_upload, request, context)
     query = request.query_params
     length = request.headers.get("content-length", "")
     announced = int(length) if length.isdecimal() else None
@@ -187,9 +188,7 @@ async def upload(request: Request) -> Response:
     try:
         async for chunk in request.stream():
             await asyncio.to_thread(intake.write, chunk)
-        facts = await asyncio.to_thread(
-            publish.check_bytes, release.kind, intake, query.get("sha256"), announced
-        )
+        facts = await asyncio.to_thread(publish.check_bytes, kind, intake, query.get("sha256"), announced)
         stored = await asyncio.to_thread(intake.keep)
     except ClientDisconnect:
         return Response(status_code=400)  # nobody reads it: the upload was cut, and leaves nothing behind
@@ -197,10 +196,13 @@ async def upload(request: Request) -> Response:
         intake.drop()
 
     def deed(conn: Connection) -> Any:
+        release = query.get("release") or publish.from_image(
+            conn, query["product"], facts, who.name, context.clock()
+        )
         made = publish.add_artifact(
             conn,
-            release.id,
-            query["device_type"],
+            release,
+            query.get("device_type"),
             stored.sha256,
             stored.size,
             facts,
@@ -213,17 +215,28 @@ async def upload(request: Request) -> Response:
     return JSONResponse(await context.write_async(deed), status_code=201)
 
 
-def _before_upload(request: Request, context: Context) -> tuple[Operator, Any]:
-    """Who uploads, into which release; asked before the first byte is kept."""
-    who = needs(Rank.OPERATOR, of_release)(request)
-    for field in ("release", "device_type"):
-        if len(request.query_params.getlist(field)) != 1:
-            raise invalid(field, request.query_params.getlist(field), "is needed, once")
+def _before_upload(request: Request, context: Context) -> tuple[Operator, str]:
+    """Who uploads, into a release of which kind; asked before the first byte is kept."""
+    who = needs(Rank.OPERATOR, _of_upload)(request)
+    query = request.query_params
+    for field in ("release", "product", "device_type"):
+        if len(query.getlist(field)) > 1:
+            raise invalid(field, query.getlist(field), "is given once")
+    if ("release" in query) is ("product" in query):
+        raise invalid("release", query.get("release", ""), "is needed, or product in its place")
+    if "device_type" in query:
+        check_name("device_type", query["device_type"])
+    if "product" in query:
+        check_name("product", query["product"])
+        return who, "image"
     with context.database.read() as conn:
-        release = publish.check_open(
-            conn, request.query_params["release"], request.query_params["device_type"]
-        )
-    return who, release
+        if "device_type" in query:
+            return who, publish.check_open(conn, query["release"], query["device_type"]).kind
+        return who, publish.check_draft(conn, query["release"]).kind
+
+
+def _of_upload(request: Request, conn: Connection) -> str | None:
+    return request.query_params.get("product") or of_release(request, conn)
 
 
 async def blob(request: Request) -> Response:

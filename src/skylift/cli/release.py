@@ -27,6 +27,10 @@ app = typer.Typer(help="Releases: product, version, image; what gets signed.", n
 OtherChip = Annotated[
     bool, typer.Option("--other-chip", help="The hardware did change: it is for another chip than before.")
 ]
+DeviceType = Annotated[
+    str | None,
+    typer.Option(help="What it is for, such as sensor-v2; else the type whose images are for its chip."),
+]
 Release = Annotated[str, typer.Argument(help="A release's id, rel_..., or PRODUCT/VERSION.")]
 
 
@@ -52,7 +56,7 @@ def create(
         Path, typer.Argument(exists=True, dir_okay=False, help="The image, or a configuration.")
     ],
     product: Annotated[str, typer.Option()],
-    device_type: Annotated[str, typer.Option(help="What it is for, such as sensor-v2.")],
+    device_type: DeviceType = None,
     version: Annotated[str | None, typer.Option(help="Needed where the image does not say it.")] = None,
     kind: Annotated[str, typer.Option(help="image or config")] = "image",
     notes: Annotated[str, typer.Option(help="For people.")] = "",
@@ -97,17 +101,18 @@ def create(
     _show(this, made["id"])
 
 
-def _upload(this: Session, release: str, device_type: str, image: Path, other_chip: bool) -> None:
+def _upload(this: Session, release: str, device_type: str | None, image: Path, other_chip: bool) -> None:
     size = image.stat().st_size
     with this.output.progress(f"hashing {image.name}", size) as moved:
         digest = sha256_of(image, moved)
+    named = {} if device_type is None else {"device_type": device_type}
     with this.output.progress(f"uploading {image.name}", size) as moved:
         this.client.upload(
             "/api/artifacts",
             image,
             moved,
+            **named,
             release=release,
-            device_type=device_type,
             sha256=digest,
             other_chip=str(other_chip).lower(),
         )
@@ -117,7 +122,7 @@ def _upload(this: Session, release: str, device_type: str, image: Path, other_ch
 def upload(
     release: Release,
     image: Annotated[Path, typer.Argument(exists=True, dir_okay=False)],
-    device_type: Annotated[str, typer.Option()],
+    device_type: DeviceType = None,
     seal: Annotated[bool, typer.Option("--seal", help="It was the last one: ready to be signed.")] = False,
     other_chip: OtherChip = False,
     server: ServerOption = None,

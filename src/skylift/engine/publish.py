@@ -11,7 +11,7 @@ from typing import Any
 
 from skylift.core.errors import Kind, Rejected, invalid
 from skylift.core.ids import check_name, check_version, mint
-from skylift.engine import gathering, signing
+from skylift.engine import described, gathering, signing
 from skylift.engine.bill import check_bill
 from skylift.engine.blobs import Intake
 from skylift.firmware.image import check_config, inspect
@@ -142,24 +142,10 @@ def check_bytes(kind: str, intake: Intake, announced: str | None, length: int | 
     return inspect(intake.path())
 
 
-def check_chip(before: dict[str, Any] | None, facts: dict[str, Any], device_type: str) -> None:
-    """A device type is made of one chip: what its last release says is what the next one has to say."""
-    had, has = (before or {}).get("chip"), facts.get("chip")
-    if had and has and had != has:
-        raise Rejected(
-            "wrong_chip",
-            f"body is an image for {has}: {device_type} had one for {had} until now",
-            kind=Kind.CONFLICT,
-            field="body",
-            value=str(has),
-            rule=f"for {had}, or other_chip=true where the hardware did change",
-        )
-
-
 def add_artifact(
     conn: Connection,
     release_id: str,
-    device_type: str,
+    device_type: str | None,
     sha256: str,
     size: int,
     facts: dict[str, Any],
@@ -167,11 +153,15 @@ def add_artifact(
     now: datetime,
     other_chip: bool = False,
 ) -> str:
-    """Name stored bytes as the release's image for a device type; its id. `other_chip`: it may be for another
-    chip than the release before."""
-    release = check_open(conn, release_id, device_type)
-    if not other_chip:
-        check_chip(releases.last_facts(conn, release.product, device_type), facts, device_type)
+    """Name stored bytes as the release's image for a device type, or for the one that its chip fits; its id.
+    `other_chip`: it may be for another chip than the release before."""
+    release = check_draft(conn, release_id)
+    if device_type is None:
+        device_type = described.device_type_of(conn, release.product, facts)
+    check_open(conn, release_id, device_type)
+    if release.kind == "image" and not other_chip:
+        described.check_chip(releases.last_facts(conn, release.product, device_type), facts, device_type)
+    described.raise_security_version(conn, release, facts)
     artifact_id = mint("art", now, token_bytes(5))
     releases.insert_artifact(
         conn,
@@ -187,6 +177,12 @@ def add_artifact(
     said = {"artifact": artifact_id, "device_type": device_type, "sha256": sha256, "size": size}
     events.record(conn, actor, "artifact.add", release_id, said, now)
     return artifact_id
+
+
+def from_image(conn: Connection, product: str, facts: dict[str, Any], actor: str, now: datetime) -> str:
+    """A draft release that is what its image says of itself; its id."""
+    new = NewRelease(product=product, version=described.version_of(facts))
+    return create(conn, new, actor, now)
 
 
 @dataclass(frozen=True, slots=True)

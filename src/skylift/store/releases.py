@@ -82,6 +82,10 @@ def set_status(conn: Connection, release_id: str, status: str, published_at: dat
     conn.execute(sa.update(releases).where(releases.c.id == release_id).values(**values))
 
 
+def set_security_version(conn: Connection, release_id: str, number: int) -> None:
+    conn.execute(sa.update(releases).where(releases.c.id == release_id).values(security_version=number))
+
+
 def set_sbom(conn: Connection, release_id: str, sbom: dict[str, Any]) -> None:
     conn.execute(sa.update(releases).where(releases.c.id == release_id).values(sbom=sbom))
 
@@ -137,12 +141,24 @@ def last_facts(conn: Connection, product: str, device_type: str) -> "dict[str, A
     question = (
         sa.select(artifacts.c.facts)
         .join(releases, releases.c.id == artifacts.c.release_id)
-        .where(releases.c.product == product, releases.c.status != DRAFT)
+        .where(releases.c.product == product, releases.c.status != DRAFT, releases.c.kind == "image")
         .where(artifacts.c.device_type == device_type, artifacts.c.kind == "full")
         .order_by(artifacts.c.created_at.desc(), artifacts.c.id.desc())
         .limit(1)
     )
     return conn.execute(question).scalar()
+
+
+def types_of(conn: Connection, product: str) -> list[str]:
+    """The device types that this product has had sealed images for."""
+    question = (
+        sa.select(artifacts.c.device_type)
+        .join(releases, releases.c.id == artifacts.c.release_id)
+        .where(releases.c.product == product, releases.c.status != DRAFT, releases.c.kind == "image")
+        .where(artifacts.c.kind == "full")
+        .distinct()
+    )
+    return sorted(conn.execute(question).scalars())
 
 
 def is_image(conn: Connection, device_type: str, sha256: str) -> bool:

@@ -78,6 +78,7 @@ ROUTES = [
     Route("/releases", signed(releases.page)),
     Route("/releases", signed(releases.create, OPERATOR, somewhere), methods=["POST"]),
     Route("/releases/new", signed(releases.new, OPERATOR, somewhere)),
+    Route("/releases/from-image", uploads.from_image, methods=["POST"]),
     Route(REL, signed(releases.show)),
     Route(f"{REL}/seal", signed(releases.seal, OPERATOR, on_release), methods=["POST"]),
     Route(f"{REL}/images", uploads.whole, methods=["POST"]),

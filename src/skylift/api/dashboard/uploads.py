@@ -1,6 +1,7 @@
 """Images from a browser: in pieces by the page's script, which goes on where a line broke; or, without a
 script, as one form."""
 
+from collections.abc import Callable
 from shutil import copyfileobj
 from typing import Any
 
@@ -11,8 +12,18 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Message
 
 from skylift.api.context import Context, context_of
-from skylift.api.dashboard.visit import Visit, check_csrf, check_origin, failed, go, on_release, visit_of
+from skylift.api.dashboard.visit import (
+    Visit,
+    check_csrf,
+    check_origin,
+    failed,
+    go,
+    on_release,
+    somewhere,
+    visit_of,
+)
 from skylift.core.errors import Kind, Rejected, invalid
+from skylift.core.ids import check_name
 from skylift.engine import publish
 from skylift.engine.access import Role
 from skylift.engine.blobs import Intake
@@ -30,7 +41,7 @@ def begin(visit: Visit) -> Response:
     if not size.isascii() or not size.isdecimal() or len(size) > 15:
         raise invalid("size", size[:20], "a number of bytes")
     with visit.context.database.read() as conn:
-        visit.must(Role.OPERATOR, publish.check_open(conn, release, device_type).product)
+        visit.must(Role.OPERATOR, _open(conn, release, device_type).product)
     upload, here = visit.context.uploads.begin(
         visit.name, release, device_type, form.get("name", "")[:200], int(size)
     )
@@ -61,11 +72,18 @@ def end(visit: Visit) -> Response:
     return JSONResponse(found)
 
 
+def _open(conn: Connection, release: str, device_type: str) -> Any:
+    """The draft, if it may still get this image; an empty device type is the one whose chip it fits."""
+    return (
+        publish.check_open(conn, release, device_type) if device_type else publish.check_draft(conn, release)
+    )
+
+
 def _keep(visit: Visit, intake: Intake, release: str, device_type: str, size: int | None) -> dict[str, Any]:
     context = visit.context
     try:
         with context.database.read() as conn:
-            row = publish.check_open(conn, release, device_type)
+            row = _open(conn, release, device_type)
         visit.must(Role.OPERATOR, row.product)
         facts = publish.check_bytes(row.kind, intake, None, size)
         stored = intake.keep()
@@ -74,7 +92,7 @@ def _keep(visit: Visit, intake: Intake, release: str, device_type: str, size: in
 
     def deed(conn: Connection) -> str:
         return publish.add_artifact(
-            conn, release, device_type, stored.sha256, stored.size, facts, visit.name, visit.now
+            conn, release, device_type or None, stored.sha256, stored.size, facts, visit.name, visit.now
         )
 
     return {"artifact": context.write(deed), "sha256": stored.sha256, "facts": facts}
@@ -85,16 +103,29 @@ def _keep(visit: Visit, intake: Intake, release: str, device_type: str, size: in
 
 async def whole(request: Request) -> Response:
     """A form with a file: who sends it is known before a byte is taken in."""
-    release = request.path_params["release"]
+    return await _form(request, on_release, _take, f"/ui/releases/{request.path_params['release']}")
+
+
+async def from_image(request: Request) -> Response:
+    """A form with a product and a file: the draft is what the image says of itself."""
+    return await _form(request, somewhere, _take_new, "/ui/releases/new")
+
+
+async def _form(
+    request: Request,
+    of: Callable[[Visit, Role], None],
+    take: Callable[[Request, FormData], Response],
+    back: str,
+) -> Response:
     try:
         check_origin(request)
         visit = await run_in_threadpool(visit_of, request)
         if visit is None:
-            return go("/sign-in", next=f"/ui/releases/{release}", ended="1")
-        await run_in_threadpool(on_release, visit, Role.OPERATOR)
+            return go("/sign-in", next=back, ended="1")
+        await run_in_threadpool(of, visit, Role.OPERATOR)
         bounded = _bounded(request, context_of(request))
         async with bounded.form(max_files=1, max_fields=10) as form:
-            return await run_in_threadpool(_take, request, form)
+            return await run_in_threadpool(take, request, form)
     except Exception as e:  # noqa: BLE001 - a page says it
         return failed(request, e)
 
@@ -126,13 +157,42 @@ def _take(request: Request, form: FormData) -> Response:
     if visit is None:
         return go("/sign-in", ended="1")
     check_csrf(visit)
-    release, file = request.path_params["release"], form.get("image")
+    release = request.path_params["release"]
+    _keep(visit, _intake(visit, form), release, visit.form.get("device_type", "").strip(), None)
+    return go(f"/releases/{release}")
+
+
+def _take_new(request: Request, form: FormData) -> Response:
+    visit = visit_of(request, form)
+    if visit is None:
+        return go("/sign-in", ended="1")
+    check_csrf(visit)
+    product, device_type = (visit.form.get(name, "").strip() for name in ("product", "device_type"))
+    visit.must(Role.OPERATOR, check_name("product", product))
+    intake = _intake(visit, form)
+    try:
+        facts = publish.check_bytes("image", intake, None, None)
+        stored = intake.keep()
+    finally:
+        intake.drop()
+
+    def deed(conn: Connection) -> str:
+        made = publish.from_image(conn, product, facts, visit.name, visit.now)
+        publish.add_artifact(
+            conn, made, device_type or None, stored.sha256, stored.size, facts, visit.name, visit.now
+        )
+        return made
+
+    return go(f"/releases/{visit.context.write(deed)}")
+
+
+def _intake(visit: Visit, form: FormData) -> Intake:
+    file = form.get("image")
     if not isinstance(file, UploadFile) or not file.filename:
         raise invalid("image", "nothing", "a file is needed")
     intake = visit.context.blobs.intake(visit.context.max_image)
     copyfileobj(file.file, _Into(intake), 1 << 20)
-    _keep(visit, intake, release, visit.form.get("device_type", "").strip(), None)
-    return go(f"/releases/{release}")
+    return intake
 
 
 class _Into:
