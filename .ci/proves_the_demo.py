@@ -7,7 +7,7 @@ from typing import Any
 
 DEVICES = 24
 LIMIT_SECONDS = 90
-KEYS = {"devices", "bricked", "deployments", "bytes_sent", "bytes_full", "seconds"}
+KEYS = {"devices", "bricked", "deployments", "bytes_sent", "bytes_full", "chips", "seconds"}
 LINE_KEYS = {
     *("version", "status", "paused_by", "status_reason"),
     *("complete", "rolled_back", "failed", "untouched"),
@@ -26,6 +26,8 @@ def findings(told: dict[str, Any]) -> Iterator[str]:
         yield f"seconds is {told['seconds']}: less than {LIMIT_SECONDS} was promised"
     if not 0 < told["bytes_sent"] < told["bytes_full"]:
         yield f"bytes_sent is {told['bytes_sent']}: deltas must send less than {told['bytes_full']}"
+    if told["chips"]["devices"] < 1 or told["chips"]["worst_wear"] < 1:
+        yield f"chips is {told['chips']}: virtual ESP32s among the devices were promised"
     by_version = {deployment["version"]: deployment for deployment in told["deployments"]}
     if set(by_version) != {"1.0.0", "1.1.0", "1.2.0"}:
         yield f"versions are {sorted(by_version)}: 1.1.0, 1.2.0 and back to 1.0.0 were promised"

@@ -41,6 +41,7 @@ TOLD: dict[str, Any] = {
     ],
     "bytes_sent": 24_192,
     "bytes_full": 4_942_896,
+    "chips": {"devices": 4, "power_cuts": 5, "worst_wear": 9},
     "seconds": 55.0,
 }
 
@@ -67,6 +68,7 @@ def test_a_demo_as_promised_is_believed(proof: ModuleType) -> None:
         (("seconds",), 90.0),
         (("bytes_sent",), 4_942_896),
         (("bytes_sent",), 0),
+        (("chips", "devices"), 0),
         (("deployments", 0, "status"), "paused"),
         (("deployments", 0, "complete"), 23),
         (("deployments", 0, "failed"), 1),

@@ -44,16 +44,16 @@ Flash::~Flash() {
 void Flash::restore(const std::vector<uint8_t>& from) { std::memcpy(bytes_, from.data(), size()); }
 
 // How much of this operation is done before the power goes; 4: all of it, and it stays on.
-int Flash::quarters() {
+int Flash::quarters(uint32_t where) {
   counters.operations++;
   if (cut.at && counters.operations == cut.at) return cut.part;
-  if (!brown_out) return 4;
+  if (!brown_out || (calm && where < slot(0))) return 4;
   seed = seed * 1664525u + 1013904223u;
   return (seed >> 8) % 1000000u < brown_out ? static_cast<int>(seed >> 29) & 3 : 4;
 }
 
 void Flash::erase(uint32_t where) {
-  const int done = quarters();
+  const int done = quarters(where);
   const uint32_t n = SECTOR / 4 * static_cast<uint32_t>(done);
   std::memset(bytes_ + where, 0xFF, n);
   wear_[where / SECTOR]++;
@@ -62,7 +62,7 @@ void Flash::erase(uint32_t where) {
 }
 
 void Flash::write(uint32_t where, const void* from, uint32_t n) {
-  const int done = quarters();
+  const int done = quarters(where);
   const uint32_t part = done == 4 ? n : n * static_cast<uint32_t>(done) / 4;
   const uint8_t* p = static_cast<const uint8_t*>(from);
   for (uint32_t k = 0; k < part; k++) bytes_[where + k] &= p[k];  // bits are cleared, never set

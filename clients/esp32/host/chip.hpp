@@ -45,6 +45,7 @@ class Flash {
 
   Cut cut;                 // one cut to come
   uint32_t brown_out = 0;  // chance of one at each operation, in a million
+  bool calm = false;       // brown-outs only while a slot is written, as its long writes draw most
   uint32_t seed = 1;
   bool broken = false;  // no slot can be written any more
   bool worn = false;    // the key-value store takes nothing any more
@@ -52,7 +53,7 @@ class Flash {
   std::jmp_buf off;  // where the power goes when it is cut
 
  private:
-  int quarters();
+  int quarters(uint32_t where);
   uint32_t slot_size_;
   uint8_t* bytes_;
   bool mapped_;

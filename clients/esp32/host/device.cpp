@@ -2,7 +2,7 @@
 // project whose name ends in -crashes never comes up, one that ends in -unhealthy fails its self-tests.
 //
 // usage: device DIR server=URL device_id=.. device_type=.. product=.. [claim=..] [roots=DIR] [factory=FILE] [mqtt=URL]
-//               [log_size=N log_root=HEX] [ca=FILE] [slot_kb=N] [poll=S] [trial=S] [brown_out=PPM] [flaky=PPM] [seed=N] [worn=1] [broken=1]
+//               [log_size=N log_root=HEX] [ca=FILE] [slot_kb=N] [poll=S] [trial=S] [brown_out=PPM] [calm=1] [flaky=PPM] [seed=N] [worn=1] [broken=1]
 //               [no_clock=1] [deltas=0] [rollback=1] [quit_at=STATE]
 #include <sys/stat.h>
 #include <time.h>
@@ -207,6 +207,7 @@ int main(int words, char** word) {
   if (!option("factory").empty() && !desk::image_size(desk.flash.at(desk.flash.slot(0)), desk.flash.slot_size()))
     desk.loader.provision(contents(option("factory")));
   desk.flash.brown_out = count("brown_out", 0);
+  desk.flash.calm = option("calm") == "1";
   desk.flash.worn = option("worn") == "1";
   desk.flash.broken = option("broken") == "1";
   if (setjmp(desk.flash.off)) {

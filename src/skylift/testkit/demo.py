@@ -1,7 +1,8 @@
 """The demo: the main job in front of your eyes, with nothing faked.
 
 A real server process on SQLite with its embedded broker, the key ceremony with encrypted keys, real agents as
-separate processes with two slots each. 1.0.0 is what the factory put on them; 1.1.0 goes out in phases by
+separate processes with two slots each, and, where there is a C++ compiler, virtual ESP32s among them whose
+power browns out and whose line breaks. 1.0.0 is what the factory put on them; 1.1.0 goes out in phases by
 delta; 1.2.0 installs but fails its health check on the trial boot, and the deployment stops itself; then an
 operator rolls 1.1.0 back. At the end every device is asked what it runs.
 """
@@ -18,10 +19,14 @@ from rich.table import Table
 
 from skylift.cli import wording
 from skylift.cli.exits import Leave
+from skylift.testkit import chips, esp32
+from skylift.testkit.chips import CHIP_TYPE, Chips
 from skylift.testkit.image import Behaviour, build
 from skylift.testkit.stage import PATIENCE_S, Failed, Stage, wait
 
 SOAK_MINUTES = 0.02
+VERSIONS = {"1.0.0": Behaviour.HEALTHY, "1.1.0": Behaviour.HEALTHY, "1.2.0": Behaviour.UNHEALTHY}
+ONE_CHIP_OF, MOST_CHIPS = 6, 4  # of the devices, where they can be built
 
 
 class Show:
@@ -30,6 +35,7 @@ class Show:
     def __init__(self, console: Console) -> None:
         self.console = console
         self.stage = Stage(Path(tempfile.mkdtemp(prefix="skylift-demo-")))
+        self.chips = Chips(self.stage)
 
     def say(self, sentence: str) -> None:
         self.console.print(f"[bold blue]▸[/bold blue] {sentence}")
@@ -55,57 +61,72 @@ def run(devices: int, *, keep: bool, as_json: bool, console: Console | None = No
             print(json.dumps({"error": str(e)}))
         return 1
     finally:
+        show.chips.close()
         show.stage.close()
+
+
+def _chips(show: Show, devices: int) -> int:
+    """How many of the devices are virtual ESP32s. Builds them."""
+    count = min(MOST_CHIPS, devices // ONE_CHIP_OF)
+    if esp32.compiler() is None:
+        show.say("no virtual ESP32s: they want g++, gcc and the source tree")
+        return 0
+    try:
+        if count:
+            chips.program()
+    except RuntimeError as e:
+        show.say(f"no virtual ESP32s: {str(e).splitlines()[0]}")
+        return 0
+    return count
 
 
 def _story(show: Show, devices: int) -> dict[str, Any]:
     stage = show.stage
-    images = _images(stage.home)
+    images = {
+        version: build(stage.home / f"{version}.pyz", version, how) for version, how in VERSIONS.items()
+    }
+    count = _chips(show, devices)
+    flashed = chips.images(stage.home, VERSIONS) if count else {}
     show.say("the server starts: SQLite, embedded MQTT broker")
     stage.serve()
     show.say("key ceremony: three keys for each role, two must sign; made offline, encrypted")
     stage.ceremony()
-    _release(show, images["1.0.0"], "1.0.0")
-    show.say(f"{devices} device agents start: two slots each, enrolled with a claim token")
-    names = [f"device-{number:02}" for number in range(1, devices + 1)]
+    _release(show, "1.0.0", images, flashed)
+    show.say(f"{devices - count} device agents start: two slots each, enrolled with a claim token")
+    names = [f"device-{number:02}" for number in range(1, devices - count + 1)]
     stage.enroll(names, images["1.0.0"], "1.0.0")
+    if count:
+        show.say(f"{count} virtual ESP32s start: the C++ client, on flash files whose power browns out")
+        show.chips.start(count, flashed["1.0.0"])
     wait(lambda: _fleet(stage, "1.0.0") == devices, "every device has asked for the first time")
 
-    _release(show, images["1.1.0"], "1.1.0")
+    _release(show, "1.1.0", images, flashed)
     good = _deploy(show, "1.1.0")
     _watch(show, good)
     _expect(stage, good, "complete", complete=devices)
-    _everywhere(stage, "1.1.0")
+    _everywhere(show, "1.1.0")
     sent = _received(stage)
 
-    _release(show, images["1.2.0"], "1.2.0")
+    _release(show, "1.2.0", images, flashed)
     bad = _deploy(show, "1.2.0")
     _watch(show, bad)
     stopped = wait(lambda: _settled(stage, bad), "the canaries fall back")
     show.say(f"[yellow]{stopped['status_reason']}[/yellow]")
     _expect(stage, bad, "paused", complete=0)
-    _everywhere(stage, "1.1.0")
+    _everywhere(show, "1.1.0")
 
     show.say("the operator rolls 1.1.0 back")
     back = stage.skylift("deploy", "rollback", good, "--yes")["deployments"][0]["id"]
     _watch(show, back)
     _expect(stage, back, "complete", complete=devices)
-    _everywhere(stage, "1.0.0")
-    return _summary(stage, (good, bad, back), images, sent)
+    _everywhere(show, "1.0.0")
+    return _summary(show, (good, bad, back), images, sent)
 
 
-def _images(home: Path) -> dict[str, Path]:
-    healthy, sick = Behaviour.HEALTHY, Behaviour.UNHEALTHY
-    behaviours = {"1.0.0": healthy, "1.1.0": healthy, "1.2.0": sick}
-    return {
-        version: build(home / f"{version}.pyz", version, behaviour)
-        for version, behaviour in behaviours.items()
-    }
-
-
-def _release(show: Show, image: Path, version: str) -> None:
+def _release(show: Show, version: str, images: dict[str, Path], flashed: dict[str, Path]) -> None:
     show.say(f"release {version}: upload, then sign with two of three release keys")
-    show.stage.release(image, version)
+    more = (CHIP_TYPE, flashed[version]) if flashed else None
+    show.stage.release(images[version], version, more=more)
     if version != "1.0.0":
         show.stage.wait_for_delta(version)
 
@@ -158,10 +179,13 @@ def _expect(stage: Stage, deployment: str, status: str, *, complete: int) -> Non
             raise Failed(f"{found['version']} should have been stopped by its canaries alone")
 
 
-def _everywhere(stage: Stage, version: str) -> None:
+def _everywhere(show: Show, version: str) -> None:
     """Ask every device itself."""
-    devices = stage.devices.values()
-    wait(lambda: all(device.version() == version for device in devices), f"every device runs {version}")
+    wait(lambda: all(found == version for found in _running(show)), f"every device runs {version}")
+
+
+def _running(show: Show) -> list[str]:
+    return [device.version() for device in show.stage.devices.values()] + show.chips.versions()
 
 
 def _received(stage: Stage) -> int:
@@ -172,10 +196,10 @@ def _received(stage: Stage) -> int:
 # --- the end -------------------------------------------------------------------------------------------
 
 
-def _summary(stage: Stage, told: tuple[str, ...], images: dict[str, Path], sent: int) -> dict[str, Any]:
-    devices = len(stage.devices)
-    bricked = sum(not device.version() for device in stage.devices.values())
-    full = images["1.1.0"].stat().st_size * devices
+def _summary(show: Show, told: tuple[str, ...], images: dict[str, Path], sent: int) -> dict[str, Any]:
+    stage, running = show.stage, _running(show)
+    devices, bricked = len(running), running.count("")
+    full = images["1.1.0"].stat().st_size * len(stage.devices)
     if bricked:
         raise Failed(f"{bricked} devices do not answer")
     if sent >= full:
@@ -186,6 +210,11 @@ def _summary(stage: Stage, told: tuple[str, ...], images: dict[str, Path], sent:
         "deployments": [_line(stage.deployment(deployment), devices) for deployment in told],
         "bytes_sent": sent,
         "bytes_full": full,
+        "chips": {
+            "devices": len(show.chips.every),
+            "power_cuts": show.chips.power_cuts(),
+            "worst_wear": show.chips.worst_wear(),
+        },
     }
 
 
@@ -215,6 +244,12 @@ def _picture(console: Console, summary: dict[str, Any]) -> None:
         table.add_row(line["version"], line["status"], *counts, line["status_reason"])
     console.print(table)
     saved = 100 * (1 - summary["bytes_sent"] / summary["bytes_full"])
+    of_chips = summary["chips"]
+    if of_chips["devices"]:
+        console.print(
+            f"{of_chips['devices']} of them virtual ESP32s: {of_chips['power_cuts']} power cuts, no sector "
+            f"of their slots erased more than {of_chips['worst_wear']} times"
+        )
     console.print(
         f"{summary['devices']} devices, [bold]{summary['bricked']} bricked[/bold]; 1.1.0 took "
         f"{summary['bytes_sent']:,} bytes by delta, not {summary['bytes_full']:,} ({saved:.1f} % saved); "
@@ -236,7 +271,11 @@ def _keep(show: Show) -> None:
 def _tail(show: Show) -> None:
     """The last words of the server and of a few devices."""
     home = show.stage.home
-    for log in (home / "data.log", *sorted((home / "devices").glob("*/agent.log"))[:3]):
+    for log in (
+        home / "data.log",
+        *sorted((home / "devices").glob("*/agent.log"))[:3],
+        *sorted((home / "chips").glob("*/device.log"))[:2],
+    ):
         if log.exists():
             show.console.print(f"[dim]{log.parent.name}/{log.name}[/dim]")
             show.console.print(log.read_text(errors="replace")[-1500:], markup=False, highlight=False)

@@ -180,10 +180,15 @@ class Stage:
         self.skylift("trust", "init", "--product", PRODUCT, "--keys", "desk")
         self.skylift("trust", "export", "--linux", "roots", "--keys", "desk")
 
-    def release(self, file: Path, version: str, *words: str) -> str:
-        """Upload and sign, one key after the other; the release's id."""
+    def release(self, file: Path, version: str, *words: str, more: tuple[str, Path] | None = None) -> str:
+        """Upload and sign, one key after the other; the release's id. `more`: another device type's image."""
         about = ("--product", PRODUCT, "--version", version, "--device-type", DEVICE_TYPE)
-        made = self.skylift("release", "create", str(file), *about, *words)
+        if more is None:
+            made = self.skylift("release", "create", str(file), *about, *words)
+        else:
+            draft = self.skylift("release", "create", str(file), *about, *words, "--draft")["id"]
+            second = (str(more[1]), "--device-type", more[0], "--seal")
+            made = self.skylift("release", "upload", draft, *second)
         if made["status"] != "signing":
             raise Failed(f"{version} should wait for signatures, it is {made['status']}")
         for number, published in ((1, False), (2, True)):
