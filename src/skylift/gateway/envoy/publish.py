@@ -23,9 +23,9 @@ from skylift.gateway.envoy.snapshot import (
     ROUTES,
     SDS,
     SECRET,
+    Discovery,
     Json,
     Snapshot,
-    digest_of,
     discovery,
     static_resources,
 )
@@ -64,16 +64,16 @@ class Files:
         """All of it at once: for an Envoy that is not there yet."""
         self._beside(snapshot, snapshot.helper)
         for kind in (CDS, LDS):
-            self._write(kind.name, kind.name, discovery(self._listed(kind, snapshot)))
+            self._write(kind.name, kind.name, self._listed(kind, snapshot).body)
         for table in snapshot.routes:
-            self._write("rds", table["name"], discovery([self._followed({"@type": ROUTES, **table})]))
+            self._write("rds", table["name"], self._table(table).body)
         self._beside(snapshot, snapshot.helper)
         self.current = snapshot
 
     def _beside(self, snapshot: Snapshot, rules: Json) -> None:
         """What must be there before Envoy hears of it: secrets, and the helper's rules."""
         for secret in snapshot.secrets:
-            self._write("sds", secret["name"], discovery([{"@type": SECRET, **secret}]))
+            self._write("sds", secret["name"], discovery([{"@type": SECRET, **secret}]).body)
         self._write(".", RULES.removesuffix(".json"), json.dumps(rules).encode())
 
     def _write(self, kind: str, name: str, body: bytes) -> None:
@@ -110,22 +110,25 @@ class Files:
     def _step(self, kind: _Kind, snapshot: Snapshot, admin: Admin) -> None:
         listed = self._listed(kind, snapshot)
         seen = _Watch(admin, kind.stats)
-        if seen.version != digest_of(listed):
-            self._write(kind.name, kind.name, discovery(listed))
-            seen.wait_for(digest_of(listed))
+        if seen.version != listed.version:
+            self._write(kind.name, kind.name, listed.body)
+            seen.wait_for(listed.version)
 
     def _tables(self, snapshot: Snapshot, admin: Admin) -> None:
         """A table that Envoy follows is confirmed here; a new one comes with its listener."""
         for table in snapshot.routes:
-            listed = [self._followed({"@type": ROUTES, **table})]
+            listed = self._table(table)
             seen = _Watch(admin, rf"http\..*\.rds\.{re.escape(table['name'])}")
-            self._write("rds", table["name"], discovery(listed))
-            if seen.there and seen.version != digest_of(listed):
-                seen.wait_for(digest_of(listed))
+            self._write("rds", table["name"], listed.body)
+            if seen.there and seen.version != listed.version:
+                seen.wait_for(listed.version)
 
-    def _listed(self, kind: _Kind, snapshot: Snapshot) -> list[Json]:
+    def _table(self, table: Json) -> Discovery:
+        return discovery([self._followed({"@type": ROUTES, **table})])
+
+    def _listed(self, kind: _Kind, snapshot: Snapshot) -> Discovery:
         resources = (self._followed(resource) for resource in kind.of(snapshot))
-        return [{"@type": kind.type_url, **resource} for resource in resources]
+        return discovery([{"@type": kind.type_url, **resource} for resource in resources])
 
     def _followed(self, what: Any) -> Any:
         """The same value, each route table and secret that it names to be read from its file, each path in
