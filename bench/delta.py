@@ -11,6 +11,7 @@ Tables to stderr, JSON to stdout.
 """
 
 import argparse
+import base64
 import hashlib
 import importlib.util
 import io
@@ -24,6 +25,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stdout
@@ -31,7 +33,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from skylift.firmware import delta, native
+from skylift.firmware import containers, delta, native
 
 ROOT = Path(__file__).resolve().parents[1]
 NATIVE = ROOT / "native"
@@ -41,6 +43,7 @@ DECODER = sorted((NATIVE / "decoder").glob("*.c"))
 CLOCK = 240e6  # Hz, of the microcontroller that the time is reckoned for
 FUZZ_AT_ONCE = 5000
 FUZZ_FULL = 10_000_000
+FUZZ_TYPES = 200_000
 
 Peer = Callable[[Path, Path, Path], None]  # old, new, where the patch goes
 
@@ -244,7 +247,8 @@ def timed(words: list[str]) -> tuple[float, float]:
 
 
 def large(folder: Path) -> dict[str, Any]:
-    """One pair of large images: ours, HDiffPatch's and zstd's; seconds are CPU, memory is the process's."""
+    """One pair of large images: ours, HDiffPatch's and zstd's, for kernels bsdiff4's too (it takes 17 times
+    the image); seconds are CPU, memory is the process's."""
     old, new = folder / "old.bin", folder / "new.bin"
     row: dict[str, Any] = {"new": new.stat().st_size}
     with tempfile.TemporaryDirectory() as scratch:
@@ -258,6 +262,9 @@ def large(folder: Path) -> dict[str, Any]:
             [_HDIFFPATCH, str(old), str(new), str(Path(scratch) / "hdiff")]
         )
         row["hdiffpatch"] = (Path(scratch) / "hdiff").stat().st_size
+        if folder.name.startswith("kernel") and importlib.util.find_spec("bsdiff4"):
+            _bsdiff4(old, new, Path(scratch) / "bsdiff4")
+            row["bsdiff4"] = (Path(scratch) / "bsdiff4").stat().st_size
         if shutil.which("zstd"):
             _zstd(old, new, Path(scratch) / "zstd")
             row["zstd"] = (Path(scratch) / "zstd").stat().st_size
@@ -305,6 +312,28 @@ def _fuzz_once(program: Path, scratch: Path, seed: int) -> bool:
     if done.returncode:
         say(f"fuzz: seed {seed}, {arch}, {profile}: {done.stderr[:2000]}")
     return not done.returncode
+
+
+def fuzz_types(count: int) -> tuple[int, int]:
+    """(inputs, findings): mutated descriptions of a kernel's types, opened and closed, under both."""
+    vectors = json.loads((ROOT / "conformance" / "delta" / "layers.json").read_text())
+    case = next(case for case in vectors if case.get("needs") == ["btf"])
+    image = zlib.decompress(base64.b64decode(case["base"]))
+    (unit,) = containers.units(memoryview(image))
+    inputs = findings = 0
+    with tempfile.TemporaryDirectory() as scratch:
+        program, types = Path(scratch) / "fuzz", Path(scratch) / "types"
+        types.write_bytes(image[unit.at : unit.end])
+        sanitize = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-O2", "-std=c11"]
+        sources = [str(NATIVE / "fuzz_btf.c"), str(NATIVE / "btf.c")]
+        subprocess.run([str(native_compiler()), *sanitize, "-o", str(program), *sources], check=True)
+        while inputs < count:
+            words = [str(program), str(types), str(FUZZ_AT_ONCE), str(inputs // FUZZ_AT_ONCE)]
+            done = subprocess.run(words, check=False, capture_output=True, text=True)
+            findings += int(bool(done.returncode))
+            inputs += FUZZ_AT_ONCE
+    say(f"fuzz: {inputs:,} mutated descriptions of types, {findings} findings")
+    return inputs, findings
 
 
 @dataclass
@@ -362,6 +391,8 @@ def main() -> int:
         found["linux"] = {folder.name: large(folder) for folder in pairs(asked.linux, asked.pair)}
     if asked.fuzz and native_compiler():
         found["fuzz_inputs"], found["fuzz_findings"] = fuzz(asked.fuzz, asked.tally)
+        types = min(asked.fuzz, FUZZ_TYPES)
+        found["fuzz_types_inputs"], found["fuzz_types_findings"] = fuzz_types(types)
     print(json.dumps(found, sort_keys=True))
     return 0
 

@@ -24,6 +24,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from skylift.firmware import codecs, containers
+
 RELEASE = "bookworm"
 EPOCH = "1735689600"  # 2025-01-01: every time in an image
 UUID = "5f7c1f7e-0000-4000-8000-000000000005"
@@ -184,11 +186,26 @@ def kernel(scratch: Path, arch: str, mirror: str, security: bool) -> Path:
     return next((where / "boot").glob("vmlinuz-*"))
 
 
+def held(kernel: Path) -> Path | None:
+    """What a kernel holds that unpacks itself, as a file beside it; None for another."""
+    body = kernel.read_bytes()
+    units = [unit for unit in containers.units(memoryview(body)) if unit.kind not in codecs.IN_PLACE]
+    if not units:
+        return None
+    unpacked = kernel.with_name(f"{kernel.name}.unpacked")
+    packed = body[units[0].at : units[0].end]
+    unpacked.write_bytes(b"".join(codecs.opened(units[0].kind, packed, units[0].size)))
+    return unpacked
+
+
 def kernels(folder: Path, arch: str, mirror: str) -> None:
     say(f"{arch}: kernels")
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         old, new = (kernel(Path(scratch), arch, mirror, security) for security in (False, True))
         kept(folder / f"kernel-{arch}", old, new)
+        opened = [held(path) for path in (old, new)]
+        if all(opened):
+            kept(folder / f"kernel-{arch}-unpacked", *(path for path in opened if path))
 
 
 def kept(where: Path, old: Path, new: Path) -> None:

@@ -65,18 +65,24 @@ def page(found: dict[str, Any]) -> Iterator[str]:
             f"- {found['fuzz_inputs']:,} mutated patches under ASan and UBSan, "
             f"{found['fuzz_findings']} findings."
         )
+    if "fuzz_types_inputs" in found:
+        yield (
+            f"- {found['fuzz_types_inputs']:,} mutated descriptions of kernels' types, opened and closed, "
+            f"{found['fuzz_types_findings']} findings."
+        )
     if found.get("linux"):
         yield ""
         yield "## Large images"
         yield ""
         yield "CPU seconds and peak memory of the whole process."
         yield ""
-        yield "| pair | image | ours | HDiffPatch lzma2 | zstd -19 | made in | with | applied in | with |"
-        yield "|---|--:|--:|--:|--:|--:|--:|--:|--:|"
+        others = "HDiffPatch lzma2 | zstd -19 | bsdiff4"
+        yield f"| pair | image | ours | {others} | made in | with | applied in | with |"
+        yield "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|"
         for name, row in found["linux"].items():
-            zstd = f"{row['zstd']:,}" if "zstd" in row else "-"
+            zstd, bsdiff4 = (f"{row[peer]:,}" if peer in row else "-" for peer in ("zstd", "bsdiff4"))
             yield (
-                f"| {name} | {row['new']:,} | {row['ours']:,} | {row['hdiffpatch']:,} | {zstd} "
+                f"| {name} | {row['new']:,} | {row['ours']:,} | {row['hdiffpatch']:,} | {zstd} | {bsdiff4} "
                 f"| {row['create_s']} s | {row['create_rss_mb']:.0f} MB "
                 f"| {row['apply_s']} s | {row['apply_rss_mb']:.0f} MB |"
             )

@@ -15,7 +15,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 PACKAGE = HERE.parent / "src" / "skylift"
 DECODER = HERE / "decoder"  # for devices too
-PROGRAMS = ("fuzz.c", "bench_apply.c")  # of the bench
+PROGRAMS = ("fuzz.c", "fuzz_btf.c", "bench_apply.c")  # of the bench
 SUFFIX = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
 FLAGS = ["-O2", "-fPIC", "-shared", "-fvisibility=default", "-fno-strict-aliasing"]
 

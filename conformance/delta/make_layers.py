@@ -4,6 +4,7 @@ import base64
 import gzip
 import json
 import lzma
+import struct
 import zlib
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,82 @@ def text(seed: int, lines: int) -> bytes:
     return b"".join(b"setting%d = %d\n" % (k, random.randrange(1000)) for k in range(lines))
 
 
+Record = tuple[
+    int, str, int, int, list[tuple[str | int, ...]]
+]  # kind, name, flags and count, third word, rows
+
+
+def records() -> list[Record]:
+    """A kernel's types, of every kind; numbers are places in this list, from 1 on."""
+    random = Random(7)
+    named, known = 800, [(1, "int", 0, 4, [(32,)]), (16, "double", 0, 8, []), (18, "user", 0, 1, [])]
+    found: list[Record] = [*known]
+
+    def any_type() -> int:
+        return random.randrange(1, named * 3)
+
+    for k in range(named):
+        rows = [(f"field{random.randrange(400)}", any_type(), 32 * m) for m in range(random.randrange(1, 7))]
+        found.append((4 + k % 2, f"thing{k}", len(rows), 4 * len(rows), list(rows)))
+        found.append((2, "", 0, len(found), []))
+        found.append((random.choice((9, 10, 11)), "", 0, len(found), []))
+    kinds: list[Record] = [
+        (3, "", 0, 0, [(any_type(), 1, 16)]),
+        (6, "state", 2, 4, [("ON", 0), ("OFF", 1)]),
+        (7, "elsewhere", 0, 0, []),
+        (8, "thing_t", 0, any_type(), []),
+        (13, "", 2, 1, [("first", any_type()), ("second", any_type())]),
+        (12, "work", 1, len(found) + 5, []),
+        (14, "counter", 0, any_type(), [(1,)]),
+        (15, ".data", 1, 64, [(len(found) + 7, 0, 4)]),
+        (17, "tagged", 0, len(found) + 8, [(0,)]),
+        (19, "large", 1, 8, [("HUGE", 1, 2)]),
+    ]
+    return found + kinds
+
+
+# What in a record, besides its name, is a name or the number of a type: the third word, a row's.
+THIRD = (2, 8, 9, 10, 11, 12, 13, 14, 17, 18)
+ROW = {3: "tt.", 4: "nt.", 5: "nt.", 6: "n.", 13: "nt", 15: "t..", 19: "n.."}
+COUNTED = (4, 5, 6, 13, 15, 19)
+
+
+def description(order: list[int], added: str) -> bytes:
+    """These types' BTF as a compiler may write it: `order` holds places in `records()`, all of them once."""
+    known, names, places = records(), bytearray(b"\0"), {"": 0}
+    number = {place + 1: k + 1 for k, place in enumerate(order)}
+
+    def name(text: str) -> int:
+        if text not in places:
+            places[text] = len(names)
+            names.extend(text.encode() + b"\0")
+        return places[text]
+
+    name(added)
+    words: list[int] = []
+    for place in order:
+        kind, own, count, third, rows = known[place]
+        words += [name(own), kind << 24 | (count if kind in COUNTED else 0)]
+        words.append(number[third] if kind in THIRD else third)
+        for row in rows:
+            for what, word in zip(ROW.get(kind, "."), row, strict=True):
+                turn = {"n": name, "t": number.__getitem__}.get(what, int)
+                words.append(turn(word))  # type: ignore[operator, arg-type] # the letter says what the word is
+    types = struct.pack(f"<{len(words)}I", *words)
+    return struct.pack("<HBB5I", 0xEB9F, 1, 0, 24, 0, len(types), len(types), len(names)) + types + names
+
+
+def kernels() -> tuple[bytes, bytes]:
+    """Two, in which the same types are numbered in another order, and little else differs."""
+    known, random = len(records()), Random(8)
+    runs = [list(range(at, min(at + 70, known))) for at in range(0, known, 70)]
+    before = description([place for run in runs for place in run], "once")
+    random.shuffle(runs)
+    after = description([place for run in runs for place in run], "again")
+    code = text(3, 700)
+    return code + before + code[:5000], code[:900] + b"new = 1\n" + code[900:] + after + code[:5000]
+
+
 def vectors() -> list[dict[str, Any]]:
     """`name`, `base`, `patch`, `needs`, and `target` or `error`, as in vectors.json."""
     noise, before = Random(1).randbytes(20_000), text(1, 900)
@@ -35,6 +112,7 @@ def vectors() -> list[dict[str, Any]]:
         ),
         "gzip": (gzip.compress(before, 9, mtime=0), gzip.compress(after, 9, mtime=0)),
         "lzma": tuple(lzma.compress(body, lzma.FORMAT_ALONE, preset=6) for body in (before, after)),
+        "a kernel's types, numbered anew": kernels(),
         "from nothing": (b"", before),
         "to nothing": (before, b""),
     }

@@ -2,9 +2,9 @@
 
 A name says everything the result depends on: `zlib 9 15 8` (level, window, memory), `xz 6 131072` (preset,
 dictionary), `zstd 15 1.5.4` (level, version: its output changes between releases), `lz4 1.9.4`. What opens
-has no parameters: `zlib`, `deflate` (without zlib's header), `xz`, `lzma`, `zstd`, `lz4`. zlib and LZMA are
-Python's own; zstd
-and LZ4 the system's libraries, where they are: `available` says so, and who lacks one takes the full image.
+has no parameters: `zlib`, `deflate` (without zlib's header), `xz`, `lzma`, `zstd`, `lz4`, `btf` (a kernel's
+types, `firmware.btf`). zlib and LZMA are Python's own, zstd and LZ4 the system's libraries', `btf` the C
+core's, where they are: `available` says so, and who lacks one takes the full image.
 Whether a name reproduces a block is found by trying (`candidates`); nothing here is believed, the image's
 digest decides.
 """
@@ -18,6 +18,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
+from skylift.firmware import native
 from skylift.firmware.native import DeltaError
 
 MOST_AT_ONCE = 32 << 20  # bytes of a block that is opened or packed in one piece (zstd, LZ4)
@@ -139,7 +140,11 @@ _STREAMS: dict[str, Callable[[], Any]] = {
     "xz": lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=256 << 20),
     "lzma": lambda: lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=256 << 20),
 }
-_AT_ONCE: dict[str, Callable[[bytes, int], bytes]] = {"zstd": _zstd_open, "lz4": _lz4_open}
+_AT_ONCE: dict[str, Callable[[bytes, int], bytes]] = {
+    "zstd": _zstd_open,
+    "lz4": _lz4_open,
+    "btf": lambda packed, _size: native.turned("open", packed),
+}
 
 
 def opened(name: str, packed: bytes, size: int) -> Iterator[bytes]:
@@ -273,8 +278,10 @@ _PACKERS: dict[str, Callable[..., Packer]] = {
     "zstd": lambda level: _Whole(lambda data: _zstd_pack(data, level)),
     "lz4": lambda: _Whole(lambda data: _lz4_pack(data, 0)),
     "lz4hc": lambda level: _Whole(lambda data: _lz4_pack(data, level)),
+    "btf": lambda: _Whole(lambda data: native.turned("close", data)),
 }
-_LIMITS = {"zlib": 3, "deflate": 3, "xz": 4, "xzs": 4, "lzma": 1, "zstd": 1, "lz4": 0, "lz4hc": 1}
+_LIMITS = {"zlib": 3, "deflate": 3, "xz": 4, "xzs": 4, "lzma": 1, "zstd": 1, "lz4": 0, "lz4hc": 1, "btf": 0}
+IN_PLACE = ("btf",)  # kinds that hold as many bytes as they take, where they lie
 
 
 def packer(name: str) -> Packer:
@@ -293,6 +300,8 @@ def available(name: str) -> bool:
     kind, *how = name.split(" ")
     if kind in _STREAMS and not how:
         return True
+    if kind == "btf":
+        return not how and native.available()
     if kind == "zstd":
         return zstd_library() is not None and (
             not how or how[-1] == zstd_library().ZSTD_versionString().decode()
@@ -315,7 +324,7 @@ def memory(name: str) -> int:
     kind, *how = name.split(" ")
     if kind in ("xz", "xzs") and len(how) > 1:
         return int(how[1]) * 11 + (8 << 20)
-    return {"lzma": 96 << 20, "zstd": 12 << 20}.get(kind, 2 << 20)
+    return {"lzma": 96 << 20, "zstd": 12 << 20, "btf": 48 << 20}.get(kind, 2 << 20)
 
 
 def candidates(kind: str, size: int, block: int) -> list[str]:
@@ -335,7 +344,7 @@ def candidates(kind: str, size: int, block: int) -> list[str]:
     if kind == "lz4" and _lz4() is not None:
         version = _lz4().LZ4_versionString().decode()
         return [f"lz4 {version}", f"lz4hc 12 {version}"]
-    return ["lzma 9", "lzma 6"] if kind == "lzma" else []
+    return {"lzma": ["lzma 9", "lzma 6"], "btf": ["btf"]}.get(kind, [])
 
 
 _DICTIONARIES = (32 << 20, 8 << 20, 128 << 20)

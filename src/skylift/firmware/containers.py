@@ -1,5 +1,5 @@
 """What an image holds packed: squashfs, gzip, xz and LZMA streams, zip, and the kernels that unpack
-themselves.
+themselves; and the description of its types in a kernel that does not.
 
 `units` names the packed pieces; whether they are opened is the encoder's business (`firmware.layered`), and
 whether
@@ -11,7 +11,7 @@ import re
 import struct
 from collections.abc import Iterator
 
-from skylift.firmware import codecs, squashfs
+from skylift.firmware import btf, codecs, squashfs
 from skylift.firmware.native import DeltaError
 from skylift.firmware.unit import Unit
 
@@ -52,6 +52,8 @@ def _found(image: memoryview) -> Iterator[Unit]:
         yield from _stream("lzma", image, 0)
     elif _is_kernel(image):
         yield from _inside(image)
+    elif len(image) <= _KERNEL_MOST:
+        yield from btf.units(image)
 
 
 def _is_kernel(image: memoryview) -> bool:

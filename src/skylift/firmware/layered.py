@@ -5,9 +5,9 @@ size.
 the bit.
 2. Long runs that stand in both are found (`native.copies`) and will be copied. What remains of the target
 is new.
-3. A program (`elf`) of which something is new is taken whole, and compared with the program of the base
-that it has
-   most runs in common with: a part of its own, in which addresses can be predicted. So is a large block.
+3. A kernel is compared whole, its types opened in their place. Else a program (`elf`) of which something is
+new is taken whole, and compared with the program of the base that it has most runs in common with: a part of
+its own, in which addresses can be predicted. So is a large block.
 4. All else that is new goes, in order, into parts that are held; each is compared with what of the base is
 not copied, the stretch around the same place where that is more than one patch can take.
 5. The parts are made, as many at once as there are cores. Nothing depends on how many that is.
@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from skylift.firmware import elf, layers, native, view
+from skylift.firmware import btf, codecs, elf, layers, native, view
 from skylift.firmware.layers import COPY, FILL, HELD, NEW, PACKED, Head, Part, Span, Step
 from skylift.firmware.native import DeltaError
 
@@ -40,6 +40,8 @@ MOST_BASE = 48 << 20  # bytes that it is made from: with the encoder's tables ab
 LEAST_BASE = 1 << 20
 REPAID = 32  # bytes of base that a byte of part may cost to put together
 MOST_PROGRAM = 48 << 20
+MOST_ALONE = 96 << 20  # bytes of one that is the only one: a kernel
+SEVERAL = 4  # programs that make an image one of many
 _FILLS = re.compile(rb"\x00{4096,}|\xff{4096,}")
 _AT_ONCE = 4  # parts, at most
 
@@ -76,7 +78,7 @@ def worth_layers(old: Any, new: Any) -> bool:
     from skylift.firmware import containers
 
     with memoryview(old) as a, memoryview(new) as b:
-        return bool(containers.units(a) and containers.units(b)) or len(elf.extents(b)) >= 4
+        return bool(containers.units(a) and containers.units(b)) or len(elf.extents(b)) >= SEVERAL
 
 
 def make(
@@ -166,21 +168,34 @@ def _complement(ranges: Iterable[Range], size: int) -> list[Range]:
 
 def _pieces(pair: view.Pair, gaps: list[Range], runs: list[Step]) -> list[Piece]:
     """The new ranges, in order: programs and large blocks whole, the rest between them."""
-    taken: list[Piece] = []
     programs = elf.extents(pair.new.body)
     bases = elf.extents(pair.old.body)
+    if _one_program(pair, len(programs)):
+        return [Piece(0, len(pair.new), (0, len(pair.old)))]
+    taken: list[Piece] = []
+    most = MOST_PROGRAM if len(programs) > 1 else MOST_ALONE
     starts = [start for start, _ in gaps]
     for start, end in sorted([*programs, *_blocks(pair.new)]):
         k = bisect_right(starts, end - 1) - 1
         touched = k >= 0 and gaps[k][1] > start
-        if not touched or not OWN_PART <= end - start <= MOST_PROGRAM or (taken and start < taken[-1].end):
+        if not touched or not OWN_PART <= end - start <= most or (taken and start < taken[-1].end):
             continue
         base = _relative(start, end, runs, sorted([*bases, *_blocks(pair.old)]))
-        if base is not None and base[1] - base[0] <= MOST_PROGRAM:
+        if base is not None and base[1] - base[0] <= most:
             taken.append(Piece(start, end, base))
     between = _without(gaps, [(piece.start, piece.end) for piece in taken])
     rest = [Piece(start, end, None) for start, end in between]
     return sorted([*taken, *rest], key=lambda piece: piece.start)
+
+
+def _one_program(pair: view.Pair, programs: int) -> bool:
+    """Whether the image is a kernel, of which nothing but what keeps its place was opened: addresses count
+    right across it."""
+    if programs >= SEVERAL or max(len(pair.old), len(pair.new)) > MOST_ALONE:
+        return False
+    kinds = {s.codec for s in pair.new.stretches if s.codec is not None}
+    with memoryview(pair.new.body) as body:
+        return kinds <= set(codecs.IN_PLACE) and any(btf.units(body))
 
 
 def _blocks(image: view.View) -> list[Range]:

@@ -134,6 +134,7 @@ def _library() -> ctypes.CDLL | None:
     library.sd_free.argtypes = (POINTER(_Made),)
     library.sd_free.restype = None
     library.sd_detect.argtypes = (c_void_p, c_uint32)
+    library.sd_btf_open.argtypes = library.sd_btf_close.argtypes = (c_void_p, c_uint32)
     library.sd_door_apply.argtypes = (
         c_void_p,
         c_uint64,
@@ -307,6 +308,19 @@ def apply(
         raise raised[0]
     if failed:
         raise DeltaError(ERRORS.get(failed, "the delta does not apply"))
+
+
+def turned(deed: str, description: bytes) -> bytes:
+    """A kernel's description of its types (`firmware.btf`), opened ("open") or closed again ("close"). Raises
+    `DeltaError` for what is none, or contradicts itself."""
+    library = _library()
+    assert library is not None
+    body = bytearray(description)
+    with _Pinned(body) as pinned:
+        failed = getattr(library, f"sd_btf_{deed}")(pinned.address, pinned.size)
+    if failed:
+        raise DeltaError("a kernel's description of its types is damaged")
+    return bytes(body)
 
 
 def drop(image: Image) -> None:
