@@ -2,6 +2,7 @@
 
 import base64
 import json
+import lzma
 import struct
 import zlib
 from pathlib import Path
@@ -65,6 +66,51 @@ def test_two_kernels_types_cost_their_order_and_no_more(pair: tuple[bytes, bytes
     assert layers.read_head(made.patch).needs == ("btf",)
     assert len(made.patch) * 5 < len(native.make(old, new, "linux-16m").patch)
     assert delta.apply_delta(old, made.patch) == new
+
+
+def packed_kernel(kernel: bytes) -> bytes:
+    """As ARM's that unpacks itself, with more than a megabyte in it."""
+    chain = [{"id": lzma.FILTER_LZMA2, "preset": 6, "dict_size": 8 << 20}]
+    body = b"".join(b"line %d\n" % (k * k) for k in range(80_000)) + kernel
+    head = bytes(0x24) + b"\x18\x28\x6f\x01" + bytes(2008)
+    return head + lzma.compress(body, lzma.FORMAT_XZ, lzma.CHECK_CRC32, filters=chain) + b"and its end"
+
+
+def test_the_types_in_a_kernel_that_unpacks_itself_are_opened_too(pair: tuple[bytes, bytes]) -> None:
+    old, new = (packed_kernel(kernel) for kernel in pair)
+    made = layered.make(old, new)
+    packs, opens = layers.read_head(made.patch).needs
+    assert (opens.split("|")[0], packs.split("|")[0]) == ("xz", f"xzs 6 {8 << 20}")
+    assert opens.split("|")[1].startswith("btf ")
+    assert len(made.patch) < 4000, "4,000 for what changed, not 20,000 for numbers"
+    assert delta.apply_delta(old, made.patch) == new
+
+
+@pytest.mark.parametrize(
+    "name", ["xz|btf", "xz|btf 1", "xz|btf 1 x", "xz|zlib 1 2", "xz|btf 1 2|btf 3 4", "|btf 1 2"]
+)
+def test_a_chain_that_is_none_is_not_here(name: str) -> None:
+    assert not codecs.available(name)
+
+
+@pytest.mark.parametrize("pieces", [1, 100, 5000, 1 << 20])
+def test_a_range_is_turned_however_the_pieces_fall(pair: tuple[bytes, bytes], pieces: int) -> None:
+    kernel = pair[0]
+    (unit,) = containers.units(memoryview(kernel))
+    want = kernel[: unit.at] + native.turned("open", described(kernel)) + kernel[unit.end :]
+    packed = lzma.compress(kernel)
+    name = f"xz|btf {unit.at} {unit.size}"
+    assert b"".join(codecs.opened(name, packed, len(kernel))) == want
+    packer = codecs.packer(f"xzs 6 {8 << 20}|btf {unit.at} {unit.size}")
+    step = range(0, len(want), pieces)
+    back = b"".join(packer.compress(want[at : at + pieces]) for at in step) + packer.flush()
+    assert lzma.decompress(back) == kernel
+
+
+def test_a_range_beyond_what_a_block_holds_is_refused(pair: tuple[bytes, bytes]) -> None:
+    kernel = pair[0]
+    with pytest.raises(DeltaError, match="holds"):
+        list(codecs.opened(f"xz|btf {len(kernel) - 50} 100", lzma.compress(kernel), len(kernel)))
 
 
 def test_a_kernel_is_compared_in_one_piece_though_its_types_are_opened(pair: tuple[bytes, bytes]) -> None:

@@ -5,6 +5,8 @@ dictionary), `zstd 15 1.5.4` (level, version: its output changes between release
 has no parameters: `zlib`, `deflate` (without zlib's header), `xz`, `lzma`, `zstd`, `lz4`, `btf` (a kernel's
 types, `firmware.btf`). zlib and LZMA are Python's own, zstd and LZ4 the system's libraries', `btf` the C
 core's, where they are: `available` says so, and who lacks one takes the full image.
+`xz|btf 800 90000`: opened by the first, and in what it holds 90,000 bytes from 800 on by the second; packed
+the other way round.
 Whether a name reproduces a block is found by trying (`candidates`); nothing here is believed, the image's
 digest decides.
 """
@@ -51,6 +53,38 @@ class _Whole:
             return self._pack(bytes(self._held))
         except (lzma.LZMAError, ValueError, MemoryError) as e:
             raise DeltaError(f"a block cannot be packed: {e}") from e
+
+
+class _Within:
+    """One range of what passes by, turned in place."""
+
+    def __init__(self, deed: str, start: int, size: int) -> None:
+        self._deed, self._start, self._end, self._at = deed, start, start + size, 0
+        self._held = bytearray()
+
+    def turn(self, piece: bytes) -> bytes:
+        """What can be passed on: a piece less what is still held back, or more."""
+        begin, end = (max(place - self._at, 0) for place in (self._start, self._end))
+        self._at += len(piece)
+        self._held += piece[begin:end]
+        turned = b""
+        if self._held and self._at >= self._end:
+            turned = native.turned(self._deed, bytes(self._held))
+            self._held.clear()
+        return piece[:begin] + turned + piece[end:]
+
+
+class _Chained:
+    """A packer behind another codec that works in place."""
+
+    def __init__(self, within: _Within, packer: Packer) -> None:
+        self._within, self._packer = within, packer
+
+    def compress(self, data: bytes, /) -> bytes:
+        return self._packer.compress(self._within.turn(data))
+
+    def flush(self) -> bytes:
+        return self._packer.flush()
 
 
 # --- the system's libraries ------------------------------------------------------------------------------
@@ -151,8 +185,12 @@ def opened(name: str, packed: bytes, size: int) -> Iterator[bytes]:
     """The `size` bytes a block holds, in pieces. Raises `DeltaError` when it holds others, or more or
     fewer."""
     done = 0
+    outer, _, inner = name.partition("|")
+    within = _Within("open", *_range(inner)) if inner else None
     try:
-        for piece in _opened(name, packed, size):
+        for piece in _opened(outer, packed, size):
+            if within is not None:
+                piece = within.turn(piece)
             done += len(piece)
             yield piece
     except (zlib.error, lzma.LZMAError, EOFError, MemoryError) as e:
@@ -288,6 +326,9 @@ def packer(name: str) -> Packer:
     """Raises `DeltaError` for a name that nobody knows here."""
     if not available(name):
         raise DeltaError(f"the delta packs with {name!r}, which is not here")
+    outer, _, inner = name.partition("|")
+    if inner:
+        return _Chained(_Within("close", *_range(inner)), packer(outer))
     kind, *how = _parts(name)
     try:
         return _PACKERS[kind](*map(int, how))
@@ -297,6 +338,9 @@ def packer(name: str) -> Packer:
 
 def available(name: str) -> bool:
     """Whether a name can be opened or packed here, to the bit as far as versions tell."""
+    outer, _, inner = name.partition("|")
+    if inner:
+        return _range(inner) != NOWHERE and native.available() and available(outer)
     kind, *how = name.split(" ")
     if kind in _STREAMS and not how:
         return True
@@ -317,10 +361,24 @@ def _parts(name: str) -> list[str]:
     return parts[:-1] if parts[0] in ("zstd", "lz4", "lz4hc") else parts
 
 
+def _range(inner: str) -> tuple[int, int]:
+    """Where, and how many bytes; `NOWHERE` for what is no codec that works in place."""
+    kind, *how = inner.split(" ")
+    if kind in IN_PLACE and len(how) == 2 and all(part.isdecimal() and len(part) < 12 for part in how):
+        return int(how[0]), int(how[1])
+    return NOWHERE
+
+
+NOWHERE = (0, 0)
+
+
 def memory(name: str) -> int:
     """About what packing by this name takes, in bytes: reckoned from its parameters. zstd's blocks are a
     squashfs's,
     of 1 MiB at most, which bounds its tables."""
+    outer, _, inner = name.partition("|")
+    if inner:
+        return memory(outer) + memory(inner)
     kind, *how = name.split(" ")
     if kind in ("xz", "xzs") and len(how) > 1:
         return int(how[1]) * 11 + (8 << 20)

@@ -175,7 +175,7 @@ def _pieces(pair: view.Pair, gaps: list[Range], runs: list[Step]) -> list[Piece]
     taken: list[Piece] = []
     most = MOST_PROGRAM if len(programs) > 1 else MOST_ALONE
     starts = [start for start, _ in gaps]
-    for start, end in sorted([*programs, *_blocks(pair.new)]):
+    for start, end in sorted([*programs, *_blocks(pair.new)], key=lambda each: (each[0], -each[1])):
         k = bisect_right(starts, end - 1) - 1
         touched = k >= 0 and gaps[k][1] > start
         if not touched or not OWN_PART <= end - start <= most or (taken and start < taken[-1].end):

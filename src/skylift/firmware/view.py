@@ -2,7 +2,7 @@
 
 Blocks that stand in both as they are stay closed: they are copied. Of the others the base's are opened and
 the target's too, if some codec packs what they hold to the very same bytes (tried, block by block); one that
-nothing reproduces stays closed and travels as it is.
+nothing reproduces stays closed and travels as it is. In a kernel that was packed its types are opened too.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from skylift.firmware import codecs, containers, native
+from skylift.firmware import btf, codecs, containers, native
 from skylift.firmware.native import DeltaError
 from skylift.firmware.squashfs import superblock
 from skylift.firmware.unit import Unit
@@ -80,9 +80,12 @@ def lay_open(old: Any, new: Any, scratch: Path, keep: ExitStack) -> Pair:
         known = {_name(before, unit) for unit in ours}
         changed = _changed(after, theirs, known)
         names = _names(after, changed, _block(after))
+        names = {unit: name + _inside(after, unit) for unit, name in names.items()}
         kept = {_name(after, unit) for unit in theirs if unit not in names}
         sizes: dict[Unit, int] = {}
-        orphans = {unit: unit.kind for unit in ours if _name(before, unit) not in kept}
+        orphans = {
+            unit: unit.kind + _inside(before, unit) for unit in ours if _name(before, unit) not in kept
+        }
         return Pair(
             _laid_open(before, orphans, scratch, keep, sizes),
             _laid_open(after, names, scratch, keep, sizes),
@@ -152,10 +155,32 @@ def _reproduces(image: memoryview, unit: Unit, name: str) -> bool:
         return False
 
 
-def _content(packed: bytes, unit: Unit) -> Iterator[bytes]:
+def _inside(image: memoryview, unit: Unit) -> str:
+    """What is opened in what a unit holds: to be added to its codec's name."""
+    if not _LARGEST_BLOCK < unit.size <= _LARGEST_KERNEL or unit.kind in codecs.IN_PLACE:
+        return ""
+    content = b"".join(_content(bytes(image[unit.at : unit.end]), unit))
+    for found in btf.units(memoryview(content)):
+        if _closes(content[found.at : found.end]):
+            return f"|{found.kind} {found.at} {found.size}"
+    return ""
+
+
+_LARGEST_BLOCK = 1 << 20  # bytes, of a squashfs
+_LARGEST_KERNEL = 128 << 20
+
+
+def _closes(types: bytes) -> bool:
+    try:
+        return native.turned("close", native.turned("open", types)) == types
+    except DeltaError:
+        return False
+
+
+def _content(packed: bytes, unit: Unit, inside: str = "") -> Iterator[bytes]:
     if unit.size:
-        return codecs.opened(unit.kind, packed, unit.size)
-    return iter((codecs.opened_at_most(unit.kind, packed, 1 << 20),))  # the largest block of a squashfs
+        return codecs.opened(unit.kind + inside, packed, unit.size)
+    return iter((codecs.opened_at_most(unit.kind, packed, _LARGEST_BLOCK),))
 
 
 def _laid_open(
@@ -176,7 +201,8 @@ def _laid_open(
     for unit in sorted(names, key=lambda unit: unit.at):
         copy(unit.at)
         size = 0
-        for piece in _content(bytes(image[unit.at : unit.end]), unit):
+        _, bar, inside = names[unit].partition("|")
+        for piece in _content(bytes(image[unit.at : unit.end]), unit, bar + inside):
             file.write(piece)
             size += len(piece)
         stretches.append(Stretch(at, unit.length, start, size, names[unit]))
