@@ -1,7 +1,7 @@
 """Who may pass, on paper: each function says yes with a sentence, or ends the request with an answer."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from skylift.gateway.access import (
     Acl,
@@ -22,7 +22,7 @@ from skylift.gateway.access import (
 from skylift.gateway.flow import Flow, cookies
 from skylift.gateway.policies import Answer, InFlight, SizeLimit
 from skylift.gateway.template import plain
-from skylift.gateway.text import in_network
+from skylift.gateway.text import compile_regex, in_network
 from skylift.gateway.tokens import Believed, judge
 
 Said = str | tuple[str, Answer]  # a sentence; with an answer the request ends here
@@ -237,12 +237,22 @@ def forward_auth(flow: Flow, policy: ForwardAuth) -> Said:
     if not 200 <= status < 300:
         answer = Answer(status, headers=tuple((name, plain(value)) for name, value in headers.items()))
         return f"{policy.url} says {status}: its answer is given to the client", answer
-    for name in policy.response_headers:
+    names = (
+        *policy.response_headers,
+        *_chosen(policy.response_headers_regex, (*headers, *dict(flow.headers))),
+    )
+    for name in dict.fromkeys(names):
         flow.drop(name)
         value = next((value for key, value in headers.items() if key.lower() == name.lower()), None)
         if value is not None:
             flow.headers.append((name, value))
     return f"{policy.url} is asked, and lets it pass with 2xx (assumed here)"
+
+
+def _chosen(regex: str, names: Iterable[str]) -> tuple[str, ...]:
+    """The headers whose names an expression matches."""
+    compiled = compile_regex(regex, ignore_case=True)
+    return tuple(name for name in names if regex and compiled.search(name))
 
 
 def size_limit(flow: Flow, policy: SizeLimit) -> Said:

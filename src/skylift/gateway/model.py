@@ -233,6 +233,9 @@ class Listener:
     client_ca: str = ""  # clients show a certificate of this authority
     client_optional: bool = False  # or none; the backend is told in X-Forwarded-Client-Cert
     origin: Origin = field(default=NOWHERE, compare=False)
+    further: tuple[tuple[str, str], ...] = ()  # more certificates and keys: the client's server name chooses
+    oldest_tls: str = "1.2"
+    newest_tls: str = ""  # empty: whatever there is
 
 
 @dataclass(frozen=True, slots=True)

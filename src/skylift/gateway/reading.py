@@ -42,13 +42,14 @@ class Problems:
 
 @dataclass(slots=True)
 class Fields:
-    """One table of a file, and where it stands."""
+    """One table of a file, and where it stands. `any_case`: names are read without regard to case."""
 
     document: Document
     path: str
     value: dict[str, Any]
     problems: Problems
     asked: set[str] = field(default_factory=set)
+    any_case: bool = False
 
     @classmethod
     def of(cls, document: Document, problems: Problems) -> "Fields":
@@ -58,6 +59,16 @@ class Fields:
         else:
             at.wrong("", document.value, "the file must be a table of fields")
         return at
+
+    def _inner(self, name: str, value: dict[str, Any]) -> "Fields":
+        return Fields(self.document, self.where(name), value, self.problems, any_case=self.any_case)
+
+    def _asked(self, name: str) -> str:
+        """The field as it is written, which is known from here on."""
+        if self.any_case and name not in self.value:
+            name = next((key for key in self.value if key.lower() == name.lower()), name)
+        self.asked.add(name)
+        return name
 
     @property
     def origin(self) -> Origin:
@@ -87,16 +98,16 @@ class Fields:
                 self.wrong(name, None, "unknown field", "unknown_field", hint)
 
     def has(self, name: str) -> bool:
-        self.asked.add(name)
-        return self.value.get(name) is not None
+        return self.value.get(self._asked(name)) is not None
 
     def ignored(self, *names: str) -> None:
         """Fields that mean nothing to a gateway: labels, comments, dates."""
-        self.asked.update(names)
+        for name in names:
+            self._asked(name)
 
     def lacking(self, name: str, why: str, harmless: Iterable[Any] = (None, False, (), [])) -> None:
         """A field the dialect has and we do not: said by name, unless it says nothing."""
-        self.asked.add(name)
+        name = self._asked(name)
         value = self.value.get(name)
         if not any(value == each and type(value) is type(each) for each in harmless):
             self.wrong(name, None, why, "not_supported")
@@ -104,8 +115,7 @@ class Fields:
     # --- single values -------------------------------------------------------------------------------
 
     def raw(self, name: str) -> Any:
-        self.asked.add(name)
-        return self.value.get(name)
+        return self.value.get(self._asked(name))
 
     def text(self, name: str, default: str = "", *, required: bool = False) -> str:
         value = self.raw(name)
@@ -258,11 +268,11 @@ class Fields:
         if not isinstance(value, dict):
             self.wrong(name, value, "it must be a table of fields")
             return None
-        return Fields(self.document, self.where(name), value, self.problems)
+        return self._inner(name, value)
 
     def must_table(self, name: str) -> "Fields":
         """The table, or an empty one."""
-        return self.table(name) or Fields(self.document, self.where(name), {}, self.problems)
+        return self.table(name) or self._inner(name, {})
 
     def tables(self, name: str) -> list["Fields"]:
         value = self.raw(name)
@@ -274,7 +284,7 @@ class Fields:
         found = []
         for number, each in enumerate(value):
             if isinstance(each, dict):
-                found.append(Fields(self.document, self.where(f"{name}[{number}]"), each, self.problems))
+                found.append(self._inner(f"{name}[{number}]", each))
             else:
                 self.wrong(f"{name}[{number}]", each, "it must be a table of fields")
         return found
@@ -289,7 +299,7 @@ class Fields:
     def table_or_empty(self, name: str) -> "Fields | None":
         """Like `table`; a name with nothing behind it is an empty table."""
         if self.raw(name) is None:
-            return Fields(self.document, self.where(name), {}, self.problems)
+            return self._inner(name, {})
         return self.table(name)
 
     def mapping(self, name: str) -> tuple[tuple[str, str], ...]:

@@ -384,9 +384,6 @@ def length_required(answer: Answer, book: Book) -> Piece:
 
 def forward_auth(policy: ForwardAuth, gateway: Gateway, book: Book) -> list[Piece]:
     """A service is asked, at a fixed address, with the request told in headers. Envoy keeps the method."""
-    if policy.response_headers_regex:
-        rule = "name the headers: a regular expression cannot choose them here"
-        raise Refused([Problem("", "authResponseHeadersRegex", rule, policy.response_headers_regex)])
     url = urlsplit(policy.url)
     action = "ADD_IF_ABSENT" if policy.trust is Trust.ALL else "OVERWRITE_IF_EXISTS_OR_ADD"
     told = {
@@ -397,7 +394,9 @@ def forward_auth(policy: ForwardAuth, gateway: Gateway, book: Book) -> list[Piec
     }
     stamp = mutation([{"append": header(name, value, action)} for name, value in told.items()])
     asked: list[Json] = [{"exact": name.lower()} for name in policy.request_headers] or [ANY_NAME]
-    kept = [{"exact": name.lower()} for name in policy.response_headers]
+    kept: list[Json] = [{"exact": name.lower()} for name in policy.response_headers]
+    if policy.response_headers_regex:
+        kept.append({"safe_regex": {"regex": f"(?i).*?(?:{policy.response_headers_regex}).*"}})
     told_on = {"allowed_upstream_headers": {"patterns": kept}} if kept else {}
     path = (url.path or "/") + (f"?{url.query}" if url.query else "")
     shared: Json = {
@@ -421,7 +420,9 @@ def forward_auth(policy: ForwardAuth, gateway: Gateway, book: Book) -> list[Piec
         most = policy.max_body if policy.max_body > 0 else 1 << 20
         shared["with_request_body"] = {"max_request_bytes": most, "allow_partial_message": False}
     kind = f"asks-{_digest(json.dumps(shared, sort_keys=True))}"
-    gone = [{"remove": name.lower()} for name in policy.response_headers]
+    gone: list[Json] = [{"remove": name.lower()} for name in policy.response_headers]
+    if policy.response_headers_regex:  # what a client says of itself goes, whatever the service says
+        gone.append({"remove_on_match": {"key_matcher": kept[-1]}})
     own = {"@type": AUTHZ + "PerRoute", "check_settings": {}}
     cleared = [mutation(gone)] if gone else []
     return [*cleared, stamp, Piece(kind, shared, own)]

@@ -151,15 +151,22 @@ def observed(extras: Extras, book: Book) -> Json:
     return said
 
 
+def _version(number: str) -> str:
+    return f"TLSv{number.replace('.', '_')}"
+
+
 def tls(listener: Listener) -> Json:
-    certificate = {
-        "certificate_chain": {"filename": listener.certificate},
-        "private_key": {"filename": listener.key},
-    }
+    certificates = [
+        {"certificate_chain": {"filename": certificate}, "private_key": {"filename": key}}
+        for certificate, key in ((listener.certificate, listener.key), *listener.further)
+    ]
+    versions = {"tls_minimum_protocol_version": _version(listener.oldest_tls)}
+    if listener.newest_tls:
+        versions["tls_maximum_protocol_version"] = _version(listener.newest_tls)
     common: Json = {
         "alpn_protocols": ["h2", "http/1.1"],
-        "tls_params": {"tls_minimum_protocol_version": "TLSv1_2"},
-        "tls_certificates": [certificate],
+        "tls_params": versions,
+        "tls_certificates": certificates,
     }
     if listener.client_ca:
         common["validation_context"] = {"trusted_ca": {"filename": listener.client_ca}}

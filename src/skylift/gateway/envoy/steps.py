@@ -241,12 +241,21 @@ LIBRARIES = {
 }
 
 
+WORTH_IT = (  # Envoy compresses what is named; the rest is compressed already, or streams (text/event-stream)
+    *("text/plain", "text/html", "text/css", "text/xml", "text/csv", "text/markdown", "text/javascript"),
+    *("application/json", "application/problem+json", "application/ld+json", "application/manifest+json"),
+    *("application/javascript", "application/xml", "application/xhtml+xml", "application/rss+xml"),
+    *("application/wasm", "application/vnd.api+json", "image/svg+xml", "font/ttf", "font/otf"),
+)
+
+
 def _compress(where: Where, found: Words, policy: Compress) -> None:
     for encoding in policy.encodings:
         library = {"@type": TYPE + "envoy.extensions.compression." + LIBRARIES[encoding]}
         common: Json = {"min_content_length": policy.minimum}
-        if policy.included:
-            common["content_type"] = list(policy.included)
+        common["content_type"] = list(policy.included) or [
+            kind for kind in WORTH_IT if kind not in policy.excluded
+        ]
         shared = {
             "@type": COMPRESSOR,
             "response_direction_config": {"common_config": common},

@@ -58,6 +58,13 @@ class Failover:
     at: Fields
 
 
+def elsewhere(provider: str) -> str:
+    """Why a name of another provider cannot be found."""
+    if provider == "internal":
+        return ": Traefik's own pages are not here; the gateway's are at its --admin address"
+    return f": only files are read, nothing of {provider}'s"
+
+
 @dataclass(frozen=True, slots=True)
 class Transport:
     """`serversTransports`: how servers are spoken to."""
@@ -102,13 +109,9 @@ class Backends:
             case Failover(service, fallback, inner):
                 return self._failover(service, fallback, inner, above)
             case None:
-                at.wrong(
-                    place,
-                    name,
-                    "there is no service of this name",
-                    "unknown_service",
-                    nearest(name, self.names()),
-                )
+                _, at_sign, provider = name.partition("@")
+                rule = f"there is no service of this name{elsewhere(provider) if at_sign else ''}"
+                at.wrong(place, name, rule, "unknown_service", nearest(name, self.names()))
                 return (), ()
 
     def _weighted(

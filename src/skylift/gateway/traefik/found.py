@@ -4,9 +4,11 @@ from dataclasses import dataclass, field
 
 from skylift.gateway.errors import nearest
 from skylift.gateway.model import Listener
+from skylift.gateway.policies import Redirect
 from skylift.gateway.reading import Fields, Problems
 from skylift.gateway.traefik.backends import Backends
 from skylift.gateway.traefik.middlewares import ABSENT, TYPES, Policies
+from skylift.gateway.traefik.tls import Tls
 
 MAX_PRIORITY = 2**63 - 1001
 
@@ -31,6 +33,7 @@ class Router:
     entry_points: tuple[str, ...]
     priority: int
     tls: bool
+    options: str = "default"  # of TLS
 
 
 @dataclass(slots=True)
@@ -42,9 +45,12 @@ class Found:
     middlewares: dict[str, tuple[Policies | Chain, Fields]] = field(default_factory=dict)
     backends: Backends = field(default_factory=Backends)
     listeners: dict[str, Listener] = field(default_factory=dict)
-    certificate: tuple[str, str] = ("", "")
+    redirections: dict[str, tuple[Fields, str, Redirect, int]] = field(default_factory=dict)
+    entry_middlewares: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    ports: dict[tuple[str, str], int] = field(default_factory=dict)  # of Kubernetes services, by name
     trusted: tuple[str, ...] = ()
     names: set[tuple[str, str]] = field(default_factory=set)
+    tls: Tls = field(default_factory=Tls)
 
     def once(self, kind: str, name: str, at: Fields) -> None:
         if (kind, name) in self.names:
@@ -58,21 +64,32 @@ def refuse_old_rules(at: Fields) -> None:
     at.ignored("syntax")
 
 
-def reads_tls(at: Fields) -> bool:
-    """Whether a router speaks https: it has a `tls` table, be it empty, or `tls: true` (never written so)."""
+def reads_tls(at: Fields) -> tuple[bool, str]:
+    """Whether a router speaks https (it has a `tls` table, be it empty), and the name of its options."""
     if "tls" not in at.value:
         at.ignored("tls")
-        return False
+        return False, "default"
     table = at.table("tls")
     if table is None:
-        return False
+        return False, "default"
     if table.text("certResolver"):
         table.note("no_acme", "certificates are files: none is fetched", "certResolver")
     if table.text("secretName"):
         table.note("certificate_is_a_file", "the certificate of a secret is given to the listener as a file")
-    table.ignored("options", "domains", "store")
+    table.ignored("domains", "store")
+    options = _options(table)
     table.done()
-    return True
+    return True, options
+
+
+def _options(at: Fields) -> str:
+    """A name, in a resource with its namespace beside it."""
+    if not isinstance(at.value.get("options"), dict):
+        return at.text("options", "default").removesuffix("@file")
+    inner = at.must_table("options")
+    name, space = inner.text("name", required=True), inner.text("namespace")
+    inner.done()
+    return f"{space}/{name}" if space else name
 
 
 def read_middleware(name: str, at: Fields, found: Found) -> None:
@@ -84,6 +101,8 @@ def read_middleware(name: str, at: Fields, found: Found) -> None:
         at.wrong("", None, f"a middleware has exactly one type, this one {', '.join(kinds) or 'none'}")
         return
     kind = kinds[0]
+    if at.any_case:
+        kind = next((known for known in (*TYPES, *ABSENT, "chain") if known.lower() == kind.lower()), kind)
     if kind == "chain":
         inner = at.must_table(kind)
         names = _chained(inner)

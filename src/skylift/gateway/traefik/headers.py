@@ -1,5 +1,7 @@
 """Traefik's `headers` middleware: headers set on the way there and back, CORS, and the security headers."""
 
+from dataclasses import dataclass
+
 from skylift.gateway.access import Policy
 from skylift.gateway.policies import Cors, Edit, RequestTransform, ResponseTransform, Verb, Where
 from skylift.gateway.reading import Fields, is_header
@@ -14,16 +16,33 @@ _SECURITY = (
 )
 
 
-def headers(at: Fields, name: str) -> tuple[Policy, ...]:
-    """Up to three policies: CORS, then the request's headers, then the answer's."""
+@dataclass(frozen=True, slots=True)
+class OverTls:
+    """A policy that only routers with `tls` have."""
+
+    policy: Policy
+
+
+_REMOVED = ("sslRedirect", "sslTemporaryRedirect", "sslForceHost", "sslHost")
+
+
+def headers(at: Fields, name: str) -> tuple[Policy | OverTls, ...]:
+    """Up to four policies: CORS, then the request's headers, then the answer's."""
     to_backend = _set(at, "customRequestHeaders")
+    strict, everywhere = _strict_transport(at)
     to_client = (*_security(at), *_set(at, "customResponseHeaders"))
     cors = _cors(at)
     at.lacking("allowedHosts", "hosts are matched by rules")
-    at.lacking("hostsProxyHeaders", "hosts are matched by rules")
-    at.lacking("sslProxyHeaders", "the scheme is the listener's")
-    at.ignored("isDevelopment", "publicKey", "addVaryHeader")
-    found: list[Policy] = [cors] if cors else []
+    for field in _REMOVED:
+        at.lacking(
+            field, "it is gone from Traefik 3: redirect by redirectScheme or redirectRegex", (None, False, "")
+        )
+    at.lacking("featurePolicy", "browsers have forgotten it: use permissionsPolicy", (None, ""))
+    at.ignored("isDevelopment", "publicKey", "addVaryHeader", "hostsProxyHeaders")
+    found: list[Policy | OverTls] = [cors] if cors else []
+    if strict:
+        answer = ResponseTransform(strict)
+        found.append(answer if everywhere else OverTls(answer))
     if to_backend:
         found.append(RequestTransform(to_backend))
     if to_client:
@@ -46,15 +65,19 @@ def _set(at: Fields, field: str) -> tuple[Edit, ...]:
     return tuple(found)
 
 
-def _security(at: Fields) -> tuple[Edit, ...]:
-    pairs: list[tuple[str, str]] = []
+def _strict_transport(at: Fields) -> tuple[tuple[Edit, ...], bool]:
+    """The header, and whether it is said without TLS too: where it is forced, or another proxy ends TLS."""
     seconds = at.whole("stsSeconds", 0)
     parts = [f"max-age={seconds}"]
     parts += ["includeSubDomains"] if at.flag("stsIncludeSubdomains", False) else []
     parts += ["preload"] if at.flag("stsPreload", False) else []
-    at.ignored("forceSTSHeader")
-    if seconds:
-        pairs.append(("Strict-Transport-Security", "; ".join(parts)))
+    everywhere = at.flag("forceSTSHeader", False) or bool(at.mapping("sslProxyHeaders"))
+    edit = Edit(Verb.SET, Where.HEADER, "Strict-Transport-Security", plain("; ".join(parts)))
+    return (edit,) if seconds else (), everywhere
+
+
+def _security(at: Fields) -> tuple[Edit, ...]:
+    pairs: list[tuple[str, str]] = []
     frame = at.text("customFrameOptionsValue") or ("DENY" if at.flag("frameDeny", False) else "")
     at.ignored("frameDeny")
     if frame:

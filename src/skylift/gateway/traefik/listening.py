@@ -1,28 +1,20 @@
-"""Where Traefik listens: `entryPoints` of its static configuration, certificates of its dynamic one."""
-
-from typing import Protocol
+"""Where Traefik listens: `entryPoints` of its static configuration, what holds for all their routers."""
 
 from skylift.gateway.model import Listener
+from skylift.gateway.policies import Redirect
 from skylift.gateway.reading import Fields
 from skylift.gateway.text import is_network
+from skylift.gateway.traefik.found import MAX_PRIORITY, Found
 
 
-class Listening(Protocol):
-    """What is filled in."""
-
-    listeners: dict[str, Listener]
-    certificate: tuple[str, str]
-    trusted: tuple[str, ...]
-
-
-def read_entry_points(at: Fields, found: Listening) -> None:
+def read_entry_points(at: Fields, found: Found) -> None:
     for name, table in at.named("entryPoints"):
         address, port = _address(table)
         http = table.must_table("http")
         tls = "tls" in http.value
         http.ignored("tls", "encodeQuerySemicolons", "sanitizePath", "maxHeaderBytes")
-        http.lacking("redirections", "redirect by a router with the redirectScheme middleware")
-        http.lacking("middlewares", "middlewares are the routers'")
+        _redirections(name, http, found)
+        found.entry_middlewares[name] = http.texts("middlewares")
         http.done()
         forwarded = table.must_table("forwardedHeaders")
         trusted = forwarded.each(
@@ -41,6 +33,21 @@ def read_entry_points(at: Fields, found: Listening) -> None:
         found.listeners[name] = Listener(name, port, address, tls or port == 443, origin=table.origin)
 
 
+def _redirections(name: str, at: Fields, found: Found) -> None:
+    """Everything that comes in here is sent to another entry point, before any router is looked for."""
+    outer = at.table("redirections")
+    table = outer.table("entryPoint") if outer else None
+    if outer is None or table is None:
+        return
+    to, scheme = table.text("to", required=True), table.word("scheme", ("http", "https"), "https")
+    status = 301 if table.flag("permanent", True) else 302
+    priority = table.whole("priority", MAX_PRIORITY, low=-MAX_PRIORITY, high=MAX_PRIORITY)
+    redirect = Redirect(status, scheme=scheme, keeps_method=True)
+    found.redirections[name] = (table, to, redirect, priority)
+    table.done()
+    outer.done()
+
+
 def _address(at: Fields) -> tuple[str, int]:
     """`:8080`, `127.0.0.1:8080`, with `/tcp` or without."""
     text = at.text("address", required=True).removesuffix("/tcp")
@@ -49,16 +56,3 @@ def _address(at: Fields) -> tuple[str, int]:
         at.wrong("address", text, "it must be :port or address:port", "invalid_value")
         return "0.0.0.0", 80  # noqa: S104 - a default of the dialect
     return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104 - what :port means
-
-
-def read_tls(at: Fields, found: Listening) -> None:
-    table = at.table("tls")
-    if table is None:
-        return
-    for entry in table.tables("certificates"):
-        pair = entry.text("certFile", required=True), entry.text("keyFile", required=True)
-        entry.ignored("stores")
-        entry.done()
-        found.certificate = found.certificate if found.certificate[0] else pair
-    table.ignored("options", "stores")
-    table.done()

@@ -4,6 +4,7 @@ A type's function reads its table and gives policies, in the order they run; mos
 three, `rateLimit` with average 0 none. `chain` is unfolded where middlewares are looked up (`read`).
 """
 
+import re
 from collections.abc import Callable, Mapping
 from http.client import responses
 
@@ -35,9 +36,9 @@ from skylift.gateway.reading import Fields, duration
 from skylift.gateway.template import Source, Var, plain
 from skylift.gateway.text import is_network
 from skylift.gateway.traefik.breaker import BreakerFault, conditions
-from skylift.gateway.traefik.headers import headers
+from skylift.gateway.traefik.headers import OverTls, headers
 
-Policies = tuple[Policy, ...]
+Policies = tuple[Policy | OverTls, ...]
 
 
 def status_text(status: int) -> Answer:
@@ -296,12 +297,22 @@ def circuit_breaker(at: Fields, name: str) -> Policies:
     )
 
 
+_ATTEMPTS = re.compile(r"\s*IsNetworkError\(\)\s*&&\s*Attempts\(\)\s*(<=?)\s*([1-9]\d?)\s*")
+
+
 def buffering(at: Fields, name: str) -> Policies:
     size = at.whole("maxRequestBodyBytes", 0)
     at.lacking("maxResponseBodyBytes", "answers are passed on as they come", (None, 0))
-    at.lacking("retryExpression", "retries are the retry middleware's")
     at.ignored("memRequestBodyBytes", "memResponseBodyBytes")
-    return (SizeLimit(size, status_text(413)),) if size else ()
+    found: list[Policy] = [SizeLimit(size, status_text(413))] if size else []
+    expression = at.text("retryExpression")
+    tries = _ATTEMPTS.fullmatch(expression)
+    if tries:
+        found.append(Retry(int(tries[2]) - (1 if tries[1] == "<" else 0)))
+    elif expression:
+        rule = "only IsNetworkError() && Attempts() < n is read; the retry middleware has statuses"
+        at.wrong("retryExpression", expression, rule, "not_supported")
+    return tuple(found)
 
 
 def compress(at: Fields, name: str) -> Policies:

@@ -10,9 +10,10 @@ Traefik listens where its static configuration says; of that, `entryPoints` may 
 `web` is port 80 and `websecure` port 443.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
+from skylift.gateway.access import Policy
 from skylift.gateway.conditions import ALWAYS
 from skylift.gateway.errors import nearest
 from skylift.gateway.loading import Document
@@ -26,10 +27,10 @@ from skylift.gateway.model import (
     Route,
     Step,
 )
-from skylift.gateway.policies import Answer
+from skylift.gateway.policies import Answer, Respond
 from skylift.gateway.reading import Fields, Problems
 from skylift.gateway.template import plain
-from skylift.gateway.traefik.backends import apply_transports, read_service, read_transport
+from skylift.gateway.traefik.backends import apply_transports, elsewhere, read_service, read_transport
 from skylift.gateway.traefik.found import (
     MAX_PRIORITY,
     Chain,
@@ -39,9 +40,11 @@ from skylift.gateway.traefik.found import (
     reads_tls,
     refuse_old_rules,
 )
-from skylift.gateway.traefik.listening import read_entry_points, read_tls
-from skylift.gateway.traefik.resources import read_resource
+from skylift.gateway.traefik.headers import OverTls
+from skylift.gateway.traefik.listening import read_entry_points
+from skylift.gateway.traefik.resources import read_ports, read_resource
 from skylift.gateway.traefik.rule import RuleFault, parse
+from skylift.gateway.traefik.tls import read_tls, secured
 
 TOP_LEVEL = ("apiVersion", "http", "tls", "tcp", "udp", "entryPoints")
 NOT_FOUND = Answer(404, plain("404 page not found\n"))
@@ -60,11 +63,15 @@ DEFAULT_LISTENERS = {"web": Listener("web", 80), "websecure": Listener("websecur
 def read(documents: Iterable[Document]) -> Gateway:
     """One configuration from all documents; `Refused` with every problem there is."""
     found = Found(Problems())
-    for document in documents:
-        at = Fields.of(document, found.problems)
+    tables = [Fields.of(document, found.problems) for document in documents]
+    for at in tables:
+        read_ports(at, found)
+    for at in tables:
+        no_templates(at, at.value)
         if at.has("apiVersion") or at.has("kind"):
             read_resource(at, found)
         else:
+            at.any_case = True
             _read_file(at, found)
     apply_transports(found.backends)
     made = _gateway(found)
@@ -72,11 +79,23 @@ def read(documents: Iterable[Document]) -> Gateway:
     return made
 
 
+def no_templates(at: Fields, value: object, path: str = "") -> None:
+    """Go's templates of the file provider: what is left of them is no value."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            no_templates(at, inner, f"{path}.{name}" if path else str(name))
+    elif isinstance(value, list):
+        for number, inner in enumerate(value):
+            no_templates(at, inner, f"{path}[{number}]")
+    elif isinstance(value, str) and "{{" in value:
+        at.wrong(path, value, 'of templates only {{ env "NAME" }} is filled', "not_supported")
+
+
 def _read_file(at: Fields, found: Found) -> None:
     for name in ("tcp", "udp"):
         at.lacking(name, "only HTTP is routed here", (None, {}))
     read_entry_points(at, found)
-    read_tls(at, found)
+    read_tls(at, found.tls)
     http = at.must_table("http")
     for name, table in http.named("services"):
         found.once("service", name, table)
@@ -99,6 +118,7 @@ def _read_router(name: str, at: Fields, found: Found) -> None:
     at.ignored("observability")
     at.lacking("parentRefs", "routers stand on one level")
     middlewares = tuple((f"middlewares[{n}]", text) for n, text in enumerate(at.texts("middlewares")))
+    tls, options = reads_tls(at)
     found.routers.append(
         Router(
             name,
@@ -108,7 +128,8 @@ def _read_router(name: str, at: Fields, found: Found) -> None:
             middlewares,
             at.texts("entryPoints"),
             at.whole("priority", 0, low=-MAX_PRIORITY, high=MAX_PRIORITY),
-            reads_tls(at),
+            tls,
+            options,
         )
     )
     at.done()
@@ -119,12 +140,13 @@ def _read_router(name: str, at: Fields, found: Found) -> None:
 
 def _gateway(found: Found) -> Gateway:
     listeners = _listeners(found)
+    routes = [route for router in found.routers for route in _routes(found, router, listeners)]
     return Gateway(
         Dialect.TRAEFIK,
-        tuple(_route(found, router) for router in found.routers),
+        (*_redirections(found, listeners), *routes),
         services=found.backends.services,
         upstreams=found.backends.upstreams,
-        listeners=tuple(_with_certificate(each, found.certificate) for each in listeners.values()),
+        listeners=secured(listeners, found.routers, found.tls),
         not_found=NOT_FOUND,
         answers=OWN,
         forwarding=Forwarding(trusted=found.trusted),
@@ -132,8 +154,21 @@ def _gateway(found: Found) -> Gateway:
     )
 
 
-def _with_certificate(listener: Listener, files: tuple[str, str]) -> Listener:
-    return replace(listener, certificate=files[0], key=files[1]) if listener.tls else listener
+def _redirections(found: Found, listeners: Mapping[str, Listener]) -> Iterator[Route]:
+    for name, (at, to, redirect, priority) in found.redirections.items():
+        port = to.removeprefix(":") if to.startswith(":") else ""
+        if to in listeners:
+            port = str(listeners[to].port)
+        elif not port.isdecimal():
+            rule = "it must be an entry point, or :port"
+            at.wrong("to", to, rule, "unknown_entry_point", nearest(to, listeners))
+        if listeners[name].tls == (redirect.scheme == "https"):
+            at.wrong("scheme", redirect.scheme, f"{name} speaks it already")
+        usual = {"http": "80", "https": "443"}[redirect.scheme]
+        policy = replace(redirect, port="" if port == usual else port)
+        step = Step("redirections", policy, at.origin)
+        ranks = (priority,)
+        yield Route(f"{name} to {to}", ALWAYS, (), (step,), ranks, listeners=(name,), origin=at.origin)
 
 
 def _listeners(found: Found) -> Mapping[str, Listener]:
@@ -146,7 +181,7 @@ def _listeners(found: Found) -> Mapping[str, Listener]:
         known = {
             name: listener
             for name, listener in DEFAULT_LISTENERS.items()
-            if name in named or (everywhere and (name == "web" or found.certificate[0]))
+            if name in named or (everywhere and (name == "web" or found.tls.certificates))
         }
     for router in found.routers:
         for number, name in enumerate(router.entry_points):
@@ -157,6 +192,26 @@ def _listeners(found: Found) -> Mapping[str, Listener]:
     return known
 
 
+def _routes(found: Found, router: Router, listeners: Mapping[str, Listener]) -> Iterator[Route]:
+    """A router, once for each set of middlewares that its entry points put before its own."""
+    names = router.entry_points or tuple(listeners)
+    sets: dict[tuple[str, ...], list[str]] = {}
+    for name in names:
+        sets.setdefault(found.entry_middlewares.get(name, ()), []).append(name)
+    made = _route(found, router)
+    for part, (before, of) in enumerate(sets.items() or [((), list(names))]):
+        place = f"entryPoints.{of[0]}.http.middlewares" if of else ""
+        first = tuple(step for name in before for step in _steps(found, name, router.at, place, router.tls))
+        entry_points = router.entry_points if len(sets) < 2 else tuple(of)
+        yield replace(made, steps=(*first, *made.steps), listeners=entry_points, part=part)
+
+
+INTERNAL = {
+    "noop@internal": Answer(418, plain("I'm a teapot")),
+    "ping@internal": Answer(200, plain("OK")),
+}
+
+
 def _route(found: Found, router: Router) -> Route:
     try:
         when = parse(router.rule)
@@ -165,12 +220,14 @@ def _route(found: Found, router: Router) -> Route:
         router.at.wrong("rule" if "rule" in router.at.value else "match", router.rule, str(e), "bad_rule")
     to: tuple[Destination, ...] = ()
     mirrors: tuple[Mirror, ...] = ()
-    if router.service:
+    if router.service and router.service not in INTERNAL:
         place = "service" if "service" in router.at.value else "services"
         to, mirrors = found.backends.resolve(router.service, router.at, place)
     steps: list[Step] = []
     for place, name in router.middlewares:
-        steps += _steps(found, name, router.at, place)
+        steps += _steps(found, name, router.at, place, router.tls)
+    if router.service in INTERNAL:
+        steps.append(Step(router.service, Respond(INTERNAL[router.service]), router.at.origin))
     return Route(
         router.name,
         when,
@@ -185,7 +242,9 @@ def _route(found: Found, router: Router) -> Route:
     )
 
 
-def _steps(found: Found, name: str, at: Fields, place: str, above: tuple[str, ...] = ()) -> list[Step]:
+def _steps(
+    found: Found, name: str, at: Fields, place: str, tls: bool, above: tuple[str, ...] = ()
+) -> list[Step]:
     """The policies behind a middleware's name, chains unfolded."""
     plain_name = name.removesuffix("@file").removesuffix("@kubernetescrd")
     if plain_name in above:
@@ -194,13 +253,21 @@ def _steps(found: Found, name: str, at: Fields, place: str, above: tuple[str, ..
         return []
     if plain_name not in found.middlewares:
         hint = nearest(plain_name, found.middlewares)
-        rule = "there is no middleware of this name; Traefik would answer 404 for the whole route"
+        _, at_sign, provider = plain_name.partition("@")
+        why = elsewhere(provider) if at_sign else "; Traefik would answer 404 for the whole route"
+        rule = f"there is no middleware of this name{why}"
         at.wrong(place, name, rule, "unknown_middleware", hint)
         return []
     content, origin = found.middlewares[plain_name]
     if isinstance(content, Chain):
         steps: list[Step] = []
         for number, inner in enumerate(content.names):
-            steps += _steps(found, inner, content.at, f"middlewares[{number}]", (*above, plain_name))
+            above_it = (*above, plain_name)
+            steps += _steps(found, inner, content.at, f"middlewares[{number}]", tls, above_it)
         return steps
-    return [Step(plain_name, policy, origin.origin) for policy in content]
+    policies = [each.policy if isinstance(each, OverTls) else each for each in content if _has(each, tls)]
+    return [Step(plain_name, policy, origin.origin) for policy in policies]
+
+
+def _has(policy: Policy | OverTls, tls: bool) -> bool:
+    return tls or not isinstance(policy, OverTls)

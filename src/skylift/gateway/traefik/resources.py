@@ -25,6 +25,7 @@ from skylift.gateway.traefik.found import (
     reads_tls,
     refuse_old_rules,
 )
+from skylift.gateway.traefik.tls import read_options
 
 VERSIONS = ("traefik.io/v1alpha1", "traefik.containo.us/v1alpha1")
 _NOT_HERE: Mapping[str, str] = {
@@ -32,12 +33,36 @@ _NOT_HERE: Mapping[str, str] = {
     "IngressRouteUDP": "only HTTP is routed here",
     "MiddlewareTCP": "only HTTP is routed here",
     "ServersTransportTCP": "only HTTP is routed here",
-    "TLSOption": "TLS options are the gateway's own",
     "TLSStore": "certificates are files of listeners",
 }
 
 
+def read_ports(at: Fields, found: Found) -> None:
+    """The ports' names of a Kubernetes Service that stands beside."""
+    if at.value.get("apiVersion") != "v1" or at.value.get("kind") != "Service":
+        return
+    meta, spec = at.must_table("metadata"), at.must_table("spec")
+    for port in spec.tables("ports"):
+        number = port.whole("port", 0, high=65535)
+        found.ports[_spaced(meta.text("namespace"), meta.text("name")), port.text("name")] = number
+
+
+def _others(at: Fields) -> bool:
+    """A resource of somebody else's, which stands in the same file: said, and passed over."""
+    version, kind = str(at.value.get("apiVersion", "")), str(at.value.get("kind", ""))
+    if "traefik" in version or not version or kind in _ROUTING:
+        return False
+    at.note("others_resource", f"{kind} of {version} is not the gateway's: passed over")
+    return True
+
+
 def read_resource(at: Fields, found: Found) -> None:
+    if _others(at):
+        return
+    if at.value.get("kind") in _ROUTING:
+        kind = str(at.value["kind"])
+        at.wrong("kind", kind, "it is not read: write it as an IngressRoute", "not_supported")
+        return
     version = at.word("apiVersion", VERSIONS, VERSIONS[0])
     kind = at.text("kind", required=True)
     meta = at.must_table("metadata")
@@ -63,7 +88,9 @@ def _spaced(space: str, name: str) -> str:
 def _ingress_route(name: str, space: str, spec: Fields, found: Found) -> None:
     spec.ignored("ingressClassName")
     spec.lacking("parentRefs", "routes stand on one level")
-    entry_points, tls = spec.texts("entryPoints"), reads_tls(spec)
+    entry_points = spec.texts("entryPoints")
+    tls, options = reads_tls(spec)
+    options = _spaced(space, options) if options != "default" else options
     routes = spec.tables("routes")
     if not routes:
         spec.wrong("routes", None, "it must have at least one", "missing_field")
@@ -90,6 +117,7 @@ def _ingress_route(name: str, space: str, spec: Fields, found: Found) -> None:
                 entry_points,
                 at.whole("priority", 0, low=-MAX_PRIORITY, high=MAX_PRIORITY),
                 tls,
+                options,
             )
         )
         at.done()
@@ -123,8 +151,11 @@ def _service(at: Fields, space: str, found: Found) -> tuple[str, int]:
         return _spaced(own, name), weight
     port = at.raw("port")
     if isinstance(port, str) and not port.isdecimal():
-        at.wrong("port", port, "only the cluster knows a port by its name: give its number")
-        port = None
+        named = found.ports.get((_spaced(own, name), port)) or found.ports.get((name, port))
+        if named is None:
+            rule = "only the cluster knows a port by its name: give its number, or its Service beside"
+            at.wrong("port", port, rule)
+        port = named
     number = int(port) if isinstance(port, int | str) and not isinstance(port, bool) else 0
     if not 0 < number < 65536:
         at.wrong("port", port, "it must be a number from 1 to 65535", "missing_field")
@@ -163,6 +194,10 @@ def _traefik_service(name: str, space: str, spec: Fields, found: Found) -> None:
     spec.done()
 
 
+def _tls_option(name: str, space: str, spec: Fields, found: Found) -> None:
+    found.tls.options[name] = read_options(spec)
+
+
 def _transport(name: str, space: str, spec: Fields, found: Found) -> None:
     found.backends.transports[name] = read_transport(spec)
 
@@ -172,4 +207,6 @@ _KINDS: Mapping[str, Callable[[str, str, Fields, Found], None]] = {
     "Middleware": _middleware,
     "TraefikService": _traefik_service,
     "ServersTransport": _transport,
+    "TLSOption": _tls_option,
 }
+_ROUTING = ("Ingress", "HTTPRoute", "GRPCRoute", "Gateway")  # other people's words for what this file is for
