@@ -16,7 +16,9 @@ typedef struct {
 
 struct consumers {
     char *text; /* what the rows point into */
-    const char *header;
+    const char *headers[MAX_FROM];
+    int n_headers;
+    row otherwise;
     size_t slots; /* a power of two, at least twice as many as rows */
     row *table;
 };
@@ -33,7 +35,8 @@ static size_t slot_of(const consumers *c, const char *credential, size_t n)
     }
 }
 
-static int add(consumers *c, char *line)
+/* The line's credential and fields, taken apart in place. */
+static int read_row(row *r, char *line)
 {
     char *parts[1 + CONSUMER_FIELDS];
     int n = 0;
@@ -43,12 +46,28 @@ static int add(consumers *c, char *line)
         if (at)
             *at++ = 0;
     }
-    if (n != 1 + CONSUMER_FIELDS || !parts[0][0])
+    if (n != 1 + CONSUMER_FIELDS)
         return 0;
-    row *r = &c->table[slot_of(c, parts[0], strlen(parts[0]))];
     r->credential = parts[0];
     for (int i = 0; i < CONSUMER_FIELDS; i++)
         r->fields[i] = parts[i + 1];
+    return 1;
+}
+
+static int add(consumers *c, char *line)
+{
+    row r;
+    if (!read_row(&r, line) || !r.credential[0])
+        return 0;
+    c->table[slot_of(c, r.credential, strlen(r.credential))] = r;
+    return 1;
+}
+
+static int add_header(consumers *c, const char *name)
+{
+    if (c->n_headers == MAX_FROM)
+        return 0;
+    c->headers[c->n_headers++] = name;
     return 1;
 }
 
@@ -68,11 +87,13 @@ consumers *consumers_of(char *lines)
     char *rest = NULL;
     for (char *line = good ? strtok_r(c->text, "\n", &rest) : NULL; good && line; line = strtok_r(NULL, "\n", &rest)) {
         if (!strncmp(line, "from ", 5))
-            c->header = line + 5;
+            good = add_header(c, line + 5);
+        else if (!strncmp(line, "else ", 5))
+            good = read_row(&c->otherwise, line + 5);
         else
             good = !strncmp(line, "is ", 3) && add(c, line + 3);
     }
-    if (good && c->header)
+    if (good && c->n_headers)
         return c;
     consumers_free(c);
     return NULL;
@@ -87,7 +108,12 @@ void consumers_free(consumers *c)
     free(c);
 }
 
-const char *consumers_header(const consumers *c) { return c->header; }
+const char *consumers_header(const consumers *c, int i) { return i < c->n_headers ? c->headers[i] : NULL; }
+
+const char *const *consumers_otherwise(const consumers *c)
+{
+    return c->otherwise.credential ? c->otherwise.fields : NULL;
+}
 
 const char *const *consumers_find(const consumers *c, const char *credential, size_t length)
 {

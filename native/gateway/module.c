@@ -284,16 +284,50 @@ static bool meant(void *envoy, const limit *l)
     return value.length == strlen(l->when[1]) && !memcmp(value.at, l->when[1], value.length);
 }
 
-/* What the backend is told of who asks; whatever the client itself said there is gone already. */
-static void name_consumer(void *envoy, const consumers *known)
+static const char ANONYMOUS[] = "x-anonymous-consumer";
+
+static void told(void *envoy, const char *const *values)
 {
-    const text credential = get(envoy, REQUEST, consumers_header(known));
-    if (!credential.length)
-        return;
-    const char *const *values = consumers_find(known, credential.at, credential.length);
-    for (int i = 0; values && i < CONSUMER_FIELDS; i++)
+    for (int i = 0; i < CONSUMER_FIELDS; i++)
         if (values[i][0])
             ENVOY(http_set_header)(envoy, REQUEST, TEXT(CONSUMER_HEADERS[i]), TEXT(values[i]));
+}
+
+/* Somebody else than was told before: what is empty of him must not be the other's. */
+static void told_anew(void *envoy, const char *const *values)
+{
+    for (int i = 0; i < CONSUMER_FIELDS; i++)
+        if (!values[i][0] && get(envoy, REQUEST, CONSUMER_HEADERS[i]).length)
+            ENVOY(http_set_header)(envoy, REQUEST, TEXT(CONSUMER_HEADERS[i]), (text){NULL, 0});
+    told(envoy, values);
+}
+
+/* What the backend is told of who asks; whatever the client itself said there is gone already. Ways in that let
+ * everybody pass are alternatives: the first that knows who it is decides. */
+static void name_consumer(void *envoy, const consumers *known)
+{
+    const char *const *otherwise = consumers_otherwise(known);
+    const bool nobody = otherwise && get(envoy, REQUEST, ANONYMOUS).length > 0;
+    if (otherwise && !nobody && get(envoy, REQUEST, CONSUMER_HEADERS[0]).length)
+        return;
+    const char *const *values = NULL;
+    const char *name;
+    for (int i = 0; !values && (name = consumers_header(known, i)); i++) {
+        const text credential = get(envoy, REQUEST, name);
+        if (credential.length) {
+            values = consumers_find(known, credential.at, credential.length);
+            break;
+        }
+    }
+    if (values && nobody) {
+        ENVOY(http_set_header)(envoy, REQUEST, TEXT(ANONYMOUS), (text){NULL, 0});
+        told_anew(envoy, values);
+    } else if (values)
+        told(envoy, values);
+    else if (otherwise && !nobody) {
+        told(envoy, otherwise);
+        set(envoy, REQUEST, ANONYMOUS, "true");
+    }
 }
 
 static long long seconds(int64_t us) { return us > 0 ? (us + 999999) / 1000000 : 0; }

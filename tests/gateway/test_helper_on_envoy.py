@@ -200,6 +200,31 @@ def test_a_wrong_password_is_401_with_the_realm(
     assert backend.asked == []
 
 
+OPTIONAL = """
+_format_version: "3.0"
+services: [{name: s, url: 'http://@backend', routes: [{name: r, paths: [/]}]}]
+consumers:
+  - {username: ada, basicauth_credentials: [{username: ada, password: right}]}
+  - {username: guest}
+plugins: [{name: basic-auth, config: {anonymous: guest, hide_credentials: true}}]
+"""
+
+
+@pytest.mark.parametrize(
+    ("given", "who"),
+    [({}, "guest"), (basic("ada", "right"), "ada"), (basic("ada", "wrong"), "guest"), (bearer("x"), "guest")],
+)
+def test_a_password_that_is_optional_says_who_it_is_or_somebody_is_the_guest(
+    door: Door, backend: Echo, given: dict[str, str], who: str
+) -> None:
+    door.open(OPTIONAL, {"backend": backend}, "kong.yaml")
+    assert door.ask("/", x_consumer_username="root", **given).status == 200
+    headers = backend.asked[-1]["headers"]
+    assert headers["x-consumer-username"] == who
+    assert headers.get("x-anonymous-consumer") == (None if who == "ada" else "true")
+    assert "authorization" not in headers
+
+
 # --- several backends, one answer ---------------------------------------------------------------------------
 
 GATHERS = """

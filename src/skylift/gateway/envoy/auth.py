@@ -47,6 +47,8 @@ GROUPS = "x-sl-groups"
 # What our filter tells (consumers.c), and clients may not.
 TOLD = (CONSUMER, "x-consumer-custom-id", "x-consumer-id", "x-credential-identifier", GROUPS, "x-sl-plan")
 JWT = TYPE + "envoy.extensions.filters.http.jwt_authn.v3."
+ANONYMOUS = "x-anonymous-consumer"
+MOST_PLACES = 8  # consumers.h: MAX_FROM
 RBAC = TYPE + "envoy.extensions.filters.http.rbac.v3.RBAC"
 KEYS = TYPE + "envoy.extensions.filters.http.api_key_auth.v3.ApiKeyAuth"
 BASIC = TYPE + "envoy.extensions.filters.http.basic_auth.v3.BasicAuth"
@@ -201,7 +203,7 @@ def _ends_with_a_dot(place: CredentialPlace) -> str:
 def api_key(policy: ApiKey, gateway: Gateway, book: Book) -> list[Piece]:
     """Keys at the places where they may stand. Envoy knows a key's holder by the key's digest."""
     if policy.anonymous is not None:
-        raise Refused([Problem("", "anonymous", "a key cannot be optional here", policy.anonymous)])
+        return _optional_keys(policy, policy.anonymous, gateway, book)
     credentials = [{"key": key.value, "client": _digest(key.value)} for key in policy.keys]
     spare = {"key": secrets.token_hex(16), "client": "nobody"}  # Envoy wants one
     sources = []
@@ -225,6 +227,34 @@ def api_key(policy: ApiKey, gateway: Gateway, book: Book) -> list[Piece]:
     return [Piece("keys", shared, own), *_consumers(holders, None, gateway, book)]
 
 
+def _optional_keys(policy: ApiKey, anonymous: str, gateway: Gateway, book: Book) -> list[Piece]:
+    """Envoy's filter refuses whoever it does not know: our own looks keys up by itself."""
+    stand, gone, query = [], list[Json](), list[Json]()
+    for place in policy.places:
+        if place.kind is From.HEADER:
+            stand.append(place.name.lower())
+            gone.append({"remove": place.name.lower()})
+        elif place.kind is From.QUERY:
+            stand.append(book.stamp(f"x-sl-query-{place.name.lower()}", f"%QUERY_PARAM({place.name})%"))
+            query.append({"remove": place.name})
+        else:
+            rule = f"an optional key stands in a header or a parameter, not in a {place.kind}"
+            raise Refused([Problem("", "key_names", rule, place.name)])
+    if len(stand) > MOST_PLACES:
+        raise Refused(
+            [Problem("", "key_names", f"an optional key stands in at most {MOST_PLACES} places", None)]
+        )
+    book.ours.update((*TOLD, ANONYMOUS, "x-consumer-groups"))
+    rows = [
+        _row(key.value, who, _digest(key.value))
+        for key in policy.keys
+        if (who := gateway.consumers.get(key.consumer or "")) is not None
+    ]
+    lines = [f"from {name}\n" for name in stand]
+    pieces = [limiting.piece("consumers", "".join((*lines, *rows, _else(anonymous, gateway))))]
+    return pieces + ([mutation(gone, query=query)] if policy.hide else [])
+
+
 def _digest(value: str) -> str:
     return hashlib.sha256(value.encode()).hexdigest()[:16]
 
@@ -238,14 +268,12 @@ BASIC_FAULTS = (
 
 
 def basic_auth(policy: BasicAuth, gateway: Gateway, book: Book) -> list[Piece]:
-    if policy.anonymous is not None:
-        raise Refused([Problem("", "anonymous", "a password cannot be optional here", policy.anonymous)])
     holders = {user.name: gateway.consumers.get(user.consumer or "") for user in policy.users}
-    if all(user.value.startswith("{SHA}") for user in policy.users):
+    if policy.anonymous is None and all(user.value.startswith("{SHA}") for user in policy.users):
         asked = _shas(policy, book)
     else:
         asked = helping.passwords(policy, book)
-    pieces = [*asked, *_consumers(holders, None, gateway, book)]
+    pieces = [*asked, *_consumers(holders, policy.anonymous, gateway, book)]
     after: list[Json] = [{"append": header(policy.header, f"%REQ({CREDENTIAL})%")}] if policy.header else []
     after += [{"remove": "authorization"}] if policy.hide else []
     return pieces + ([mutation(after)] if after else [])
@@ -269,25 +297,24 @@ def _consumers(
     credentials: Mapping[str, Consumer | None], anonymous: str | None, gateway: Gateway, book: Book
 ) -> list[Piece]:
     """Who is who, where there are consumers at all."""
-    book.ours.update((CREDENTIAL, *TOLD, "x-anonymous-consumer", "x-consumer-groups"))
-    rows = [_row(credential, who) for credential, who in credentials.items() if who is not None]
-    pieces = [limiting.piece("consumers", f"from {CREDENTIAL}\n" + "".join(rows))] if rows else []
-    if anonymous is None:
-        return pieces
-    who = gateway.consumers.get(anonymous)
-    told = [
-        {"append": header(CONSUMER, who.name if who else anonymous, "ADD_IF_ABSENT")},
-        {"append": header("x-anonymous-consumer", "true", "ADD_IF_ABSENT")},
-    ]
-    if rows:
-        rule = "an anonymous consumer beside known ones cannot be told here"
-        raise Refused([Problem("", "anonymous", rule, anonymous)])
-    return [mutation(told)]
+    book.ours.update((CREDENTIAL, *TOLD, ANONYMOUS, "x-consumer-groups"))
+    rows = [_row(credential, who, credential) for credential, who in credentials.items() if who is not None]
+    rows += [_else(anonymous, gateway)] if anonymous is not None else []
+    return [limiting.piece("consumers", f"from {CREDENTIAL}\n" + "".join(rows))] if rows else []
 
 
-def _row(credential: str, who: Consumer) -> str:
-    fields = (who.name, who.custom_id, who.id, credential, ", ".join(who.groups), who.plan)
-    return "is " + "\t".join((credential, *(field.replace("\t", " ") for field in fields))) + "\n"
+def _row(credential: str, who: Consumer, shown: str) -> str:
+    """`shown`: how the backend knows the credential."""
+    return f"is {credential}\t" + _fields(who, shown)
+
+
+def _else(anonymous: str, gateway: Gateway) -> str:
+    return "else \t" + _fields(gateway.consumers.get(anonymous) or Consumer(anonymous), "")
+
+
+def _fields(who: Consumer, shown: str) -> str:
+    fields = (who.name, who.custom_id, who.id, shown, ", ".join(who.groups), who.plan)
+    return "\t".join(field.replace("\t", " ") for field in fields) + "\n"
 
 
 # --- groups, claims, addresses

@@ -7,7 +7,7 @@ cannot be compiled is found in one go and refused by name; nothing is left out i
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from skylift.gateway.conditions import ALWAYS, Part, Test
+from skylift.gateway.conditions import ALWAYS, All, Part, Test
 from skylift.gateway.envoy import clusters, login, matching, pieces, steps, sticking, transforms
 from skylift.gateway.envoy.edge import NOTHING_MORE, Extras, edge, observed, replies, shown, tls
 from skylift.gateway.envoy.formats import direct, header
@@ -74,7 +74,7 @@ def _cluster(gateway: Gateway, service: Service, problems: list[Problem]) -> Jso
 def _routes(gateway: Gateway, listener: Listener, book: Book, problems: list[Problem]) -> Iterator[_Compiled]:
     late: list[_Compiled] = []
     place = Place(listener.port, "https" if listener.tls else "http")
-    for route in gateway.ordered:
+    for route in (each for written in gateway.ordered for each in _preflights(written)):
         if route.listeners and listener.name not in route.listeners:
             continue
         try:
@@ -88,6 +88,15 @@ def _routes(gateway: Gateway, listener: Listener, book: Book, problems: list[Pro
         except Refused as e:
             problems += e.problems
     yield from late
+
+
+def _preflights(route: Route) -> Iterator[Route]:
+    """A route whose way in lets browsers ask beforehand (OPTIONS) is two, the first without it."""
+    left = tuple(step for step in route.steps if getattr(step.policy, "on_preflight", True))
+    if len(left) < len(route.steps):
+        asks = Test(Part.METHOD, (Text(Kind.EXACT, "OPTIONS"),))
+        yield replace(route, when=All((route.when, asks)), steps=left)
+    yield route
 
 
 def _route(where: Where, place: Place) -> _Compiled:

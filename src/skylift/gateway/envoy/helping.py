@@ -199,7 +199,8 @@ def passwords(policy: BasicAuth, book: Book) -> list[Piece]:
     if bad:
         rule = "a password's hash is bcrypt ($2y$), Apache's MD5 ($apr1$) or {SHA}"
         raise Refused([Problem("", "users", rule, ", ".join(bad))])
-    return _asks(_known(policy, book), {}, back=(CREDENTIAL,))
+    optional = {"optional": True} if policy.anonymous is not None else {}
+    return _asks(_known(policy, book, **optional), {}, back=(CREDENTIAL,))
 
 
 # --- several backends, one answer

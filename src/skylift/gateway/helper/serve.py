@@ -71,10 +71,10 @@ class Helper:
 
     async def _answer(self, request: web.Request) -> Said:
         headers = {name.lower(): value for name, value in request.headers.items()}
-        found = self.rules.find(headers.get(ASK) or headers.get(GATHER, ""))
-        if found is None:
+        asked = self.rules.find(headers.get(ASK) or headers.get(GATHER, ""))
+        if asked is None:
             return FAILS  # fails closed: whoever asks must name what it asks
-        rule, said = found
+        rule, said = asked
         try:
             match rule:
                 case RateLimit():
@@ -85,7 +85,8 @@ class Helper:
                 case Introspection():
                     return await self.introspect.decide(rule, headers, said.get("claims", []))
                 case BasicAuth():
-                    return await self.passwords.decide(rule, headers)
+                    found = await self.passwords.decide(rule, headers)
+                    return Said() if said.get("optional") and found.status != 200 else found
                 case Aggregate():
                     return await aggregate(rule, self.inside, headers, dict(request.query))
         except Unavailable as e:
