@@ -1,11 +1,13 @@
 """Backends that say what they were asked, and can be told to fail or to be slow."""
 
 import json
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 
@@ -33,8 +35,8 @@ class Echo:
 
 
 @contextmanager
-def serving(echo: Echo) -> Iterator[Echo]:
-    """The backend, on a free port of this machine."""
+def serving(echo: Echo, certificate: tuple[Path, Path] | None = None) -> Iterator[Echo]:
+    """The backend, on a free port of this machine. `certificate` and its key: over TLS."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -60,6 +62,10 @@ def serving(echo: Echo) -> Iterator[Echo]:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    if certificate:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*certificate)
+        server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     echo.port = server.server_address[1]
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()

@@ -96,6 +96,36 @@ def test_the_numbers_are_for_prometheus_and_a_hangup_swaps_envoy(running: Proces
     assert ask(running.port, "/first").status == 200
 
 
+def test_one_table_holds_on_paper_and_against_the_gateway_that_runs(running: Process, tmp_path: Path) -> None:
+    table = tmp_path / "table.yml"
+    table.write_text(
+        "tests:\n"
+        "  - {request: GET /first, expect: {status: 200, route: things, path: /}}\n"
+        "  - {request: GET /elsewhere, expect: {status: 404, body: no Route matched}}\n"
+    )
+    words = [
+        "gateway",
+        "test",
+        str(table),
+        str(running.file),
+        "--against",
+        f"http://127.0.0.1:{running.port}",
+    ]
+
+    def tested() -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [sys.executable, "-m", "skylift", *words], capture_output=True, text=True, check=False
+        )
+
+    done = tested()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("(on paper)") == done.stdout.count("(http://") == 2
+    table.write_text(table.read_text().replace("404", "403"))
+    done = tested()
+    assert done.returncode == 3
+    assert done.stdout.count("status is 404") == 2
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [

@@ -1,6 +1,7 @@
 """Traffic on a real Envoy: how many at a time, a breaker that opens, whose address counts."""
 
 import http.client
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -196,3 +197,53 @@ def test_a_leaky_bucket_of_a_file_queues_so_many_and_refuses_who_comes_behind(
     assert len(passed) >= 4
     assert time.monotonic() - began >= (len(passed) - 1) * 0.25 - 0.01  # evenly: nobody leaves early
     assert {answer.status for answer in answers} == {200, 429}
+
+
+# --- WebSockets ----------------------------------------------------------------------------------------
+
+
+def echoes_back(listening: socket.socket) -> None:
+    """A backend that changes to another protocol and then says back what it hears."""
+    line, _ = listening.accept()
+    head = b""
+    while b"\r\n\r\n" not in head:
+        head += line.recv(4096)
+    assert b"upgrade: websocket" in head.lower()
+    line.sendall(b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n")
+    while heard := line.recv(4096):
+        line.sendall(heard.upper())
+    line.close()
+
+
+UPGRADE = (
+    b"GET /ws HTTP/1.1\r\nhost: a\r\nconnection: Upgrade\r\nupgrade: %b\r\n"
+    b"sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
+
+
+def test_a_websocket_goes_through_both_ways(door: Door) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        threading.Thread(target=echoes_back, args=(listening,), daemon=True).start()
+        port = listening.getsockname()[1]
+        text = TRAEFIK % "addPrefix: {prefix: /in}"
+        door.open(text.replace("@backend", f"127.0.0.1:{port}"), name="traefik.yaml")
+        with socket.create_connection(("127.0.0.1", door.port), 20) as line:
+            line.sendall(UPGRADE % b"websocket")
+            assert line.recv(4096).startswith(b"HTTP/1.1 101")
+            for words in (b"one", b"and two"):
+                line.sendall(words)
+                assert line.recv(4096) == words.upper()
+
+
+@pytest.mark.parametrize(
+    ("middleware", "protocol"),
+    [("addPrefix: {prefix: /in}", b"h2c"), ("buffering: {maxRequestBodyBytes: 9}", b"websocket")],
+)
+def test_another_protocol_or_a_bounded_body_changes_to_nothing(
+    door: Door, backend: Echo, middleware: str, protocol: bytes
+) -> None:
+    open_(door, backend, middleware)
+    with socket.create_connection(("127.0.0.1", door.port), 20) as line:
+        line.sendall(UPGRADE % protocol)
+        assert line.recv(4096).startswith((b"HTTP/1.1 403", b"HTTP/1.1 200"))
+    assert not [seen for seen in backend.asked if "upgrade" in seen["headers"]]

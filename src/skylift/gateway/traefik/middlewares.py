@@ -146,7 +146,12 @@ def forward_auth(at: Fields, name: str) -> Policies:
     address = at.text("address", required=True)
     if address and not address.startswith(("http://", "https://")):
         at.wrong("address", address, "it must be http:// or https://, a host and a path")
-    at.lacking("tls", "certificates for the auth service are not shown here")
+    tls = at.must_table("tls")
+    for field in ("cert", "key", "certSecret", "caSecret"):
+        tls.lacking(field, "certificates for the auth service are not shown here; ca is a file", (None, ""))
+    tls.ignored("caOptional")
+    verify, ca_file = not tls.flag("insecureSkipVerify", False), tls.text("ca")
+    tls.done()
     at.lacking("addAuthCookiesToResponse", "cookies of the auth service reach the client with its refusals")
     at.lacking("authSigninURL", "the auth service redirects itself")
     at.ignored("headerField", "maxResponseBodySize")
@@ -169,6 +174,8 @@ def forward_auth(at: Fields, name: str) -> Policies:
             keep_method=keep,
             forward_body=at.flag("forwardBody", False),
             max_body=at.whole("maxBodySize", -1, low=-1),
+            verify=verify,
+            ca_file=ca_file,
         ),
     )
 
