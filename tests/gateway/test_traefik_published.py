@@ -115,6 +115,14 @@ def test_a_retry_of_buffering_is_a_retry() -> None:
     assert any(isinstance(step.policy, SizeLimit) for step in gateway.routes[0].steps)
 
 
+def test_a_slash_that_is_not_forced_is_there_all_the_same_and_that_is_said() -> None:
+    gateway = with_middleware("stripPrefix: {prefixes: [/a], forceSlash: false}")
+    sent = seen(gateway, "GET /ab").sent
+    assert sent is not None
+    assert sent.path == "/b"
+    assert [note.code for note in gateway.notes] == ["always_a_slash"]
+
+
 # --- entry points and TLS ------------------------------------------------------------------------------
 
 POINTS = f"""

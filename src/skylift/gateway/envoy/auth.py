@@ -1,5 +1,4 @@
-"""Who may pass, in Envoy's words: tokens, keys, passwords, groups, claims, addresses, somebody else's
-opinion.
+"""Who somebody is, in Envoy's words: tokens, keys, passwords, somebody else's opinion. Who may pass: `rules`.
 
 A credential that Envoy has verified stands in a header of ours (`x-sl-credential`), which no client can send;
 our own filter says whose it is (`native/gateway/consumers.c`). Envoy's refusals become the dialect's through
@@ -16,14 +15,12 @@ from urllib.parse import urlsplit
 from joserfc.jwk import ECKey, OctKey, RSAKey
 
 from skylift.gateway.access import (
-    Acl,
     ApiKey,
     BasicAuth,
     CredentialPlace,
     Fault,
     ForwardAuth,
     From,
-    IpList,
     Jwt,
     JwtKey,
     PerConsumer,
@@ -35,27 +32,25 @@ from skylift.gateway.access import (
 from skylift.gateway.envoy import clusters, helping, limiting
 from skylift.gateway.envoy.formats import CONSUMER, header
 from skylift.gateway.envoy.pieces import Book, Piece
+from skylift.gateway.envoy.rules import CLAIMS, GROUPS
 from skylift.gateway.envoy.snapshot import TYPE, Json
 from skylift.gateway.envoy.transforms import mutation
 from skylift.gateway.errors import Problem, Refused
-from skylift.gateway.helper.asked import CLAIM, CREDENTIAL
+from skylift.gateway.helper.asked import CREDENTIAL
 from skylift.gateway.model import Consumer, Gateway, Tls
-from skylift.gateway.policies import PEER, Answer, InFlight, KeyKind, RateLimit, RequestTransform
+from skylift.gateway.policies import InFlight, KeyKind, RateLimit, RequestTransform
 from skylift.gateway.template import Source, uses
 
-GROUPS = "x-sl-groups"
 # What our filter tells (consumers.c), and clients may not.
 TOLD = (CONSUMER, "x-consumer-custom-id", "x-consumer-id", "x-credential-identifier", GROUPS, "x-sl-plan")
 JWT = TYPE + "envoy.extensions.filters.http.jwt_authn.v3."
 ANONYMOUS = "x-anonymous-consumer"
 NOT_LOOKED_AT = 0xFFFFFFFF  # seconds of skew: Envoy cannot be told to leave exp and nbf alone
 MOST_PLACES = 8  # consumers.h: MAX_FROM
-RBAC = TYPE + "envoy.extensions.filters.http.rbac.v3.RBAC"
 KEYS = TYPE + "envoy.extensions.filters.http.api_key_auth.v3.ApiKeyAuth"
 BASIC = TYPE + "envoy.extensions.filters.http.basic_auth.v3.BasicAuth"
 AUTHZ = TYPE + "envoy.extensions.filters.http.ext_authz.v3.ExtAuthz"
 ANY_NAME: Json = {"safe_regex": {"regex": ".*"}}
-CLAIMS = "payload"  # the name under which the verified token's claims are kept
 
 
 # --- tokens
@@ -316,94 +311,6 @@ def _else(anonymous: str, gateway: Gateway) -> str:
 def _fields(who: Consumer, shown: str) -> str:
     fields = (who.name, who.custom_id, who.id, shown, ", ".join(who.groups), who.plan)
     return "\t".join(field.replace("\t", " ") for field in fields) + "\n"
-
-
-# --- groups, claims, addresses
-# --------------------------------------------------------------------------------------
-
-
-def _deny(policies: Mapping[str, list[Json]]) -> Piece:
-    """One RBAC filter that refuses whoever is one of these; the first in the order of their names decides."""
-    rules = {
-        name: {"permissions": [{"any": True}], "principals": principals}
-        for name, principals in policies.items()
-    }
-    own = {"@type": RBAC + "PerRoute", "rbac": {"rules": {"action": "DENY", "policies": rules}}}
-    return Piece("rules", {"@type": RBAC}, own)
-
-
-def _named(what: str, answer: Answer, book: Book) -> str:
-    name = f"{what}-{book.number():04d}"
-    book.reply(f"response.code_details == 'rbac_access_denied_matched_policy[{name}]'", answer)
-    return name
-
-
-def _has(name: str, regex: str) -> Json:
-    return {"header": {"name": name, "string_match": {"safe_regex": {"regex": regex}}}}
-
-
-def acl(policy: Acl, gateway: Gateway, book: Book) -> list[Piece]:
-    missing = _named("acl-a", policy.refusals.answer(Fault.MISSING), book)
-    wrong = _named("acl-b", policy.refusals.answer(Fault.FORBIDDEN), book)
-    nobody = {"not_id": {"header": {"name": CONSUMER, "present_match": True}}}
-    refused = [_in_groups(policy.deny)] if policy.deny else []
-    refused += [{"not_id": _in_groups(policy.allow)}] if policy.allow else []
-    pieces = [_deny({missing: [nobody], wrong: refused or [{"any": False}]})]
-    told = [{"append": header("x-consumer-groups", f"%REQ({GROUPS})%")}]
-    return pieces + ([mutation(told)] if policy.tell_backend else [])
-
-
-def _in_groups(groups: Iterable[str]) -> Json:
-    names = "|".join(_escaped(group) for group in groups)
-    return _has(GROUPS, f"(?:.*, )?(?:{names})(?:, .*)?")
-
-
-def _escaped(text: str) -> str:
-    return "".join(c if c.isalnum() or c in " _" else f"\\{c}" for c in text)
-
-
-def require_claim(policy: RequireClaim, gateway: Gateway, book: Book) -> list[Piece]:
-    name = _named("claim", policy.refusals.answer(Fault.FORBIDDEN), book)
-    each = [_claim(policy.claim, value) for value in policy.values]
-    book.ours.add(f"{CLAIM}{policy.claim.lower()}")
-    wanted = {"and_ids": {"ids": each}} if policy.every else {"or_ids": {"ids": each}}
-    return [_deny({name: [{"not_id": wanted}]})]
-
-
-def _claim(claim: str, value: str) -> Json:
-    """A list that has the value, or words of which it is one."""
-    path = [{"key": CLAIMS}, {"key": claim}]
-    filter_ = "envoy.filters.http.jwt_authn"
-    word = {"string_match": {"safe_regex": {"regex": f"(?:.* )?{_escaped(value)}(?: .*)?"}}}
-    listed = {"list_match": {"one_of": {"string_match": {"exact": value}}}}
-    both = [{"metadata": {"filter": filter_, "path": path, "value": how}} for how in (word, listed)]
-    told = _has(f"{CLAIM}{claim.lower()}", f"(?:.* )?{_escaped(value)}(?: .*)?")  # by the helper
-    return {"or_ids": {"ids": [*both, told]}}
-
-
-def ip_list(policy: IpList, gateway: Gateway, book: Book) -> list[Piece]:
-    if policy.address != PEER:
-        return [limiting.forwarded_addresses(policy)]
-    name = _named("ip", policy.answer, book)
-    refused = [_network(network) for network in policy.deny]
-    if policy.allow:
-        allowed = [_network(network) for network in policy.allow]
-        refused.append({"not_id": {"or_ids": {"ids": allowed}}})
-    return [_deny({name: refused})]
-
-
-def _network(network: str) -> Json:
-    address, _, bits = network.partition("/")
-    whole = 128 if ":" in address else 32
-    return {"remote_ip": {"address_prefix": address, "prefix_len": int(bits) if bits else whole}}
-
-
-def length_required(answer: Answer, book: Book) -> Piece:
-    """Bodies without a length are refused; requests without a body have none to tell."""
-    name = _named("length", answer, book)
-    told = {"header": {"name": "content-length", "present_match": True}}
-    bodiless = _has(":method", "GET|HEAD|DELETE|OPTIONS|TRACE")
-    return _deny({name: [{"not_id": {"or_ids": {"ids": [told, bodiless]}}}]})
 
 
 # --- somebody else's opinion

@@ -188,7 +188,7 @@ def per_consumer(policy: PerConsumer, gateway: Gateway, book: Book) -> list[Piec
 
 def _limit(policy: object) -> RateLimit:
     if not isinstance(policy, RateLimit):
-        what = f"only rate limits differ by consumer here, not {type(policy).__name__}"
+        what = f"limits, addresses and answers differ by consumer here, not {type(policy).__name__}"
         raise Refused([Problem("", "plans", what)])
     return policy
 

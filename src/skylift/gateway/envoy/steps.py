@@ -22,7 +22,7 @@ from skylift.gateway.access import (
     Policy,
     RequireClaim,
 )
-from skylift.gateway.envoy import auth, helping, limiting, login, redirects, scripts, transforms
+from skylift.gateway.envoy import auth, helping, limiting, login, redirects, rules, scripts, transforms
 from skylift.gateway.envoy.edge import WEBSOCKET
 from skylift.gateway.envoy.formats import direct
 from skylift.gateway.envoy.paths import PATHS
@@ -130,6 +130,12 @@ def _request(where: Where, found: Words, policy: RequestTransform) -> None:
     found.action |= action
 
 
+def _per_consumer(where: Where, found: Words, policy: PerConsumer) -> None:
+    plans = [plan for _, plan in policy.plans]
+    make = rules.per_consumer if isinstance(plans[0], rules.BY_CONSUMER) else limiting.per_consumer
+    found.pieces += make(policy, where.gateway, where.book)
+
+
 def _introspection(where: Where, found: Words, policy: Introspection) -> None:
     found.pieces += helping.introspection(policy, where.route, where.book)
 
@@ -227,7 +233,7 @@ MOST_BUFFERED = 0xFFFFFFFF
 
 def _size_limit(where: Where, found: Words, policy: SizeLimit) -> None:
     if policy.length_required:
-        found.pieces.append(auth.length_required(policy.length_required, where.book))
+        found.pieces.append(rules.length_required(policy.length_required, where.book))
     where.book.reply("response.code_details == 'request_payload_too_large'", policy.answer)
     # A body of unknown length is held until it ends; a WebSocket's never does: 403, not a wait for nothing.
     found.action["upgrade_configs"] = [{"upgrade_type": WEBSOCKET, "enabled": False}]
@@ -276,15 +282,15 @@ _TABLE: Mapping[type[Policy], Callable[[Where, Words, Any], None]] = {
     Jwt: _add(auth.jwt),
     ApiKey: _add(auth.api_key),
     BasicAuth: _add(auth.basic_auth),
-    Acl: _add(auth.acl),
-    RequireClaim: _add(auth.require_claim),
-    IpList: _add(auth.ip_list),
+    Acl: _add(rules.acl),
+    RequireClaim: _add(rules.require_claim),
+    IpList: _add(rules.ip_list),
     ForwardAuth: _add(auth.forward_auth),
     OAuth2Login: _add(login.login),
     Introspection: _introspection,
     Aggregate: _aggregate,
     RateLimit: _add(limiting.rate_limit),
-    PerConsumer: _add(limiting.per_consumer),
+    PerConsumer: _per_consumer,
     RequestTransform: _request,
     ResponseTransform: _add(transforms.response),
     CorrelationId: _add(transforms.correlation_id),

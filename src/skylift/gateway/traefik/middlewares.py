@@ -212,7 +212,8 @@ def ip_allow_list(at: Fields, name: str) -> Policies:
 
 
 def strip_prefix(at: Fields, name: str) -> Policies:
-    at.lacking("forceSlash", "the path that is left always begins with /", (None, True))
+    if not at.flag("forceSlash", True):
+        at.note("always_a_slash", "the path that is left begins with /, as in Traefik 3", "forceSlash")
     prefixes = at.texts("prefixes")
     if not prefixes:
         at.wrong("prefixes", None, "it must name at least one prefix", "missing_field")

@@ -1,0 +1,134 @@
+"""Who may pass once it is known who asks: groups, claims, addresses; and what only some consumers get."""
+
+from collections.abc import Iterable, Mapping
+
+from skylift.gateway.access import Acl, Fault, IpList, PerConsumer, RequireClaim
+from skylift.gateway.envoy import limiting
+from skylift.gateway.envoy.formats import CONSUMER, header
+from skylift.gateway.envoy.pieces import Book, Piece
+from skylift.gateway.envoy.snapshot import TYPE, Json
+from skylift.gateway.envoy.transforms import mutation
+from skylift.gateway.errors import Problem, Refused
+from skylift.gateway.helper.asked import CLAIM
+from skylift.gateway.model import Gateway
+from skylift.gateway.policies import PEER, Answer, Respond
+
+GROUPS = "x-sl-groups"
+CLAIMS = "payload"  # the name under which the verified token's claims are kept
+RBAC = TYPE + "envoy.extensions.filters.http.rbac.v3.RBAC"
+
+
+def _deny(policies: Mapping[str, list[Json]]) -> Piece:
+    """One RBAC filter that refuses whoever is one of these; the first in the order of their names decides."""
+    rules = {
+        name: {"permissions": [{"any": True}], "principals": principals}
+        for name, principals in policies.items()
+    }
+    own = {"@type": RBAC + "PerRoute", "rbac": {"rules": {"action": "DENY", "policies": rules}}}
+    return Piece("rules", {"@type": RBAC}, own)
+
+
+def _named(what: str, answer: Answer, book: Book) -> str:
+    name = f"{what}-{book.number():04d}"
+    book.reply(f"response.code_details == 'rbac_access_denied_matched_policy[{name}]'", answer)
+    return name
+
+
+def _has(name: str, regex: str) -> Json:
+    return {"header": {"name": name, "string_match": {"safe_regex": {"regex": regex}}}}
+
+
+def acl(policy: Acl, gateway: Gateway, book: Book) -> list[Piece]:
+    missing = _named("acl-a", policy.refusals.answer(Fault.MISSING), book)
+    wrong = _named("acl-b", policy.refusals.answer(Fault.FORBIDDEN), book)
+    nobody = {"not_id": {"header": {"name": CONSUMER, "present_match": True}}}
+    refused = [_in_groups(policy.deny)] if policy.deny else []
+    refused += [{"not_id": _in_groups(policy.allow)}] if policy.allow else []
+    pieces = [_deny({missing: [nobody], wrong: refused or [{"any": False}]})]
+    told = [{"append": header("x-consumer-groups", f"%REQ({GROUPS})%")}]
+    return pieces + ([mutation(told)] if policy.tell_backend else [])
+
+
+def _in_groups(groups: Iterable[str]) -> Json:
+    names = "|".join(_escaped(group) for group in groups)
+    return _has(GROUPS, f"(?:.*, )?(?:{names})(?:, .*)?")
+
+
+def _escaped(text: str) -> str:
+    return "".join(c if c.isalnum() or c in " _" else f"\\{c}" for c in text)
+
+
+def require_claim(policy: RequireClaim, gateway: Gateway, book: Book) -> list[Piece]:
+    name = _named("claim", policy.refusals.answer(Fault.FORBIDDEN), book)
+    each = [_claim(policy.claim, value) for value in policy.values]
+    book.ours.add(f"{CLAIM}{policy.claim.lower()}")
+    wanted = {"and_ids": {"ids": each}} if policy.every else {"or_ids": {"ids": each}}
+    return [_deny({name: [{"not_id": wanted}]})]
+
+
+def _claim(claim: str, value: str) -> Json:
+    """A list that has the value, or words of which it is one."""
+    path = [{"key": CLAIMS}, {"key": claim}]
+    filter_ = "envoy.filters.http.jwt_authn"
+    word = {"string_match": {"safe_regex": {"regex": f"(?:.* )?{_escaped(value)}(?: .*)?"}}}
+    listed = {"list_match": {"one_of": {"string_match": {"exact": value}}}}
+    both = [{"metadata": {"filter": filter_, "path": path, "value": how}} for how in (word, listed)]
+    told = _has(f"{CLAIM}{claim.lower()}", f"(?:.* )?{_escaped(value)}(?: .*)?")  # by the helper
+    return {"or_ids": {"ids": [*both, told]}}
+
+
+def ip_list(policy: IpList, gateway: Gateway, book: Book) -> list[Piece]:
+    if policy.address != PEER:
+        return [limiting.forwarded_addresses(policy)]
+    return [_deny({_named("ip", policy.answer, book): _elsewhere(policy)})]
+
+
+def _elsewhere(policy: IpList) -> list[Json]:
+    """Who has none of the addresses that may pass."""
+    refused = [_network(network) for network in policy.deny]
+    if policy.allow:
+        allowed = [_network(network) for network in policy.allow]
+        refused.append({"not_id": {"or_ids": {"ids": allowed}}})
+    return refused
+
+
+BY_CONSUMER = (IpList, Respond)
+
+
+def per_consumer(policy: PerConsumer, gateway: Gateway, book: Book) -> list[Piece]:
+    """Refusals that are one consumer's own: addresses, and answers in the place of the backend's."""
+    each = [(_is(name), plan) for name, plan in policy.plans]
+    if policy.otherwise is not None:
+        somebody: Json = {"or_ids": {"ids": [who for who, _ in each]}}
+        each.append(({"not_id": somebody}, policy.otherwise))
+    return [_deny(dict(_refused(who, plan, book) for who, plan in each))]
+
+
+def _is(consumer: str) -> Json:
+    return {"header": {"name": CONSUMER, "string_match": {"exact": consumer}}}
+
+
+def _refused(who: Json, policy: object, book: Book) -> tuple[str, list[Json]]:
+    match policy:
+        case IpList() if policy.address == PEER:
+            elsewhere: Json = {"or_ids": {"ids": _elsewhere(policy)}}
+            return _named("ip", policy.answer, book), [{"and_ids": {"ids": [who, elsewhere]}}]
+        case Respond():
+            return _named("ends", policy.answer, book), [who]
+        case _:
+            what = f"{type(policy).__name__} cannot differ by consumer beside addresses and answers"
+            raise Refused([Problem("", "plans", what)])
+
+
+def _network(network: str) -> Json:
+    address, _, bits = network.partition("/")
+    whole = 128 if ":" in address else 32
+    return {"remote_ip": {"address_prefix": address, "prefix_len": int(bits) if bits else whole}}
+
+
+def length_required(answer: Answer, book: Book) -> Piece:
+    """Bodies without a length are refused; requests without a body have none to tell."""
+    name = _named("length", answer, book)
+    told = {"header": {"name": "content-length", "present_match": True}}
+    bodiless = _has(":method", "GET|HEAD|DELETE|OPTIONS|TRACE")
+    return _deny({name: [{"not_id": {"or_ids": {"ids": [told, bodiless]}}}]})
