@@ -132,12 +132,6 @@ def jwt(at: Fields) -> Policy:
     claims = at.each(
         "claims_to_verify", lambda name: None if name in ("exp", "nbf") else "it must be one of exp, nbf"
     )
-    if len(claims) == 1:
-        at.note(
-            "exp_and_nbf",
-            "exp and nbf are looked at together here, where a token has them",
-            "claims_to_verify",
-        )
     longest = at.whole("maximum_expiration", 0)
     if longest and "exp" not in claims:
         at.wrong("maximum_expiration", longest, "it needs exp in claims_to_verify")
