@@ -1,5 +1,6 @@
 """Reports taken down together leave the same rows as one by one."""
 
+from collections import Counter
 from datetime import UTC, datetime
 from functools import partial
 from random import Random
@@ -14,6 +15,7 @@ from skylift.engine.proofs import Said
 from skylift.engine.reports import Report
 from skylift.engine.together import Reports
 from skylift.store import tables
+from skylift.store.db import Connection
 from skylift.store.deployments import live_ids
 
 from .conftest import digest
@@ -53,12 +55,13 @@ def some_reports(yard: Any, names: list[str], draw: Random) -> list[Said]:
             security_floor=draw.choice([None, None, 0, 1, 2]),
         )
         token = device.token_hash if draw.random() < 0.95 else "f" * 64
-        said.append(Said(device.pk, token, report, yard.clock()))
+        said.append(Said(device.device_id, token, report, yard.clock()))
     return said
 
 
 def told(answers: list[Any]) -> list[Any]:
-    return [(a.code, str(a)) if isinstance(a, Rejected) else a for a in answers]
+    """Without the numbers that the database gave."""
+    return [(a.code, str(a)) if isinstance(a, Rejected) else a._replace(device_pk=0) for a in answers]
 
 
 def picture(yard: Any) -> dict[str, Any]:
@@ -98,3 +101,33 @@ def test_together_leaves_the_rows_of_one_by_one(yard: Any, seed: int) -> None:
     (alone, alone_left), (at_once, at_once_left) = outcomes
     assert at_once == alone
     assert at_once_left == alone_left
+
+
+def test_strangers_cost_one_look_and_their_neighbours_nothing(yard: Any) -> None:
+    names = fleet_at_work(yard, 1)
+    (deployment,) = yard.read(live_ids)
+    device, other = yard.device(names[0]), yard.device(names[1])
+    report = Report(deployment, UpdateState.COMPLETE)
+    strangers = [Said(f"nobody-{n}", digest("token", str(n)), report, yard.clock()) for n in range(40)]
+    borrowed = Said(device.device_id, other.token_hash, report, yard.clock())  # somebody's, not its own
+    many, asked = Reports(yard.deadlines), Counter[str]()
+
+    def deed(conn: Connection, said: list[Said]) -> list[Any]:
+        def count(_conn: object, _cursor: object, statement: str, *_rest: object) -> None:
+            asked[statement.split()[0]] += 1
+
+        sa.event.listen(conn, "before_cursor_execute", count)
+        try:
+            return many(conn, said)
+        finally:
+            sa.event.remove(conn, "before_cursor_execute", count)
+
+    answers = yard.write(partial(deed, said=[*strangers, borrowed]))
+    assert {answer.code for answer in answers} == {"unknown_token"}
+    assert asked == {"SELECT": 1}
+    own = Said(device.device_id, device.token_hash, report, yard.clock())
+    *refused, recorded = yard.write(partial(deed, said=[*strangers, borrowed, own]))
+    assert {answer.code for answer in refused} == {"unknown_token"}
+    assert (recorded.recorded, recorded.state, recorded.moved) == (True, UpdateState.COMPLETE, True)
+    assert recorded.device_pk == device.pk
+    yard.must_hold()

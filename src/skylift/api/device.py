@@ -187,21 +187,13 @@ async def status(request: Request, body: Status) -> Response:
     # Strangers are turned away by a read: they never stand in the writer's queue.
     device = await _known(request, context, body.device_id)
     signature = request.headers.get(SIGNATURE, "")
-    answer = await take_down(context, device.pk, device.token_hash, body, await request.body(), signature)
-    return Response(answer, media_type="application/json")
+    said = said_by(context, device.token_hash, body, await request.body(), signature)
+    return Response(answer_of(context, body, await context.reports.do(said)), media_type="application/json")
 
 
-async def take_down(
-    context: Context, pk: int, token: str, body: Status, raw: bytes = b"", signature: str = ""
-) -> bytes:
-    """The report of the device with this key and token, in the writer's next group: `StatusAnswer`, JSON."""
-    found: Recorded = await context.reports.do(said_by(context, pk, token, body, raw, signature))
-    return answer_of(context, pk, body, found)
-
-
-def said_by(context: Context, pk: int, token: str, body: Status, raw: bytes, signature: str) -> Said:
-    """What goes to the writer; `Rejected` where a metric's name will not do. `raw` is the body as it came,
-    `signature` what stands beside it."""
+def said_by(context: Context, token: str, body: Status, raw: bytes, signature: str) -> Said:
+    """What goes to the writer, from whoever has the token of this hash; `Rejected` where a metric's name will
+    not do. `raw` is the body as it came, `signature` what stands beside it."""
     check_metrics(body.metrics)
     report = Report(
         deployment=body.deployment,
@@ -216,19 +208,19 @@ def said_by(context: Context, pk: int, token: str, body: Status, raw: bytes, sig
     seen = (body.log.size, body.log.root) if body.log else None
     given = signature or _bears_health(body) or seen
     proof = Proof(raw, signature, body.sequence, _bears_health(body), seen) if given else None
-    return Said(pk, token, report, context.clock(), proof)
+    return Said(body.device_id, token, report, context.clock(), proof)
 
 
 def _bears_health(body: Status) -> bool:
     return body.healthy is not None or bool(body.metrics)
 
 
-def answer_of(context: Context, pk: int, body: Status, found: Recorded) -> bytes:
-    """Once it is durable: what else follows from it, and what the device is told."""
+def answer_of(context: Context, body: Status, found: Recorded) -> bytes:
+    """Once it is durable: what else follows from it, and what the device is told (`StatusAnswer`, JSON)."""
     now = context.clock()
-    context.seen(pk, now)
+    context.seen(found.device_pk, now)
     if _bears_health(body):
-        context.health(pk, Word(now, body.healthy, body.metrics))
+        context.health(found.device_pk, Word(now, body.healthy, body.metrics))
     if found.recorded and found.state in FINAL:  # a failure may have stopped the deployment
         (context.settled if found.state is UpdateState.COMPLETE else context.poke)()
     context.metrics.reported(body.state.value, found.recorded).inc()

@@ -8,7 +8,6 @@ never refuse anybody for their form or their token.
 Bytes in, bytes out, by callbacks: a task and a framework's objects for each poll cost more than the poll.
 """
 
-import asyncio
 from collections.abc import Callable
 from email.utils import formatdate
 from hashlib import sha256
@@ -24,9 +23,9 @@ from skylift.api.plain import CHECK, STATUS, Plain, pairs
 from skylift.api.problems import bug, rejected, unavailable
 from skylift.core.errors import Rejected, SkyliftError, Unavailable
 from skylift.core.ids import is_nonce
+from skylift.engine.access import STRANGER
 from skylift.engine.checkin import Ask
 from skylift.engine.reports import Recorded
-from skylift.store.devices import ACTIVE
 from skylift.store.glance import Glance, Glances
 
 _NEEDED = frozenset({"device_id", "device_type", "current_version"})
@@ -135,35 +134,28 @@ class Front:
     # --- reports ----------------------------------------------------------------------------------
 
     def _report(self, plain: Plain, reply: Reply) -> bool:
+        """Who it is finds out the writer, for many at a time. A stranger's takes the long way afterwards."""
         started, context = perf_counter(), self._context
         try:
             status = Status.model_validate_json(plain.body)
-        except ValidationError:
+            digest = sha256(plain.token).hexdigest()
+            said = said_by(context, digest, status, plain.body, plain.signature.decode())
+        except (ValidationError, Rejected):
             return False
-        digest = sha256(plain.token).hexdigest()
 
-        def seen(glance: Glance | None) -> None:
-            if glance is None or glance.status != ACTIVE or glance.device_id != status.device_id:
+        def written(found: "Recorded | BaseException") -> None:
+            if isinstance(found, Recorded):
+                code, response = 200, self._json(answer_of(context, status, found), plain.closes)
+            elif isinstance(found, Rejected) and found.code == STRANGER:
                 reply(None)
                 return
-            try:
-                said = said_by(context, glance.pk, digest, status, plain.body, plain.signature.decode())
-            except Rejected:
-                reply(None)
-                return
-            context.reports.do(said).add_done_callback(lambda done: reply(written(done, glance.pk)))
-
-        def written(done: "asyncio.Future[Recorded]", pk: int) -> bytes:
-            error = done.exception()
-            if error is None:
-                code, response = 200, self._json(answer_of(context, pk, status, done.result()), plain.closes)
             else:
-                refusal = _refusal(error)
+                refusal = _refusal(found)
                 code, response = refusal.status_code, self._whole(refusal, plain.closes)
+            reply(response)
             context.metrics.requested(STATUS, code).observe(perf_counter() - started)
-            return response
 
-        self._glances.find(digest, seen)
+        context.reports.take(said, written)
         return True
 
     def _whole(self, response: Response, closes: bool) -> bytes:

@@ -21,6 +21,8 @@ class UpdateState(StrEnum):
     SKIPPED = "skipped"  # server only: already there, or not compatible
     CANCELED = "canceled"  # server only: the deployment ended before the device began
 
+    __hash__ = str.__hash__  # as its word, which it equals; Enum's is made in Python, at each look
+
 
 class Reason(StrEnum):
     """Why an update did not succeed: a closed list, beside a free `message`."""

@@ -182,6 +182,9 @@ def unknown_token() -> Rejected:
     )
 
 
+STRANGER = unknown_token().code
+
+
 def is_kept(conn: Connection, actor: str, key: str) -> bool:
     """Whether a request under this key has been answered."""
     return access.kept(conn, actor, key) is not None

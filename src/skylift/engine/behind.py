@@ -5,7 +5,6 @@ decided by one of them. A crash loses the last seconds of it; an outage of the d
 """
 
 import threading
-from dataclasses import replace
 from datetime import datetime, timedelta
 
 from skylift.core.errors import SkyliftError
@@ -47,7 +46,7 @@ class Progress:
             said = self._said.pop((update.deployment_id, update.device_pk), None)
         if said is None or (said.to, said.update.attempt) != (update.state, update.attempt):
             return update
-        return replace(update, progress=said.progress)
+        return update._replace(progress=said.progress)
 
     def flush(self, database: Database) -> None:
         """Write it down; what has moved on meanwhile is left alone."""

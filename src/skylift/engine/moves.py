@@ -6,7 +6,7 @@ it: there is no moment in which the next phase could still open.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -75,8 +75,7 @@ def move(
         updates.release_slot(conn, update.device_pk, update.deployment_id)
     if to in NOTHING_TO_DO:
         director.withdraw(conn, update.device_pk, now)
-    moved = replace(
-        update,
+    moved = update._replace(
         state=to,
         reason=reason,
         attempt=attempt,

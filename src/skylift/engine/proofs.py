@@ -11,7 +11,7 @@ fill the database.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -40,15 +40,16 @@ class Proof:
     log: tuple[int, str] | None = None  # the checkpoint of the log that the device has pinned: size, root
 
 
-@dataclass(frozen=True, slots=True)
-class Said:
-    """A report, from the device with this key and this token's hash, heard at `now`."""
+class Said(NamedTuple):
+    """A report, from the device of this name with this token's hash, heard at `now`. The writer finds out
+    which that is (`device_pk`)."""
 
-    device_pk: int
+    device_id: str
     token_hash: str
     report: Report
     now: datetime
     proof: Proof | None = None
+    device_pk: int = 0
 
     @property
     def counts(self) -> bool:
@@ -105,15 +106,12 @@ class Proofs:
     count: Callable[[str], None] = lambda code: None
     _words: dict[str, int] = field(default_factory=dict)
 
-    def judge(self, conn: Connection, said: Sequence[Said]) -> Judged:
-        """In the transaction that takes them down."""
+    def judge(self, said: Sequence[Said], keys: Sequence[DeviceKey | None]) -> Judged:
+        """In the transaction that takes them down; each beside its device's key."""
         judged = Judged(list(said))
-        numbers = [number for number, one in enumerate(said) if one.counts]
-        if not numbers:
-            return judged
-        keys = identity.keys_of(conn, sorted({said[number].device_pk for number in numbers}))
-        for number in numbers:
-            one, key = said[number], keys.get(said[number].device_pk)
+        for number, (one, key) in enumerate(zip(said, keys, strict=True)):
+            if (key is None and not self.required) or not one.counts:
+                continue
             why = self._check(number, one, key, judged)
             if why is not None:
                 judged.refused[number] = why
@@ -150,7 +148,7 @@ class Proofs:
         found = check(key, Purpose.REPORT, one.proof, latest)
         if isinstance(found, Rejected):
             return found
-        judged.said[number] = replace(one, report=replace(one.report, signed_by=short(found)))
+        judged.said[number] = one._replace(report=one.report._replace(signed_by=short(found)))
         sequence = one.proof.sequence or latest
         if key.previous and found == key.public:
             judged.renewed[one.device_pk] = key, one.now

@@ -4,9 +4,9 @@ A repeat, or a report that time has overtaken, is answered kindly and changes no
 refused by name. `complete` must prove the image: where the device names a digest, it has to be the release's.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from skylift.core.deadlines import Deadlines
 from skylift.core.errors import Kind, Rejected
@@ -19,8 +19,7 @@ from skylift.store.devices import Device
 from skylift.store.updates import Update
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(NamedTuple):
     """A status report, its form already checked at the edge."""
 
     deployment: str
@@ -34,12 +33,12 @@ class Report:
     signed_by: str = ""  # the key that signed it, as verified (`engine.proofs`); empty: none
 
 
-@dataclass(frozen=True, slots=True)
-class Recorded:
-    """Whether it changed anything, and where the update stands now."""
+class Recorded(NamedTuple):
+    """Whether it changed anything, and where the update stands now; whose it is."""
 
     recorded: bool
     state: UpdateState
+    device_pk: int
     moved: bool = False  # it was the first word of this stage
 
 
@@ -88,7 +87,7 @@ def _late(conn: Connection, device: Device, update: Update, report: Report, now:
     if report.state is not update.state:
         data = {"state": report.state.value, "stands_at": update.state.value, "attempt": report.attempt}
         events.say(conn, "late_report", data, now, deployment_id=update.deployment_id, device_pk=device.pk)
-    return Recorded(False, update.state)
+    return Recorded(False, update.state, update.device_pk)
 
 
 def _refresh(
@@ -104,7 +103,7 @@ def _refresh(
         updated_at=now,
         deadline_at=deadlines.at(update.state, now),
     )
-    return Recorded(True, update.state)
+    return Recorded(True, update.state, update.device_pk)
 
 
 def _move(
@@ -119,10 +118,10 @@ def _move(
     moved = move(conn, update, report.state, now, deadlines, mover=Mover.DEVICE, why=why)
     if moved is None:  # somebody else was first: look again, once; a second loss is an outage's retry
         now_is = updates.find(conn, update.deployment_id, device.pk)
-        return Recorded(False, now_is.state if now_is else update.state)
+        return Recorded(False, now_is.state if now_is else update.state, device.pk)
     if report.state is UpdateState.COMPLETE:
         _runs(conn, device, update, report)
-    return Recorded(True, moved.state, moved=True)
+    return Recorded(True, moved.state, device.pk, moved=True)
 
 
 def _release_of(conn: Connection, update: Update) -> Any:

@@ -14,6 +14,7 @@ from typing import Any
 
 from skylift.core.deadlines import Deadlines
 from skylift.core.errors import Rejected
+from skylift.core.ids import DeploymentId
 from skylift.core.lifecycle import FAILURES, UpdateState, Verdict, judge
 from skylift.engine import floors, reports, witness
 from skylift.engine.access import unknown_token
@@ -21,9 +22,10 @@ from skylift.engine.behind import Progress
 from skylift.engine.moves import MAX_MESSAGE
 from skylift.engine.proofs import Proofs, Said
 from skylift.engine.reports import Recorded
-from skylift.store import apply, counters, deployments, devices, events, releases, updates
+from skylift.store import apply, counters, deployments, devices, events, releases, speakers, updates
 from skylift.store.db import Connection
-from skylift.store.devices import Device, Speaker
+from skylift.store.devices import Device
+from skylift.store.speakers import Speaker
 from skylift.store.updates import Update
 
 S = UpdateState
@@ -52,28 +54,41 @@ class Reports:
 
     def __call__(self, conn: Connection, said: list[Said]) -> list[Any]:
         """`Recorded` for each, or the exception that refuses it."""
-        judged = self._proofs.judge(conn, said)
+        found = speakers.look(conn, [(one.token_hash, one.report.deployment) for one in said])
+        answers: list[Any] = [None] * len(said)
+        known: list[tuple[int, Said, Speaker]] = []
+        for number, (one, speaker) in enumerate(zip(said, found, strict=True)):
+            if speaker is None or speaker.status != devices.ACTIVE or speaker.device_id != one.device_id:
+                answers[number] = unknown_token()  # a stranger costs no more than the look
+            else:
+                known.append((number, one._replace(device_pk=speaker.pk), speaker))
+        if known:
+            numbers, some, whose = (list(column) for column in zip(*known, strict=True))
+            for number, answer in zip(numbers, self._hear(conn, some, whose), strict=True):
+                answers[number] = answer
+        return answers
+
+    def _hear(self, conn: Connection, said: list[Said], whose: list[Speaker]) -> list[Any]:
+        judged = self._proofs.judge(said, [speaker.key for speaker in whose])
         said = judged.said
-        fleet = devices.speakers(conn, [one.device_pk for one in said])
-        known = updates.find_many(conn, {(one.report.deployment, one.device_pk) for one in said})
-        deployed = {name: deployments.find(conn, name) for name in {dep for dep, _ in known}}
-        images = _Images(conn)
-        others = set(deployments.live_ids(conn))
+        updated = {speaker.update.deployment_id for speaker in whose if speaker.update is not None}
+        deployed = {name: deployments.find(conn, name) for name in updated}
+        images, live = _Images(conn), set(deployments.live_ids(conn))
+        contested = {name for name in updated if live - {name}}  # others may wait for its devices
         answers: list[Any] = [judged.refused.get(number) for number in range(len(said))]
         bulk, seen = _Bulk(), set()
-        for number, one in enumerate(said):
-            device, key = fleet.get(one.device_pk), (one.report.deployment, one.device_pk)
-            update, deployment = known.get(key), deployed.get(one.report.deployment)
-            if answers[number] is not None or one.device_pk in seen:
+        for number, (one, speaker) in enumerate(zip(said, whose, strict=True)):
+            update = speaker.update
+            if answers[number] is not None or update is None or speaker.pk in seen:
                 continue
-            if device is None or update is None or deployment is None:
+            deployment = deployed[update.deployment_id]
+            if deployment is None:
                 continue
-            seen.add(one.device_pk)  # what it says next is said of what this one leaves behind
-            facts = (
-                _facts(one, device, deployment, images) if _is_plain(one, device, update, others) else None
-            )
-            if facts is not None:
-                answers[number] = self._take_down(bulk, one, update, facts)
+            seen.add(speaker.pk)  # what it says next is said of what this one leaves behind
+            if _is_plain(one, update, contested):
+                facts = _facts(one, speaker, deployment, images)
+                if facts is not None:
+                    answers[number] = self._take_down(bulk, one, update, facts)
         _write(conn, bulk)
         judged.write(conn)
         witness.hear(conn, [one for number, one in enumerate(said) if number not in judged.refused])
@@ -96,18 +111,18 @@ class Reports:
             update, to, progress, None if refresh else message, self._deadlines.at(to, now), now
         )
         if refresh and self._progress is not None and self._progress.note(moved):
-            return Recorded(True, to)
+            return Recorded(True, to, one.device_pk)
         bulk.moved.append(moved)
         if refresh:
-            return Recorded(True, to)
-        bulk.counted[update.deployment_id, update.counted_in, update.state.value] -= 1
-        bulk.counted[update.deployment_id, update.counted_in, to.value] += 1
+            return Recorded(True, to, one.device_pk)
+        bulk.counted[update.deployment_id, update.counted_in, update.state] -= 1
+        bulk.counted[update.deployment_id, update.counted_in, to] += 1
         data = _moved(update.state, to, update.attempt, update.phase, message, report.signed_by)
         bulk.told.append(events.Told(now, update.deployment_id, one.device_pk, "update", data))
         if to is S.COMPLETE:
             bulk.done.append((one.device_pk, *facts))
             bulk.wake.add(update.deployment_id)
-        return Recorded(True, to, moved=True)
+        return Recorded(True, to, one.device_pk, moved=True)
 
     def _alone(self, conn: Connection, one: Said) -> Any:
         with conn.begin_nested() as savepoint:
@@ -149,21 +164,25 @@ def _moved(was: UpdateState, to: UpdateState, attempt: int, phase: int, message:
     return events.written(data)
 
 
-def _is_hers(one: Said, device: Device | Speaker) -> bool:
+def _is_hers(one: Said, device: Device) -> bool:
     return device.status == devices.ACTIVE and device.token_hash == one.token_hash
 
 
-def _is_plain(one: Said, device: Speaker, update: Update, live: set[str]) -> bool:
-    """The ordinary course, which stops nothing and refuses nothing."""
+# The ordinary course, which stops nothing and refuses nothing.
+_PLAIN = frozenset(
+    (was, to)
+    for was in UpdateState
+    for to in UpdateState
+    if judge(was, to) in (Verdict.MOVE, Verdict.REFRESH) and not {was, to} & set(FAILURES)
+)
+
+
+def _is_plain(one: Said, update: Update, contested: set[DeploymentId]) -> bool:
     report = one.report
-    verdict = judge(update.state, report.state)
     return (
-        _is_hers(one, device)
+        (update.state, report.state) in _PLAIN
         and report.attempt in (None, update.attempt)
-        and verdict in (Verdict.MOVE, Verdict.REFRESH)
-        and update.state not in FAILURES
-        and report.state not in FAILURES
-        and not (report.state is S.COMPLETE and live - {update.deployment_id})  # others may wait for it
+        and not (report.state is S.COMPLETE and update.deployment_id in contested)
     )
 
 

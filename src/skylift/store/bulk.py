@@ -11,6 +11,7 @@ Questions name their keys as one value too: lists of bound parameters are compil
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from string import ascii_lowercase
 from typing import Any
 
@@ -31,15 +32,47 @@ class Statement:
         """How many rows it changed."""
         if not rows:
             return 0
-        column, table = _ROWS[conn.dialect.name]
-        columns = ", ".join(
-            column.format(n=n, kind=kind, name=name)
-            for n, (name, kind) in enumerate(zip(ascii_lowercase, self.kinds, strict=False))
-        )
-        statement = sa.text(self.text.replace("{rows}", table.format(columns=columns)))
+        statement = _statement(self.text, self.kinds, conn.dialect.name)
         return int(conn.execute(statement, {"rows": json.dumps(rows)}).rowcount)
 
 
+@dataclass(frozen=True, slots=True)
+class Inquiry:
+    """A question about many rows, answered by one document: drivers make an object of every value of every
+    row, and SQLite's takes the interpreter back for each row.
+
+    `columns` are those of an answer, `tables` where they come from, with `{rows}` as in `Statement`."""
+
+    columns: str
+    tables: str
+    kinds: tuple[str, ...]
+
+    def ask(self, conn: Connection, rows: Sequence[tuple[Any, ...]]) -> list[list[Any]]:
+        """An answer for each row it finds, in no order."""
+        if not rows:
+            return []
+        dialect = conn.dialect.name
+        text = f"SELECT {_DOCUMENT[dialect].format(columns=self.columns)} FROM {self.tables}"
+        statement = _statement(text, self.kinds, dialect)
+        found = conn.execute(statement, {"rows": json.dumps(rows)}).scalar_one()
+        answers: list[list[Any]] = json.loads(found) if found else []
+        return answers
+
+
+@cache
+def _statement(text: str, kinds: tuple[str, ...], dialect: str) -> sa.TextClause:
+    column, table = _ROWS[dialect]
+    columns = ", ".join(
+        column.format(n=n, kind=kind, name=name)
+        for n, (name, kind) in enumerate(zip(ascii_lowercase, kinds, strict=False))
+    )
+    return sa.text(text.replace("{rows}", table.format(columns=columns)))
+
+
+_DOCUMENT = {  # text: a driver that knows JSON would read it by its own means
+    "sqlite": "json_group_array(json_array({columns}))",
+    "postgresql": "CAST(json_agg(json_build_array({columns})) AS text)",
+}
 _ROWS = {  # a column, and the table of them
     "sqlite": (
         "json_extract(value, '$[{n}]') AS {name}",
@@ -47,7 +80,7 @@ _ROWS = {  # a column, and the table of them
     ),
     "postgresql": (
         "CAST(row->>{n} AS {kind}) AS {name}",
-        "(SELECT {columns} FROM json_array_elements(CAST(:rows AS json)) AS row) AS given",
+        "(SELECT {columns} FROM jsonb_array_elements(CAST(:rows AS jsonb)) AS row) AS given",
     ),
 }
 

@@ -6,13 +6,13 @@ No decision is made here; the engine's modules ask and tell. Tokens come in as S
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from skylift.core.bucket import device_hash
-from skylift.store.bulk import Question, Statement
+from skylift.store.bulk import Statement
 from skylift.store.tables import Document, Instant, claims, devices, group_members, health, seen
 
 ACTIVE = "active"
@@ -68,26 +68,6 @@ def by_pks(conn: Connection, pks: Sequence[int]) -> dict[int, Device]:
         question = sa.select(*_COLUMNS).where(devices.c.pk.in_(pks[at : at + _CHUNK]))
         found.update((row.pk, _device(row)) for row in conn.execute(question))
     return found
-
-
-class Speaker(NamedTuple):
-    """What a report must know of its device."""
-
-    pk: int
-    token_hash: str
-    status: str
-    device_type: str
-    current_version: str | None
-    config_version: str | None
-    image_sha256: str | None
-
-
-_SPEAKERS = Question(f"SELECT {', '.join(Speaker._fields)} FROM devices WHERE pk IN {{keys}}")
-
-
-def speakers(conn: Connection, pks: Sequence[int]) -> dict[int, Speaker]:
-    """The devices of these keys that exist."""
-    return {row[0]: Speaker(*row) for row in _SPEAKERS.ask(conn, pks)}
 
 
 def by_token(conn: Connection, token_hash: str) -> Device | None:

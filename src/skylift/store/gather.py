@@ -5,6 +5,7 @@ hundreds of items, where one each cost more than the writing itself. Nothing wai
 """
 
 import asyncio
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
@@ -12,7 +13,8 @@ from skylift.store.db import Database, Many
 
 MOST = 500  # items per journey: where a commit stops gaining
 
-_Waiting = list[tuple[Any, "asyncio.Future[Any]"]]
+Tell = Callable[[Any], None]  # its answer; or the exception that refuses it, or `Unavailable`
+_Waiting = list[tuple[Any, Tell]]
 
 
 class Gather:
@@ -26,14 +28,27 @@ class Gather:
 
     def do(self, item: Any) -> "asyncio.Future[Any]":
         """Its answer, once that is durable; raises what refuses it, or `Unavailable`."""
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+        def tell(found: Any) -> None:
+            if answer.done():  # whoever asked has gone
+                return
+            if isinstance(found, BaseException):
+                answer.set_exception(found)
+            else:
+                answer.set_result(found)
+
+        self.take(item, tell)
+        return answer
+
+    def take(self, item: Any, tell: Tell) -> None:
+        """The same without a future. `tell` is called in the event loop, later."""
         loop = asyncio.get_running_loop()
         if loop is not self._loop:  # what was under way belongs to the loop it began in
             self._loop, self._waiting, self._under_way = loop, [], False
         if not self._waiting and not self._under_way:
             loop.call_soon(self._send)
-        answer: asyncio.Future[Any] = loop.create_future()
-        self._waiting.append((item, answer))
-        return answer
+        self._waiting.append((item, tell))
 
     def _send(self) -> None:
         loop, some = self._loop, self._waiting[:MOST]
@@ -53,10 +68,8 @@ class Gather:
             self._send()
         error = result.exception()
         answers = [error] * len(some) if error is not None else result.result()
-        for (_, waiting), answer in zip(some, answers, strict=True):
-            if waiting.done():  # whoever asked has gone
-                continue
-            if isinstance(answer, BaseException):
-                waiting.set_exception(answer)
-            else:
-                waiting.set_result(answer)
+        for (_, tell), answer in zip(some, answers, strict=True):
+            try:
+                tell(answer)
+            except Exception as e:  # noqa: BLE001 - a mistake of ours; the others have their answers all the same
+                loop.call_exception_handler({"message": "an answer was not told", "exception": e})

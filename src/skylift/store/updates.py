@@ -5,7 +5,6 @@ loser is told.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from typing import Any, NamedTuple
@@ -27,8 +26,7 @@ _GROUPS = 1_000
 _OPEN = [state.value for state in OPEN]
 
 
-@dataclass(frozen=True, slots=True)
-class Update:
+class Update(NamedTuple):
     """One row of `updates`, as far as decisions need it."""
 
     deployment_id: DeploymentId
@@ -62,12 +60,12 @@ _DECIDING = (
 )
 
 
-_STATES = {state.value: state for state in UpdateState}  # the same as UpdateState(value), at a third
+STATES = {state.value: state for state in UpdateState}  # the same as UpdateState(value), at a third
 
 
 def _update(row: Sequence[Any]) -> Update:
     deployment_id, device_pk, phase, state, *rest = row
-    return Update(deployment_id, device_pk, phase, _STATES[state], *rest)
+    return Update(deployment_id, device_pk, phase, STATES[state], *rest)
 
 
 def find(conn: Connection, deployment_id: str, device_pk: int) -> Update | None:
