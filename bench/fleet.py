@@ -239,6 +239,30 @@ def reports(bench: Bench, deployment: str, most: int) -> dict[str, float]:
     return {"reports_per_s": per_second, "report_p99_ms": p99_ms, "report_cpu_us": each}
 
 
+def words_of_health(bench: Bench, most: int) -> dict[str, float]:
+    """CPU of a device's word of how it is, as those say it that a statistical gate compares."""
+
+    def word(n: int) -> bytes:
+        body = b'{"healthy":true,"metrics":{"disk_free_mb":812.5,"load":0.25,"temperature":41.0}}'
+        head = (
+            f"POST /api/devices/{bench.identity.name(n)}/health HTTP/1.1\r\nHost: skylift\r\n"
+            f"Content-Type: application/json\r\nAuthorization: Bearer {bench.identity.token(n)}\r\n"
+            f"Content-Length: {len(body)}\r\n\r\n"
+        )
+        return head.encode() + body
+
+    pids = [bench.pid, *bench.base]
+    before = cpu_s(pids)
+    told = press.closed("127.0.0.1", bench.port, word, LINES, most, 60.0)
+    if told.wrong or told.failed:
+        raise SystemExit(f"the bench failed: {told.wrong} words of health refused, {told.failed} broke")
+    found = {"health_word_us": round((cpu_s(pids) - before) / max(1, told.answered) * 1e6, 1)}
+    say(
+        f"  a word of health: {found['health_word_us']} us of CPU; nobody is asked without a statistical gate"
+    )
+    return found
+
+
 def _at_the_end(conn: Connection, deployment: str, names: list[str]) -> None:
     """These devices validate."""
     now = datetime.now(UTC)
@@ -291,6 +315,7 @@ def measure(kind: str, count: int, full: bool, parts: Collection[str]) -> dict[s
                 found["tick_ratio_1m_to_1k"] = round(found["tick_ms"] / small_tick_ms(kind), 2)
             if "reports" in parts:
                 found |= reports(bench, running, min(count, 60_000 if full else 15_000))
+                found |= words_of_health(bench, 1_000)
         return found | memory(bench.pid, found)
 
 

@@ -51,6 +51,7 @@ class Depot:
     url: str = ""
     order: Verified | None = None
     answer: dict[str, Any] = field(default_factory=dict)
+    idle: dict[str, Any] = field(default_factory=dict)  # what more is said where there is nothing
     blobs: dict[str, bytes] = field(default_factory=dict)
     faults: dict[str, Fault] = field(default_factory=dict)
     reports: list[dict[str, Any]] = field(default_factory=list)
@@ -163,7 +164,7 @@ def handler(depot: Depot) -> type[BaseHTTPRequestHandler]:
             where = urlsplit(self.path)
             if where.path == "/api/updates/check":
                 depot.checks.append(parse_qs(where.query))
-                found = depot.answer or {"update_available": False, "retry_after": 1}
+                found = depot.answer or {"update_available": False, "retry_after": 1, **depot.idle}
                 return self._json(depot.check_status, depot.check_body or json.dumps(found).encode())
             asked = self.headers.get("Range", "")
             depot.asked.append((where.path, asked, self.headers.get("Authorization", "")))

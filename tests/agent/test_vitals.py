@@ -80,6 +80,19 @@ def test_a_device_says_how_it_is_at_a_poll_and_not_at_every_one(device: Device, 
     assert said["metrics"]["disk_free_mb"] > 0
 
 
+def test_a_device_says_how_it_is_whenever_it_is_asked(device: Device, depot: Depot) -> None:
+    device.until(lambda: len(depot.checks) >= 3)
+    assert len(depot.health) == 1
+    depot.idle = {"report_health": True}
+    device.until(lambda: len(depot.health) >= 4)
+    depot.idle = {}
+    asked = len(depot.checks)
+    device.until(lambda: len(depot.checks) >= asked + 2)  # one may have been answered before
+    said = len(depot.health)
+    device.until(lambda: len(depot.checks) >= asked + 5)
+    assert len(depot.health) == said
+
+
 def test_it_says_so_when_it_is_not_well(make_device: MakeDevice, depot: Depot, tmp_path: Path) -> None:
     """After the update was confirmed: the checks are looked at again, each time."""
     fine = tmp_path / "fine"
@@ -103,6 +116,8 @@ def test_what_completes_an_update_bears_health(device: Device, depot: Depot, ima
 
 def test_a_device_may_be_told_to_keep_it_to_itself(make_device: MakeDevice, depot: Depot, image: Any) -> None:
     device = make_device(report_health_seconds=0)
+    depot.idle = {"report_health": True}
+    device.until(lambda: len(depot.checks) >= 2)
     depot.offer(image("1.1.0"), "1.1.0")
     device.until(lambda: depot.reports and depot.last["state"] == "complete")
     assert not depot.last.keys() & {"healthy", "metrics"}

@@ -270,3 +270,40 @@ def test_the_server_watches_updated_devices_beside_a_control_group(fleet: Api) -
     fleet.tick()  # and judged
     state = fleet.get(f"/api/deployments/{deployment}").json()["gate_state"]
     assert (state["sets_updated"], state["sets_control"]) == (3, 0)
+
+
+def test_only_devices_that_are_compared_are_asked_how_they_are(fleet: Api) -> None:
+    """A million devices that say so every ten minutes would be 1,700 requests a second for nobody."""
+    names = [f"d{number:02}" for number in range(24)]
+
+    def asked() -> set[str]:
+        fleet.server.loop.lives.invalidate()
+        answers = {name: fleet.check(name, token(name)).json() for name in names}
+        return {name for name, answer in answers.items() if answer.get("report_health")}
+
+    assert asked() == set()
+    fleet.server.seen.flush()
+    phases = [{"percent": 25, "min_minutes": 900}, {"percent": 100}]
+    deployment = fleet.deploy("1.1.0", gate="statistical", phases=phases, all_at_once=False)
+    offers = {name: fleet.check(name, token(name)).json() for name in names}
+    updated = {name for name in names if offers[name].get("deployment") == deployment}
+    for name in updated:
+        assert fleet.report(name, token(name), deployment, "complete").status_code == 200
+    assert asked() == set()
+    fleet.clock.forward(seconds=20)
+    fleet.server.seen.flush()
+    fleet.tick()  # sets are begun
+    compared = asked()
+    with fleet.server.database.read() as conn:
+        of = sa.select(tables.devices.c.device_id).join(tables.matches)
+        assert compared == set(conn.execute(of).scalars()) >= updated
+    same = fleet.get(
+        "/api/updates/check",
+        params={"device_id": "d00", "current_version": "1.0.0", "device_type": "sensor-v2"},
+        token=token("d00"),
+        headers={"If-None-Match": '"nothing"'},
+    )
+    assert same.status_code == (200 if "d00" in compared else 304)
+    fleet.clock.now += timedelta(seconds=1000)
+    fleet.tick()  # and judged
+    assert asked() == set()

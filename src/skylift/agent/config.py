@@ -63,7 +63,7 @@ class Config:
     require_log: bool = False  # also before a first checkpoint of the transparency log is pinned
     own_key: bool = False  # make a key of its own also without a claim; with one it always does
     metrics: tuple[Metric, ...] = ()  # beside disk, memory, load and temperature
-    report_health_seconds: float = 500.0  # how often, at a poll, it says how it is; 0: never
+    report_health_seconds: float = 86400.0  # how often, unasked, it says how it is; 0: never, nor asked
 
 
 MOST_METRICS = 4  # with the four of its own as many as a server takes

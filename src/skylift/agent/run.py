@@ -176,6 +176,8 @@ class Agent:
             raise Unavailable(str(e), 60) from e
         rest = self._rest(answer)
         if not answer["update_available"]:
+            if answer.get("report_health") is True:
+                self._tell_health(asked=True)
             return rest
         tag = f"{answer.get('deployment')}/{answer.get('attempt')}"
         if tag in journal.answered:
@@ -201,11 +203,11 @@ class Agent:
         self._file.save(self._queue(begun, order, S.DOWNLOADING, progress=0))
         return 0
 
-    def _tell_health(self) -> None:
-        """How the device is now: its checks once, and its numbers. Often enough for the server's watch over
-        three polls, updated or not: devices that speak more often than others would look worse, or better."""
+    def _tell_health(self, asked: bool = False) -> None:
+        """How the device is now: its checks once, and its numbers. At each poll where the server asks for it,
+        because it compares this device with others, and now and then unasked."""
         every = self._config.report_health_seconds
-        if not every or time.monotonic() < self._health_due:
+        if not every or (time.monotonic() < self._health_due and not asked):
             return
         wrong = health.look(self._config, self._port, local=True)
         if wrong:

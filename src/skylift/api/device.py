@@ -63,11 +63,16 @@ async def check(request: Request) -> Response:
 def _conditional(request: Request, answer: Answer) -> Response:
     """304 where the device has this answer already. `retry_after` is no part of what it is an answer to."""
     said = {name: value for name, value in answer.items() if name != "retry_after"}
-    tag = f'"{_digest_of(said)}"' if answer["update_available"] else '"nothing"'
+    tag = f'"{_digest_of(said)}"' if answer["update_available"] else nothing(answer)
     headers = {"ETag": tag}
     if request.headers.get("if-none-match") == tag:
         return Response(status_code=304, headers=headers | {"Retry-After": str(answer["retry_after"])})
     return JSONResponse(answer, headers=headers)
+
+
+def nothing(answer: Answer) -> str:
+    """The entity tag of "there is nothing for you"."""
+    return '"nothing-health"' if answer.get("report_health") else '"nothing"'
 
 
 def _digest_of(said: Answer) -> str:

@@ -18,20 +18,19 @@ from pydantic import ValidationError
 from starlette.responses import Response
 
 from skylift.api.context import Context
-from skylift.api.device import Status, answer_of, said_by
+from skylift.api.device import Status, answer_of, nothing, said_by
 from skylift.api.plain import CHECK, STATUS, Plain, pairs
 from skylift.api.problems import bug, rejected, unavailable
 from skylift.core.errors import Rejected, SkyliftError, Unavailable
 from skylift.core.ids import is_nonce
 from skylift.engine.access import STRANGER
-from skylift.engine.checkin import Ask
+from skylift.engine.checkin import Answer, Ask
 from skylift.engine.reports import Recorded
 from skylift.store.glance import Glance, Glances
 
 _NEEDED = frozenset({"device_id", "device_type", "current_version"})
 _KNOWN = _NEEDED | {"config_version", "image_sha256", "nonce", "memory", "codecs"}
 _SOME = "0" * 16  # a nonce
-_TAG = b'"nothing"'  # the entity tag of "there is nothing for you"
 Reply = Callable[[bytes | None], None]  # the whole response; None: the long way
 
 
@@ -79,20 +78,21 @@ class Front:
             if glance is None or glance.device_id != asked["device_id"]:
                 reply(None)
                 return
-            seconds = self._seconds(glance, asked)
-            if seconds is None:
+            answer = self._look(glance, asked)
+            if answer is None:
                 reply(None)
                 return
-            same = plain.tag == _TAG
-            reply(self._nothing(seconds, plain.closes, same))
+            tag = nothing(answer).encode()
+            same = plain.tag == tag
+            reply(self._nothing(answer, plain.closes, tag, same))
             self._nothings.inc()
             self._times[304 if same else 200].observe(perf_counter() - started)
 
         self._glances.find(sha256(plain.token).hexdigest(), seen)
         return True
 
-    def _seconds(self, seen: Glance, asked: dict[str, str]) -> int | None:
-        """Until the next check, where there is nothing; None where it takes a look."""
+    def _look(self, seen: Glance, asked: dict[str, str]) -> Answer | None:
+        """The answer where there is nothing; None where it takes a look."""
         context = self._context
         ask = Ask(
             asked["device_type"],
@@ -108,19 +108,20 @@ class Front:
         if found is None:
             return None
         context.seen(seen.pk, now)
-        seconds: int = found.answer["retry_after"]
-        return seconds
+        return found.answer
 
-    def _nothing(self, seconds: int, closes: bool, same: bool) -> bytes:
+    def _nothing(self, answer: Answer, closes: bool, tag: bytes, same: bool) -> bytes:
+        seconds = answer["retry_after"]
         if same:
             return b"HTTP/1.1 304 Not Modified\r\n%s%setag: %s\r\nretry-after: %d\r\n\r\n" % (
                 self._date(),
                 _CLOSE[closes],
-                _TAG,
+                tag,
                 seconds,
             )
-        body = b'{"update_available":false,"retry_after":%d}' % seconds
-        return self._json(body, closes, b"etag: %s\r\n" % _TAG)
+        more = b',"report_health":true' if answer.get("report_health") else b""
+        body = b'{"update_available":false,"retry_after":%d%s}' % (seconds, more)
+        return self._json(body, closes, b"etag: %s\r\n" % tag)
 
     def _json(self, body: bytes, closes: bool, more: bytes = b"") -> bytes:
         return b"HTTP/1.1 200 OK\r\n%s%scontent-type: application/json\r\n%scontent-length: %d\r\n\r\n%s" % (

@@ -75,6 +75,7 @@ _CHECK = {
     "properties": {
         "update_available": {"type": "boolean"},
         "retry_after": {"type": "integer"},
+        "report_health": {"type": "boolean", "description": "a word of health is worth a request now"},
         "version": {"type": "string"},
         "url": {"type": "string"},
         "sha256": _DIGEST,

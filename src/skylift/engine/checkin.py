@@ -19,7 +19,7 @@ from skylift.core.offer import Again, Asking, Live, Nothing, Offer, OpenUpdate, 
 from skylift.core.ways import MAX_RATIO, Means
 from skylift.engine import director, moves, publish, select, serving, waiting
 from skylift.engine.pace import Pace
-from skylift.store import counters, deployments, devices, events, offers, pieces, updates
+from skylift.store import counters, deployments, devices, events, matches, offers, pieces, updates
 from skylift.store.db import Connection, Database
 from skylift.store.deployments import LiveRow
 from skylift.store.devices import Device
@@ -64,6 +64,7 @@ class LiveCache:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._known: tuple[dict[str, LiveRow], list[Live]] = ({}, [])
+        self._compared: frozenset[int] = frozenset()
         self._mark: object = None
         self._read_at = -CACHE_S
         self._change = self._read_after = object()  # the last one; and the last before the rows were read
@@ -85,6 +86,10 @@ class LiveCache:
                 self._read_at, self._read_after = begun, change
             return self._known
 
+    def is_compared(self, device_pk: int) -> bool:
+        """Whether a statistical gate watches this device now."""
+        return device_pk in self._compared
+
     def _is_fresh(self) -> bool:
         return self._change is self._read_after and monotonic() - self._read_at < CACHE_S
 
@@ -94,6 +99,8 @@ class LiveCache:
             rows = deployments.live_deployments(conn)
             self._known = {row.live.id: row for row in rows}, precedence([row.live for row in rows])
             self._mark = mark
+        compares = any(row.is_compared for row in self._known[0].values())
+        self._compared = matches.compared(conn) if compares else frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +120,7 @@ class Checkin:
         rows, order = self.lives.get()
         if not order:
             return Ready(self._none(self.pace.idle()))
+        is_compared = self.lives.is_compared(seen.pk)
         asking = Asking(seen.h, seen.device_type, seen.current_version, seen.config_version)
 
         def everyone(live: Live) -> bool:
@@ -126,9 +134,9 @@ class Checkin:
             return None
         match decision:
             case Nothing():
-                return Ready(self._none(self.pace.idle()))
+                return Ready(self._none(self.pace.idle(), is_compared))
             case Wait():
-                return Ready(self._none(self.pace.waiting()))
+                return Ready(self._none(self.pace.waiting(), is_compared))
             case _:
                 return None
 
@@ -165,16 +173,18 @@ class Checkin:
         )
         match decision:
             case Nothing():
-                return Ready(self._none(self.pace.idle()))
+                return Ready(self._none(self.pace.idle(), self.lives.is_compared(device.pk)))
             case Wait():
-                return Ready(self._none(self.pace.waiting()))
+                return Ready(self._none(self.pace.waiting(), self.lives.is_compared(device.pk)))
             case Again():
                 return self._again(conn, device, ask, current, now)
             case Offer() as offer:
                 return Needs(lambda conn: self._offer(conn, device.pk, ask, offer, now))
 
-    def _none(self, seconds: int) -> Answer:
-        return {"update_available": False, "retry_after": seconds}
+    def _none(self, seconds: int, is_compared: bool = False) -> Answer:
+        """Who is compared with others is asked how it is: nobody else's health is looked at now."""
+        answer: Answer = {"update_available": False, "retry_after": seconds}
+        return answer | {"report_health": True} if is_compared else answer
 
     def _there(self, conn: Connection, device: Device, ask: Ask) -> bool:
         """Whether the device already runs what its open update is to."""

@@ -16,7 +16,7 @@ from skylift.core.lifecycle import ENDED, DeploymentStatus, UpdateState
 from skylift.core.offer import Live, Step
 from skylift.core.rollout import DeploymentConfig, PhaseConfig
 from skylift.core.window import Window
-from skylift.core.world import PhaseState
+from skylift.core.world import FailureGate, PhaseState
 from skylift.store import notices
 from skylift.store.tables import (
     artifacts,
@@ -202,6 +202,7 @@ class LiveRow:
     selector: dict[str, Any]
     mandatory: bool
     max_parallel: int | None
+    is_compared: bool  # by the statistical gate: with a control group
 
 
 def live_mark(conn: Connection) -> tuple[Any, ...]:
@@ -247,7 +248,8 @@ def _live_row(row: "Row[Any]", steps: tuple[Step, ...], types: frozenset[str]) -
         priority=row.priority,
         window=Window.parse("window", row.window) if row.window else None,
     )
-    return LiveRow(live, row.release_id, row.selector, row.mandatory, row.max_parallel)
+    is_compared = row.gate == FailureGate.STATISTICAL.value
+    return LiveRow(live, row.release_id, row.selector, row.mandatory, row.max_parallel, is_compared)
 
 
 def _types_of(conn: Connection, release_ids: "sa.Select[Any]") -> dict[str, frozenset[str]]:

@@ -44,6 +44,13 @@ def watched(conn: Connection) -> "list[Row[Any]]":
     )
 
 
+def compared(conn: Connection) -> frozenset[int]:
+    """The devices (by key) of all sets that have no verdict yet."""
+    return frozenset(
+        conn.execute(sa.select(matches.c.device_pk).where(matches.c.closed.is_(False))).scalars()
+    )
+
+
 def sets(conn: Connection, deployment_id: str) -> int:
     """How many sets there are, with and without their verdict."""
     question = sa.select(sa.func.count()).where(
