@@ -13,7 +13,7 @@
 #include <time.h>
 
 enum { SOURCE_ADDRESS = 24 }; /* source.address, in the order of Envoy's attributes */
-enum { MAX_LIMITS = 32, MAX_LABEL = 12, MAX_BODY = 512, MAX_HEADER = 64, MAX_KEYS_OF_ONE = 3, MAX_KEY = 256, MAX_HELD = 4 };
+enum { MAX_LIMITS = 32, MAX_LABEL = 12, MAX_TOLD = 48, MAX_BODY = 512, MAX_HEADER = 64, MAX_KEYS_OF_ONE = 3, MAX_KEY = 256, MAX_HELD = 4 };
 
 /* Which headers tell a client about its limit. */
 typedef enum { PLAIN, KONG, TRAEFIK, SILENT } style;
@@ -23,7 +23,7 @@ typedef struct {
     state *s;
     style tells;
     uint32_t status;
-    char label[MAX_PERIODS][MAX_LABEL];         /* Kong's: Minute, Hour ... */
+    char told[MAX_PERIODS][2][MAX_TOLD];        /* Kong's headers: the limit of a minute, an hour, what remains of it */
     char keys[MAX_KEYS_OF_ONE][MAX_HEADER];     /* request headers, @client, @forwarded N: the first that is there counts */
     char when[2][MAX_HEADER];                   /* a request header and its value: the limit is for these only */
     int choice;                                 /* not 0: of the limits with one number, only the first that is meant */
@@ -96,7 +96,8 @@ static bool add_period(limit *l, const char *value)
     if (i == MAX_PERIODS || sscanf(value, "%lld %lu %11s", &ms, &most, label) < 2 || ms <= 0 || !most)
         return false;
     l->r.periods[i] = (period){ms * 1000, (uint32_t)most};
-    strcpy(l->label[i], label);
+    snprintf(l->told[i][0], MAX_TOLD, "x-ratelimit-limit-%s", label);
+    snprintf(l->told[i][1], MAX_TOLD, "x-ratelimit-remaining-%s", label);
     l->r.n_periods++;
     return true;
 }
@@ -338,28 +339,32 @@ static long long at_least_one(int64_t us)
     return s ? s : 1;
 }
 
+enum { MAX_SAID = 2 * MAX_PERIODS + 6, MAX_NUMBER = 24 };
+
 typedef struct {
     int n;
-    header list[2 * MAX_PERIODS + 6];
-    char words[2 * MAX_PERIODS + 6][2][48];
+    header list[MAX_SAID];
+    char numbers[MAX_SAID][MAX_NUMBER];
 } headers;
 
+/* A number that is not negative, with its unit. By hand: printf takes its time, five times for each answer. The name
+ * stays where it is. */
 static void say(headers *h, const char *name, long long value, const char *unit)
 {
-    char *n = h->words[h->n][0], *v = h->words[h->n][1];
-    snprintf(n, 48, "%s", name);
-    snprintf(v, 48, "%lld%s", value, unit);
-    h->list[h->n++] = (header){n, strlen(n), v, strlen(v)};
+    char *const end = h->numbers[h->n] + MAX_NUMBER - strlen(unit), *at = end;
+    memcpy(end, unit, strlen(unit));
+    unsigned long long rest = value > 0 ? (unsigned long long)value : 0;
+    do
+        *--at = (char)('0' + rest % 10);
+    while (rest /= 10);
+    h->list[h->n++] = (header){name, strlen(name), at, (size_t)(end - at) + strlen(unit)};
 }
 
 static void say_kongs(headers *h, const limit *l, const verdict *v)
 {
-    char name[48];
     for (int i = 0; i < l->r.n_periods; i++) {
-        snprintf(name, sizeof name, "x-ratelimit-limit-%s", l->label[i]);
-        say(h, name, l->r.periods[i].limit, "");
-        snprintf(name, sizeof name, "x-ratelimit-remaining-%s", l->label[i]);
-        say(h, name, v->remaining[i], "");
+        say(h, l->told[i][0], l->r.periods[i].limit, "");
+        say(h, l->told[i][1], v->remaining[i], "");
     }
 }
 
@@ -482,7 +487,7 @@ int HOOK(http_filter_response_headers)(void *envoy, filter *f, bool last)
         return f->others ? f->c->other->response(envoy, f->others, f->c->others, last) : GO_ON;
     for (int i = 0; i < f->asked; i++) {
         headers h;
-    h.n = 0;
+        h.n = 0;
         tell(&h, &f->c->limits[f->which[i]], &f->verdicts[i]);
         for (int k = 0; k < h.n; k++)
             ENVOY(http_set_header)(envoy, RESPONSE, (text){h.list[k].name, h.list[k].name_length},
