@@ -1,8 +1,13 @@
-"""The files that Envoy reads."""
+"""What Envoy is given, before it is: the files that it reads, and no more filters than it takes."""
 
 import json
 
+import pytest
+
+from skylift.gateway.envoy.compiler import compiled
 from skylift.gateway.envoy.snapshot import Json, discovery
+from skylift.gateway.loading import loads
+from skylift.gateway.read import read_documents
 
 
 def routes(count: int) -> list[Json]:
@@ -21,3 +26,39 @@ def test_a_files_version_is_its_contents_whatever_the_order_of_the_words() -> No
 def test_a_file_of_many_routes_is_one_line() -> None:
     """Indented, Python writes it without its encoder in C: five times the time, twice the bytes."""
     assert discovery(routes(100)).body.count(b"\n") == 1
+
+
+KONG = """
+_format_version: "3.0"
+services:
+  - name: things
+    url: http://127.0.0.1:9
+    routes: [{name: things, paths: [/things]}]
+    plugins: [{name: request-transformer, config: {CONFIG}}]
+"""
+
+
+def a_route(config: str) -> tuple[list[str], Json]:
+    """The filters of a listener, by name, and its route of this transformer."""
+    snapshot = compiled(read_documents(loads(KONG.replace("CONFIG", config), "kong.yaml")))
+    manager = snapshot.listeners[0]["filter_chains"][0]["filters"][0]["typed_config"]
+    routes = snapshot.routes[0]["virtual_hosts"][0]["routes"]
+    return [f["name"] for f in manager["http_filters"]], next(r for r in routes if r["name"] == "things")
+
+
+@pytest.mark.parametrize(
+    ("config", "filters"),
+    [
+        ('add: {headers: ["X-Id:$(uuid)", "X-One:1"]}, remove: {headers: [X-Two]}', 0),
+        ('add: {headers: ["X-Id:$(headers.x_one)"]}', 1),
+        ('add: {headers: ["X-One:1"], querystring: ["q:1"]}', 1),
+        ('rename: {headers: ["X-One:X-Two"]}', 1),
+        ('replace: {headers: ["X-One:1"]}, append: {headers: ["X-One:2"]}', 1),
+        ('append: {headers: ["X-Forwarded-Path:/"]}', 1),
+        ('add: {headers: ["X-One:1"]}, replace: {uri: "/$(headers.x_one)"}', 1),
+    ],
+)
+def test_headers_are_the_routers_work_where_their_order_is_nothing(config: str, filters: int) -> None:
+    names, route = a_route(config)
+    assert len(names) == filters + 1
+    assert ("typed_per_filter_config" in route) == bool(filters)

@@ -103,6 +103,8 @@ def _route(where: Where, place: Place) -> _Compiled:
     route = where.route
     words = steps.words(where)
     words.pieces += sticking.sessions(where.gateway, route)
+    if words.answer is None and "path_rewrite" not in words.action:  # both read what was changed
+        words.pieces, words.headers = transforms.routes_own(words.pieces)
     made = _Compiled(route, words)
     for path in login.paths(route):
         at = Test(Part.PATH, (Text(Kind.EXACT, path),))
@@ -128,9 +130,12 @@ def _answers(words: Words) -> Iterator[tuple[matching.Way, Json | None]]:
 def _says(where: Where, words: Words, case: Case) -> Json:
     """All of a route but its match and its filters."""
     told = [*_forwarded(where.gateway.forwarding, where.route), *case.tells]
-    said: Json = {"name": where.route.id}
+    said: Json = {"name": where.route.id, **words.headers}
     if told:
-        said["request_headers_to_add"] = [header(name, value) for name, value in told]
+        said["request_headers_to_add"] = [
+            *words.headers.get("request_headers_to_add", ()),
+            *(header(name, value) for name, value in told),
+        ]
     if words.answer is not None:
         return {**said, **words.answer}
     rewrite = {} if "path_rewrite" in words.action else _rewrite(case)  # replaced: nothing is left to cut

@@ -55,9 +55,11 @@ from skylift.gateway.policies import (
 @dataclass
 class Words:
     """What a route's steps come to. `answer`: what the route says instead of asking a backend; `to_others`:
-    what it says to other methods than GET, where that differs."""
+    what it says to other methods than GET, where that differs; `headers`: what it says of the request's
+    headers by itself."""
 
     pieces: list[Piece] = field(default_factory=list)
+    headers: Json = field(default_factory=dict)
     action: Json = field(default_factory=dict)
     answer: Json | None = None
     to_others: Json | None = None

@@ -1,7 +1,7 @@
 """Headers and query parameters of requests and answers, by Envoy's header mutation; bodies by a script."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from skylift.gateway.envoy import scripts
 from skylift.gateway.envoy.formats import (
@@ -50,6 +50,34 @@ def mutation(requests: list[Json] = [], answers: list[Json] = [], query: list[Js
     said = {name: what for name, what in mutations.items() if what}
     own = {"@type": MUTATION + "PerRoute", "mutations": said}
     return Piece("headers", {"@type": MUTATION}, own)
+
+
+NOT_A_ROUTES = frozenset({"", "host", "x-forwarded-path", "x-forwarded-prefix", "x-replaced-path"})
+
+
+def routes_own(pieces: Sequence[Piece]) -> tuple[list[Piece], Json]:
+    """What filters are left, and what the route says of headers by itself. The router changes them on its way
+    to the backend; a filter that comes last would do the same and cost every request a filter. The router
+    removes first, adds then, and reads no value that it has just set: what needs another order stays."""
+    last = pieces[-1] if pieces and pieces[-1].kind == "headers" else None
+    changes = last.own["mutations"] if last else {}
+    if set(changes) != {"request_mutations"} or not _in_any_order(changes["request_mutations"]):
+        return list(pieces), {}
+    added = [change["append"] for change in changes["request_mutations"] if "append" in change]
+    removed = [change["remove"] for change in changes["request_mutations"] if "remove" in change]
+    said = {"request_headers_to_add": added, "request_headers_to_remove": removed}
+    return list(pieces[:-1]), {name: what for name, what in said.items() if what}
+
+
+def _in_any_order(changes: Iterable[Json]) -> bool:
+    """Each of another header, none that a route may not change or tells itself, none that reads a header."""
+    added = [change["append"]["header"] for change in changes if "append" in change]
+    names = [str(each["key"]) for each in added] + [
+        change["remove"] for change in changes if "remove" in change
+    ]
+    free = not any(name.startswith(":") or name.lower() in NOT_A_ROUTES for name in names)
+    reads = any("%REQ(" in each["value"] for each in added)
+    return free and not reads and len({name.lower() for name in names}) == len(names)
 
 
 def hop_by_hop(answer: Answer) -> list[Piece]:
