@@ -90,6 +90,9 @@ def test_the_numbers_are_for_prometheus_and_a_hangup_swaps_envoy(running: Proces
     numbers = ask(running.admin, "/metrics").body
     assert "skylift_gateway_up 1" in numbers
     assert "envoy_http_downstream_rq_xx" in numbers
+    assert (
+        'envoy_cluster_upstream_rq_xx{envoy_response_code_class="2",envoy_cluster_name="things"} 1' in numbers
+    )
     assert ask(running.admin, "/elsewhere").status == 404
     running.process.send_signal(signal.SIGHUP)
     wait_until(lambda: running.status()["swaps"] == 1, 60, "a fresh Envoy took over")

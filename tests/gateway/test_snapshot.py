@@ -5,6 +5,7 @@ import json
 import pytest
 
 from skylift.gateway.envoy.compiler import compiled
+from skylift.gateway.envoy.edge import NOTHING_MORE, Extras
 from skylift.gateway.envoy.snapshot import Json, discovery
 from skylift.gateway.loading import loads
 from skylift.gateway.read import read_documents
@@ -38,9 +39,9 @@ services:
 """
 
 
-def a_route(config: str) -> tuple[list[str], Json]:
+def a_route(config: str, extras: Extras = NOTHING_MORE) -> tuple[list[str], Json]:
     """The filters of a listener, by name, and its route of this transformer."""
-    snapshot = compiled(read_documents(loads(KONG.replace("CONFIG", config), "kong.yaml")))
+    snapshot = compiled(read_documents(loads(KONG.replace("CONFIG", config), "kong.yaml")), extras)
     manager = snapshot.listeners[0]["filter_chains"][0]["filters"][0]["typed_config"]
     routes = snapshot.routes[0]["virtual_hosts"][0]["routes"]
     return [f["name"] for f in manager["http_filters"]], next(r for r in routes if r["name"] == "things")
@@ -62,3 +63,12 @@ def test_headers_are_the_routers_work_where_their_order_is_nothing(config: str, 
     names, route = a_route(config)
     assert len(names) == filters + 1
     assert ("typed_per_filter_config" in route) == bool(filters)
+
+
+@pytest.mark.parametrize("counted", [False, True])
+def test_a_services_numbers_are_kept_where_somebody_reads_them(counted: bool) -> None:
+    snapshot = compiled(
+        read_documents(loads(KONG.replace("CONFIG", ""), "kong.yaml")), Extras(counted=counted)
+    )
+    manager = snapshot.listeners[0]["filter_chains"][0]["filters"][0]["typed_config"]
+    assert manager["http_filters"][-1]["typed_config"]["dynamic_stats"] is counted

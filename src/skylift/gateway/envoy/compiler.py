@@ -49,7 +49,7 @@ def compiled(gateway: Gateway, extras: Extras = NOTHING_MORE) -> Snapshot:
         listeners.append(_listener(gateway, listener, routes, book, extras))
     if book.inside:
         tables.append(_inner_table(gateway, book))
-        listeners.append(_inner_listener())
+        listeners.append(_inner_listener(extras))
     backends = [_cluster(gateway, service, problems) for service in gateway.services.values()]
     if problems:
         raise Refused(problems)
@@ -229,12 +229,12 @@ def _inner_table(gateway: Gateway, book: Book) -> Json:
     }
 
 
-def _inner_listener() -> Json:
+def _inner_listener(extras: Extras) -> Json:
     manager = {
         "@type": HCM,
         "stat_prefix": "inside",
         "rds": {"route_config_name": INNER},
-        "http_filters": [pieces.ROUTER],
+        "http_filters": [pieces.router(extras.counted)],
         "use_remote_address": False,  # what it carries was said by Envoy itself, at the outer listener
         "skip_xff_append": True,
         "generate_request_id": False,
@@ -306,7 +306,7 @@ def _listener(
         "@type": HCM,
         "stat_prefix": listener.name,
         "rds": {"route_config_name": listener.name},
-        "http_filters": pieces.chain(_chain(routes), shared),
+        "http_filters": pieces.chain(_chain(routes), shared, extras.counted),
         "local_reply_config": {"mappers": list(replies(gateway, book))},
         **edge(gateway.forwarding, book),
         **shown(listener),

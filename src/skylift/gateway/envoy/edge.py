@@ -19,10 +19,12 @@ EARLY = TYPE + "envoy.extensions.http.early_header_mutation.header_mutation.v3.H
 @dataclass(frozen=True, slots=True)
 class Extras:
     """What is the operator's and not the configuration's. `access_log`: a file, or /dev/stdout, for a line of
-    JSON a request. `traces`: where spans go, an OTLP URL over HTTP."""
+    JSON a request. `traces`: where spans go, an OTLP URL over HTTP. `counted`: somebody reads the metrics, so
+    each service's are kept."""
 
     access_log: str = ""
     traces: str = ""
+    counted: bool = False
 
 
 NOTHING_MORE = Extras()

@@ -40,7 +40,9 @@ def run(wanted: Wanted) -> None:
     """Until SIGTERM or SIGINT; SIGHUP puts a fresh Envoy in the running one's place. Raises Refused or
     Rejected when the first configuration does not hold."""
     places = dict(place(text) for text in wanted.listen)
-    origin = source(wanted.files, places, Extras(wanted.access_log, wanted.traces))
+    origin = source(
+        wanted.files, places, Extras(wanted.access_log, wanted.traces, counted=bool(wanted.admin))
+    )
     supervisor = Supervisor(origin, say, Options(concurrency=wanted.workers))
     stop, swap = threading.Event(), threading.Event()
 
