@@ -3,11 +3,13 @@
 One worker each, on one core; the load (wrk) and the backend (nginx) on the other; kept-alive connections, the
 same headers for everybody. What a proxy costs is the CPU its processes used, divided by the requests that
 were answered: that holds on a machine where others work too. Ratios are medians over rounds in which every
-proxy had its turn. Then: the last of 2,000 routes against the first, reloads and swaps under load, how long
-2,000 routes take to be compiled, validated and in place, and a region that comes back at once before a real
-fleet server.
+proxy had its turn. Beside them stand the instructions of each Envoy outside the kernel for a request, counted
+by callgrind, which are the same on every machine and at every hour.
 
-What is not installed (wrk, nginx, caddy) is left out, and so are its figures.
+Then: the last of 2,000 routes against the first, reloads and swaps under load, how long 2,000 routes take to
+be compiled, validated and in place, and a region that comes back at once before a real fleet server.
+
+What is not installed (wrk, nginx, caddy, valgrind) is left out, and so are its figures.
 
     python3 dev.py bench gateway [--json] [--rounds N] [--seconds N] [--herd N]
 """
@@ -25,7 +27,19 @@ from joserfc import jwt
 from joserfc.jwk import OctKey
 
 from parts.gateway_herd import herd
-from parts.gateway_proxies import backend, bare, caddy, load, ours, python_proxy, say, sliding_window
+from parts.gateway_instructions import instructions
+from parts.gateway_proxies import (
+    Setup,
+    backend,
+    bare,
+    caddy,
+    load,
+    ours,
+    python_proxy,
+    running,
+    say,
+    sliding_window,
+)
 from parts.gateway_reloads import many, publishing, reloads
 
 SECRET = "a secret that is longer than thirty-two bytes"  # noqa: S105 - the bench's own
@@ -52,26 +66,33 @@ consumers:
 """.replace("SECRET", SECRET)
 
 
-def costs(rounds: int, seconds: float, place: Path) -> dict[str, float]:
+def setups(port: int) -> dict[str, Setup]:
+    """Every Envoy that is measured, before a backend at this port."""
+    plain = SERVICE.format(backend=port)
+    sliding = plain + "plugins:\n  - {name: rate-limiting, config: {minute: 1, policy: local}}\n"
+    return {
+        "bare": bare(port),
+        "plain": ours("ours, plain", plain),
+        "counted": ours("ours, plain, with --admin", plain, counted=True),
+        "full": ours("ours, JWT + limit + headers", plain + FULL),
+        "sliding": sliding_window(sliding),
+        "first": ours("first of 2,000", many(port), "/area0/route0000"),
+        "last": ours("last of 2,000", many(port), "/area39/route1999"),
+    }
+
+
+def costs(rounds: int, seconds: float, place: Path) -> dict[str, Any]:
     """CPU for a request of everybody, in us, and the ratios."""
     token = jwt.encode({"alg": "HS256"}, {"iss": "fleet", "exp": 9999999999}, OctKey.import_key(SECRET))
     with backend(place) as port, ExitStack() as stack:
-        plain = SERVICE.format(backend=port)
-        sliding = plain + "plugins:\n  - {name: rate-limiting, config: {minute: 1, policy: local}}\n"
-        proxies = {
-            "bare": stack.enter_context(bare(port)),
-            "plain": stack.enter_context(ours("ours, plain", plain)),
-            "full": stack.enter_context(ours("ours, JWT + limit + headers", plain + FULL)),
-            "sliding": stack.enter_context(sliding_window(sliding)),
-            "first": stack.enter_context(ours("first of 2,000", many(port), "/area0/route0000")),
-            "last": stack.enter_context(ours("last of 2,000", many(port), "/area39/route1999")),
-        }
+        envoys = setups(port)
+        proxies = {name: stack.enter_context(running(setup)) for name, setup in envoys.items()}
         if shutil.which("caddy"):
             proxies["caddy"] = stack.enter_context(caddy(port, place))
         proxies["python"] = stack.enter_context(python_proxy(port, place))
         for turn in range(rounds + 1):
             for proxy in proxies.values():
-                load(proxy, seconds if turn else 1, token)
+                load(proxy, seconds, token)
             say(f"round {turn} of {rounds}" if turn else "warm")
         for proxy in proxies.values():
             proxy.cost.pop(0)
@@ -79,8 +100,23 @@ def costs(rounds: int, seconds: float, place: Path) -> dict[str, float]:
         return ratios({name: proxy.cost for name, proxy in proxies.items()})
 
 
+def counts(place: Path) -> dict[str, Any]:
+    """The same by what the processor was told to do for a request, outside the kernel; nobody else who works
+    on this machine changes that."""
+    token = jwt.encode({"alg": "HS256"}, {"iss": "fleet", "exp": 9999999999}, OctKey.import_key(SECRET))
+    with backend(place) as port:
+        found = instructions(setups(port), token, place)
+    for name, count in found.items():
+        say(f"{name:32} {count:9.0f} instructions")
+    told = {
+        f"{name}_instructions": value for name, value in ratios({n: [c] for n, c in found.items()}).items()
+    }
+    return {**told, "instructions": {name: round(count) for name, count in found.items()}}
+
+
 RATIOS = {
     "plain_vs_envoy": ("plain", "bare"),
+    "plain_with_admin_vs_envoy": ("counted", "bare"),
     "full_vs_envoy": ("full", "bare"),
     "sliding_vs_envoy": ("sliding", "bare"),
     "vs_caddy": ("plain", "caddy"),
@@ -104,8 +140,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--json", action="store_true", help="the last line is JSON either way")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--seconds", type=float, default=1.0)
     parser.add_argument("--herd", type=int, default=20_000)
     given = parser.parse_args()
     result: dict[str, Any] = {}
@@ -113,10 +149,12 @@ def main() -> None:
         nginx = shutil.which("nginx") or Path("/usr/sbin/nginx").exists()
         if shutil.which("wrk") and nginx:
             result |= costs(given.rounds, given.seconds, Path(place))
+            if shutil.which("valgrind"):
+                result |= counts(Path(place))
         else:
             say("wrk or nginx is not installed: no CPU figures")
     result |= reloads()
-    result["publish_2000_s"] = publishing()
+    result |= publishing()
     result["herd"] = herd(given.herd)
     print(json.dumps(result))
 

@@ -6,7 +6,7 @@ import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
-from parts.gateway_proxies import ours, say
+from parts.gateway_proxies import ours, running, say
 from skylift.store.db import Database, migrate
 from skylift.testkit.identity import Identity
 from skylift.testkit.seed import seed
@@ -32,7 +32,7 @@ def herd(devices: int) -> dict[str, int]:
         try:
             where = json.dumps({"inventory": {"fleet:8080": server.url.removeprefix("http://")}})
             text = (FRONT / "fleet.yaml").read_text()
-            with ours("herd", [(text, "fleet.yaml"), (where, "inventory.json")], "/") as proxy:
+            with running(ours("herd", [(text, "fleet.yaml"), (where, "inventory.json")])) as proxy:
                 found = asyncio.run(_herd(proxy.port, identity))
             server.check()  # raises when it has ended
         finally:

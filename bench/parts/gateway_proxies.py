@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from skylift.gateway.envoy.compiler import compiled
+from skylift.gateway.envoy.edge import NOTHING_MORE, Extras
 from skylift.gateway.envoy.process import Options
 from skylift.gateway.envoy.snapshot import HCM, TYPE, Snapshot
 from skylift.gateway.envoy.supervisor import Supervisor
 from skylift.gateway.loading import loads
+from skylift.gateway.model import Gateway
 from skylift.gateway.policies import Algorithm, Limit, RateLimit
 from skylift.gateway.read import read_documents
 
@@ -128,16 +130,36 @@ def load(proxy: Proxy, seconds: float, token: str) -> None:
     proxy.cost.append(used / requests * 1e6)
 
 
-@contextmanager
-def ours(name: str, files: str | list[tuple[str, str]], path: str = "/things") -> Iterator[Proxy]:
-    """A gateway of this file, or of these (text, name), with one worker on its core."""
-    port = free_port()
+@dataclass(frozen=True)
+class Setup:
+    """An Envoy to be measured: its one listener's port, all of its configuration, what it is asked for."""
+
+    name: str
+    port: int
+    snapshot: Snapshot
+    path: str = "/things"
+
+
+def ours(
+    name: str, files: str | list[tuple[str, str]], path: str = "/things", *, counted: bool = False
+) -> Setup:
+    """A gateway of this file, or of these (text, name). `counted`: as with `--admin`."""
     texts = [(files, "kong.yaml")] if isinstance(files, str) else files
     gateway = read_documents([document for text, file in texts for document in loads(text, file)])
+    return _setup(name, gateway, path, Extras(counted=counted))
+
+
+def _setup(name: str, gateway: Gateway, path: str, extras: Extras = NOTHING_MORE) -> Setup:
+    port = free_port()
     listener = replace(gateway.listeners[0], address="127.0.0.1", port=port)
-    snapshot = compiled(replace(gateway, listeners=(listener,)))
-    with supervised(snapshot) as supervisor:
-        yield Proxy(name, port, lambda: [supervisor.envoy.pid], path)
+    return Setup(name, port, compiled(replace(gateway, listeners=(listener,)), extras), path)
+
+
+@contextmanager
+def running(setup: Setup) -> Iterator[Proxy]:
+    """With one worker on its core."""
+    with supervised(setup.snapshot) as supervisor:
+        yield Proxy(setup.name, setup.port, lambda: [supervisor.envoy.pid], setup.path)
 
 
 @contextmanager
@@ -153,9 +175,11 @@ def supervised(snapshot: Snapshot) -> Iterator[Supervisor]:
         supervisor.stop()
 
 
-@contextmanager
-def bare(port_of_backend: int) -> Iterator[Proxy]:
-    """Envoy as somebody would write it who wants a proxy and nothing else."""
+def bare(port_of_backend: int) -> Setup:
+    """Envoy as somebody would write it who wants a proxy and nothing else: one listener, one table with one
+    route, one cluster with one address, Envoy's own defaults for all the rest, its numbers for each cluster
+    too. Nobody logs a request, neither it nor ours; both are started by the same bootstrap, with one worker,
+    and follow their tables by file."""
     port = free_port()
     router = {
         "name": "envoy.filters.http.router",
@@ -184,8 +208,8 @@ def bare(port_of_backend: int) -> Iterator[Proxy]:
             "endpoints": [{"lb_endpoints": [{"endpoint": {"address": place}}]}],
         },
     }
-    with supervised(Snapshot((listener,), ({"name": "bare", "virtual_hosts": hosts},), (cluster,))) as s:
-        yield Proxy("bare Envoy", port, lambda: [s.envoy.pid])
+    table = {"name": "bare", "virtual_hosts": hosts}
+    return Setup("bare Envoy", port, Snapshot((listener,), (table,), (cluster,)))
 
 
 @contextmanager
@@ -237,10 +261,8 @@ def children(pid: int) -> list[int]:
     return [int(child) for child in found]
 
 
-@contextmanager
-def sliding_window(text: str) -> Iterator[Proxy]:
+def sliding_window(text: str) -> Setup:
     """An exact sliding window so wide that nobody meets its end: only its cost is seen."""
-    port = free_port()
     gateway = read_documents(loads(text, "kong.yaml"))
 
     def slid(policy: Any) -> Any:
@@ -254,6 +276,4 @@ def sliding_window(text: str) -> Iterator[Proxy]:
         replace(route, steps=tuple(replace(step, policy=slid(step.policy)) for step in route.steps))
         for route in gateway.routes
     )
-    listener = replace(gateway.listeners[0], address="127.0.0.1", port=port)
-    with supervised(compiled(replace(gateway, routes=routes, listeners=(listener,)))) as supervisor:
-        yield Proxy("ours, exact sliding window", port, lambda: [supervisor.envoy.pid])
+    return _setup("ours, exact sliding window", replace(gateway, routes=routes), "/things")
