@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError
 
 from skylift.store import devices
+from skylift.store.connect import is_duplicate
 from skylift.store.db import Database
 from skylift.store.glance import AT_ONCE, Glance, Glances, PostgresGlances, glances
 
@@ -94,9 +96,32 @@ def test_a_database_that_is_not_there_is_a_miss_and_no_wait(url: str, tmp_path: 
     asyncio.run(ask())
 
 
+def test_a_token_is_one_devices(database: Database) -> None:
+    enroll(database, 1)
+
+    def again(conn: Any) -> None:
+        devices.insert(conn, device_id="another", device_type="t", token_hash="hash-0", labels={}, now=NOW)
+
+    with pytest.raises(DBAPIError) as refused:  # and not an outage, nor tried for ever
+        database.write(again)
+    if database.dialect == "postgresql":
+        assert is_duplicate(refused.value)
+    with database.read() as conn:
+        assert devices.find_device(conn, "another") is None
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_tokens_are_found_by_a_hash_and_by_nothing_else(database: Database) -> None:
+    question = "SELECT indexdef FROM pg_indexes WHERE tablename = 'devices' AND indexdef LIKE '%token_hash%'"
+    with database.read() as conn:
+        found = conn.exec_driver_sql(question.replace("%", "%%")).scalars().all()
+    assert [made.partition(" USING ")[2] for made in found] == ["hash (token_hash)"]
+
+
 _CUT = """
     SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-    WHERE datname = current_database() AND pid <> pg_backend_pid() AND query LIKE '%ANY($1)%'
+    WHERE datname = current_database() AND pid <> pg_backend_pid() AND query LIKE '%unnest($1%'
 """
 
 

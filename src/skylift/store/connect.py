@@ -34,8 +34,9 @@ QUESTION_S = 30.0  # what people ask of the whole fleet is taken back beyond tha
 POOL = 8  # readers kept open; more are made when needed: a reader in the event loop must never queue for one
 
 # PostgreSQL's words (SQLSTATE) for "another transaction was in the way: try again".
-_DUPLICATE = "23505"  # another server inserted it a moment ago: looked at again, it is there
-_COLLISIONS = frozenset({"40001", "40P01", "55P03", _DUPLICATE})
+# Another server inserted it a moment ago: looked at again, it is there. The second is a hash index's word.
+_DUPLICATES = frozenset({"23505", "23P01"})
+_COLLISIONS = frozenset({"40001", "40P01", "55P03"}) | _DUPLICATES
 # ... and for "I am going away": classes 08 (connection), 53 (resources), 57P (shutdown); 25P03: see FROZEN_S;
 # 25006: it is read-only, as one is that another has taken over from.
 _GONE = ("08", "53", "57P", "25P03", "25006")
@@ -226,5 +227,5 @@ def sqlstate(error: BaseException) -> str | None:
 
 
 def is_duplicate(error: BaseException) -> bool:
-    """Whether a unique constraint of PostgreSQL refused it."""
-    return isinstance(error, DBAPIError) and sqlstate(error) == _DUPLICATE
+    """Whether PostgreSQL refused it because there is one like it."""
+    return isinstance(error, DBAPIError) and sqlstate(error) in _DUPLICATES

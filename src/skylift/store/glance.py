@@ -1,9 +1,10 @@
 """The poll path's one read: devices by their tokens, straight on the driver.
 
 Nearly every poll ends here: the device is known, nothing is open for it. Questions that come together are
-asked together: on SQLite those of one turn of the event loop, read right there; on PostgreSQL those that
-gather while another is on its way. One by one they cost twice as much: each read lets go of the interpreter,
-and another thread has to give it back.
+asked together: on SQLite those of one turn of the event loop, read right there; on PostgreSQL, through
+asyncpg in the event loop, those that gather while another is on its way. One by one they cost twice as much:
+SQLite's read lets go of the interpreter, and another thread has to give it back; PostgreSQL's process is
+woken for each.
 
 A glance may come to nothing, because nobody is known by the token or because the database does not answer
 here: then whoever asked takes the long way, which knows every error.
@@ -17,6 +18,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
 import asyncpg
+from asyncpg.prepared_stmt import PreparedStatement
 from sqlalchemy.engine import URL
 
 from skylift.store.connect import normal
@@ -28,7 +30,13 @@ _COLUMNS = (
 )
 _SQLITE = f"SELECT {_COLUMNS} FROM devices WHERE token_hash IN (%s)"
 MOST = 32  # tokens in one statement of SQLite's: as many as the driver keeps compiled
-_POSTGRESQL = f"SELECT {_COLUMNS} FROM devices WHERE token_hash = ANY($1)"
+_POSTGRESQL = f"SELECT {_COLUMNS} FROM unnest($1::text[]) AS asked (token) JOIN devices ON token_hash = token"
+# Planning anew for each number of tokens, as PostgreSQL does for a few, costs more than reading them. One
+# plan is kept, by the index: a table that is small today may grow before its statistics do.
+_BY_THE_INDEX = """
+    SET plan_cache_mode = force_generic_plan;
+    SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off
+"""
 MAPPED = 4 << 30  # bytes of SQLite's file read where the operating system keeps it, without a copy
 GATHER_S = 0.002  # PostgreSQL's questions wait this long for company: a query costs what ten rows do
 AT_ONCE = 2  # questions under way to PostgreSQL: while one is answered the other gathers
@@ -134,7 +142,7 @@ class PostgresGlances(Glances):
         super().__init__()
         self._where = _where(url)
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._idle: list[asyncpg.Connection] = []
+        self._idle: list[_Line] = []
         self._under_way: set[asyncio.Task[None]] = set()
 
     def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -158,8 +166,7 @@ class PostgresGlances(Glances):
     async def _ask(self, batch: Asked) -> None:
         rows: list[Any] = []
         try:
-            async with asyncio.timeout(ANSWER_S):
-                rows = await self._fetch(list(batch))
+            rows = await self._fetch(list(batch))
         except Exception as e:  # noqa: BLE001 - whatever it is, the long way will meet it, and say it
             LOG.debug("no glance: %r", e)
         except BaseException:
@@ -169,20 +176,38 @@ class PostgresGlances(Glances):
             _tell(batch, rows)
 
     async def _fetch(self, hashes: list[str]) -> list[Any]:
-        connection = self._idle.pop() if self._idle else await asyncpg.connect(**self._where)
+        line = self._idle.pop() if self._idle else await _line(self._where)
         try:
-            rows: list[Any] = await connection.fetch(_POSTGRESQL, hashes)
+            rows: list[Any] = await line.question.fetch(hashes, timeout=ANSWER_S)
         except BaseException:
-            connection.terminate()
+            line.connection.terminate()
             raise
-        self._idle.append(connection)
+        self._idle.append(line)
         return rows
 
     def close(self) -> None:
         idle, self._idle = self._idle, []
         if self._loop is not None and not self._loop.is_closed():
-            for connection in idle:
-                self._loop.call_soon_threadsafe(connection.terminate)
+            for line in idle:
+                self._loop.call_soon_threadsafe(line.connection.terminate)
+
+
+class _Line(NamedTuple):
+    """A connection, and the question that is prepared on it."""
+
+    connection: asyncpg.Connection
+    question: PreparedStatement
+
+
+async def _line(where: dict[str, Any]) -> _Line:
+    async with asyncio.timeout(ANSWER_S):
+        connection = await asyncpg.connect(**where)
+        try:
+            await connection.execute(_BY_THE_INDEX)
+            return _Line(connection, await connection.prepare(_POSTGRESQL))
+        except BaseException:
+            connection.terminate()
+            raise
 
 
 def _tell(batch: Asked, rows: list[Any]) -> None:
