@@ -1,16 +1,32 @@
 """The migration tree makes exactly the tables the code speaks of."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
+from skylift.store import devices
 from skylift.store.connect import normal, writing_engine
-from skylift.store.db import migrate
+from skylift.store.db import Database, migrate
+from skylift.store.migrate import config
 from skylift.store.tables import metadata
 from skylift.testkit.postgresql import Cluster
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)])
+def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A database without tables."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path}/empty.db"
+        return
+    cluster: Cluster = request.getfixturevalue("cluster")
+    name = cluster.fresh()
+    yield cluster.url(name)
+    cluster.drop(name)
 
 
 def differences(url: str) -> list[object]:
@@ -39,8 +55,40 @@ def test_migrating_again_changes_nothing(database_url: str) -> None:
     assert differences(database_url) == []
 
 
-def test_a_database_without_tables_differs(tmp_path: Path) -> None:
-    assert differences(f"sqlite:///{tmp_path}/empty.db")
+def test_what_is_there_survives_the_way_up(empty_url: str) -> None:
+    """Tables that are made anew, indexes that change their kind: tokens and last contacts stay."""
+    engine = writing_engine(normal(empty_url))
+    with engine.begin() as conn:
+        command.upgrade(config(conn), "0018_ways")
+        conn.exec_driver_sql(
+            "INSERT INTO devices (pk, device_id, device_type, h, token_hash, labels, status, enrolled_at)"
+            " VALUES (7, 'd', 't', 1, 'hash', '{}', 'active', 1)"
+        )
+        conn.exec_driver_sql("INSERT INTO seen (device_pk, at) VALUES (7, 1234567)")
+    engine.dispose()
+    migrate(empty_url)
+    assert differences(empty_url) == []
+    database = Database(empty_url)
+    with database.read() as conn:
+        known = devices.by_token(conn, "hash")
+        assert known is not None
+        assert known.pk == 7
+        assert set(devices.last_seen(conn, [7])) == {7}
+    database.close()
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_last_contacts_have_room_for_the_next(database_url: str) -> None:
+    engine = writing_engine(normal(database_url))
+    with engine.connect() as conn:
+        options = conn.exec_driver_sql("SELECT reloptions FROM pg_class WHERE relname = 'seen'").scalar_one()
+    engine.dispose()
+    assert options == ["fillfactor=50"]
+
+
+def test_a_database_without_tables_differs(empty_url: str) -> None:
+    assert differences(empty_url)
 
 
 @pytest.mark.postgresql
