@@ -9,10 +9,10 @@ import pytest
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 
-from skylift.store import devices
+from skylift.store import devices, glance
 from skylift.store.connect import is_duplicate
 from skylift.store.db import Database
-from skylift.store.glance import AT_ONCE, Glance, Glances, PostgresGlances, glances
+from skylift.store.glance import AT_ONCE, ENOUGH, Glance, Glances, PostgresGlances, glances
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
 
@@ -173,3 +173,27 @@ def test_two_answers_in_one_turn_leave_nobody_waiting() -> None:
         await asyncio.gather(*asking)
 
     asyncio.run(ask())
+
+
+def test_enough_wait_for_no_more_company(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And go as one question; one alone is asked about when its time is over."""
+
+    async def ask() -> list[int]:
+        eyes = PostgresGlances(make_url("postgresql://nobody@127.0.0.1:1/none"))
+        asked: list[int] = []
+
+        async def counted(hashes: list[str]) -> list[Any]:
+            asked.append(len(hashes))
+            return []
+
+        eyes._fetch = counted  # type: ignore[method-assign]  # what goes together is what is tested
+        await find(eyes, "alone")
+        monkeypatch.setattr(glance, "GATHER_S", 3600.0)
+        monkeypatch.setattr(glance, "GATHER_EACH_S", 3600.0)
+        first = [find(eyes, f"device {number}") for number in range(ENOUGH - 1)]
+        await asyncio.sleep(0)  # whoever carries them waits already
+        await asyncio.gather(*first, find(eyes, "the last"))
+        await asyncio.gather(*(find(eyes, f"device {number}") for number in range(ENOUGH + 5)))
+        return asked
+
+    assert asyncio.run(asyncio.wait_for(ask(), 60)) == [1, ENOUGH, ENOUGH + 5]

@@ -38,7 +38,10 @@ _BY_THE_INDEX = """
     SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off
 """
 MAPPED = 4 << 30  # bytes of SQLite's file read where the operating system keeps it, without a copy
-GATHER_S = 0.002  # PostgreSQL's questions wait this long for company: a query costs what ten rows do
+# PostgreSQL's questions wait for company, a query costs what a dozen rows do: at most so long, less where few
+# came the last time, and no longer once there are enough.
+GATHER_S, GATHER_EACH_S = 0.005, 0.001
+ENOUGH = 32
 AT_ONCE = 2  # questions under way to PostgreSQL: while one is answered the other gathers
 ANSWER_S = 5.0
 
@@ -144,24 +147,43 @@ class PostgresGlances(Glances):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._idle: list[_Line] = []
         self._under_way: set[asyncio.Task[None]] = set()
+        self._gathered: asyncio.Future[None] | None = None  # somebody waits for company
+        self._lately = 1  # came together the last time
+
+    def find(self, token_hash: str, tell: Tell) -> None:
+        super().find(token_hash, tell)
+        if len(self._asked) >= ENOUGH and self._gathered is not None:
+            _go(self._gathered)
 
     def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
         if loop is not self._loop:  # connections belong to the loop they were made in
-            self._loop, self._idle, self._under_way = loop, [], set()
+            self._loop, self._idle, self._under_way, self._gathered = loop, [], set(), None
         if len(self._under_way) < AT_ONCE:
-            task = loop.create_task(self._carry())
+            task = loop.create_task(self._carry(loop))
             self._under_way.add(task)
 
-    async def _carry(self) -> None:
+    async def _carry(self, loop: asyncio.AbstractEventLoop) -> None:
         try:
             while self._asked:
-                await asyncio.sleep(GATHER_S)
+                await self._company(loop)
                 if batch := self._batch():  # the other carrier may have taken it
+                    self._lately = len(batch)
                     await self._ask(batch)
         finally:
             # Here, not in a callback of the task's: that would run a turn later, and whoever asked in between
             # would count on a task that has ended.
             self._under_way.discard(cast("asyncio.Task[None]", asyncio.current_task()))
+
+    async def _company(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Until enough have come, or it has been long enough."""
+        if len(self._asked) >= ENOUGH:
+            return
+        self._gathered = gathered = loop.create_future()
+        timer = loop.call_later(min(GATHER_S, GATHER_EACH_S * self._lately), _go, gathered)
+        try:
+            await gathered
+        finally:
+            timer.cancel()
 
     async def _ask(self, batch: Asked) -> None:
         rows: list[Any] = []
@@ -190,6 +212,11 @@ class PostgresGlances(Glances):
         if self._loop is not None and not self._loop.is_closed():
             for line in idle:
                 self._loop.call_soon_threadsafe(line.connection.terminate)
+
+
+def _go(waiting: "asyncio.Future[None]") -> None:
+    if not waiting.done():
+        waiting.set_result(None)
 
 
 class _Line(NamedTuple):
