@@ -2,11 +2,11 @@
 
 For each starting disk (factory, updated once or twice, with a configuration, torn in mid-download, armed, on
 trial, after a fallback, after a confirmed image gave way, with a spoiled boot record) and each update (full
-image, delta, configuration; images and configurations that turn out sick on trial, or wear out once they are
-confirmed), the operations are counted once; then the power is cut before the first, after each, and in the
-middle of each that writes, with and without losing what was not synced, by SIGKILL to a forked process. Then
-the power comes back: a valid image must boot, and the update must end as it would have. Pairs of cuts (a
-second one during recovery) are sampled with a seed.
+image, as it is and packed; a delta, one in layers, a chain; configuration; images and configurations that
+turn out sick on trial, or wear out once they are confirmed), the operations are counted once; then the power
+is cut before the first, after each, and in the middle of each that writes, with and without losing what was
+not synced, by SIGKILL to a forked process. Then the power comes back: a valid image must boot, and the update
+must end as it would have. Pairs of cuts (a second one during recovery) are sampled with a seed.
 
 Prints cuts, bricks and unverified boots; the last line of stdout is one JSON object.
 """
@@ -25,10 +25,26 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
-from skylift.firmware.delta import create_delta
+from skylift.agent import fetch, patch
+from skylift.firmware import layered, native, packed
+from skylift.firmware.delta import make
 from skylift.testkit.powerplug import MODES, Bench, Cut, PluggedDisk, Update
 
 SIZE = 96 << 10
+NOTED_EVERY = 24 << 10  # bytes: images here are small, and are to be torn in the middle
+UPDATES = (
+    "full",
+    "packed",
+    "delta",
+    "layers",
+    "chain",
+    "sick",
+    "worn",
+    "config",
+    "sick config",
+    "worn config",
+)
+WAYS = {"packed": "packed", "delta": "delta", "layers": "delta", "chain": "chain"}
 # Syncing is what is simulated: a disk in memory saves the wait for a real one.
 SCRATCH = "/dev/shm" if os.path.isdir("/dev/shm") else None  # noqa: S108 - only a private folder below it
 
@@ -49,7 +65,7 @@ class Desk:
         self.home = home
         noise = random.Random(7)
         base = noise.randbytes(SIZE)
-        names = ("old", "mid", "new", "sick", "worn")
+        names = ("old", "mid", "between", "new", "sick", "worn")
         self.images = {name: base[:-8] + noise.randbytes(8) for name in names}
         self.factory = home / "factory.img"
         self.factory.write_bytes(self.images["old"])
@@ -60,20 +76,25 @@ class Desk:
         self.starts = self._starts()
 
     def _updates(self) -> dict[str, Update]:
-        patch = self.home / "patch"
-        old, new = self.images["mid"], self.images["new"]
-        assert create_delta(old, new, patch) is not None
-        base = Update("", "image", "", old).sha256
+        old, mid, new = (self.images[name] for name in ("mid", "between", "new"))
         return {
             "mid": Update("mid", "image", "mid", old),
             "full": Update("full", "image", "new", new),
-            "delta": Update("delta", "image", "new", new, patch.read_bytes(), base),
+            "packed": Update("packed", "image", "new", new, packed=self._packed(new)),
+            "delta": Update("delta", "image", "new", new, (hop(old, new),)),
+            "layers": Update("layers", "image", "new", new, (hop(old, new, layers=True),)),
+            "chain": Update("chain", "image", "new", new, (hop(old, mid, layers=True), hop(mid, new))),
             "sick": Update("sick", "image", "sick", self.images["sick"], healthy=False),
             "config": Update("config", "config", "c1", b'{"interval": 30}'),
             "sick config": Update("sick config", "config", "c2", b'{"interval": 0}', healthy=False),
             "worn": Update("worn", "image", "worn", self.images["worn"], wears_out=True),
             "worn config": Update("worn config", "config", "c3", b'{"interval": 1}', wears_out=True),
         }
+
+    def _packed(self, body: bytes) -> bytes:
+        (self.home / "raw").write_bytes(body)
+        packed.pack(self.home / "raw", self.home / "packed", "xz")
+        return (self.home / "packed").read_bytes()
 
     def bench(self, folder: Path) -> Bench:
         return Bench(folder, self.factory, self.known, self.worn)
@@ -136,13 +157,26 @@ class Desk:
             source = self.home / "starts" / start.replace(" ", "-")
             shutil.copytree(source, folder)
             disk = PluggedDisk(folder)
-            self.bench(folder).live(disk, update, attempt)
+            outcome = self.bench(folder).live(disk, update, attempt)
+            if start == "updated once" and update.name in WAYS and outcome.ways != [WAYS[update.name]]:
+                raise AssertionError(f"{update.name} came another way: {outcome.ways}")
             return disk
 
     def scenes(self) -> Iterator[Scene]:
         for start in self.starts:
-            for name in ("full", "delta", "sick", "worn", "config", "sick config", "worn config"):
+            for name in UPDATES:
                 yield Scene(start, self.updates[name], 1)
+
+
+def hop(old: bytes, new: bytes, layers: bool = False) -> tuple[str, bytes]:
+    """A delta and the digest of what it starts from."""
+    body = layered.make(old, new).patch if layers else make(old, new)
+    return Update("", "image", "", old).sha256, body
+
+
+def small_pieces() -> None:
+    """What is noted every few megabytes, every few kilobytes."""
+    fetch.DURABLE_EVERY = patch.NOTED_EVERY = packed.FRAME = NOTED_EVERY
 
 
 def killed(bench: Bench, update: Update | None, attempt: int, cut: Cut) -> bool:
@@ -240,12 +274,17 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="accepted for symmetry: the JSON is always last")
     parser.add_argument("--stride", type=int, default=1, help="every n-th operation only")
     parser.add_argument("--pairs", type=int, default=60, help="sampled pairs of cuts per scene")
+    parser.add_argument("--updates", default=",".join(UPDATES), help="only these, by name")
+    parser.add_argument("--starts", default="", help="only these starting disks, by name; else all")
     options = parser.parse_args()
     started = time.monotonic()
     totals = Found()
+    if not native.available():
+        parser.error("deltas are made by the C core: python native/build.py")
+    small_pieces()
     with tempfile.TemporaryDirectory(dir=SCRATCH) as home:
         desk = Desk(Path(home))
-        scenes = list(desk.scenes())
+        scenes = [scene for scene in desk.scenes() if chosen(scene, options)]
         jobs = [(desk, scene, options.stride, options.pairs) for scene in scenes]
         print(
             f"{'start':<24}{'update':<14}{'cuts':>7}{'bricked':>9}{'unverified':>12}{'wrong':>7}",
@@ -268,6 +307,11 @@ def main() -> int:
     }
     print(json.dumps(told))
     return 0 if not (totals.bricked or totals.unverified or totals.wrong) else 1
+
+
+def chosen(scene: Scene, options: argparse.Namespace) -> bool:
+    starts = options.starts.split(",") if options.starts else [scene.start]
+    return scene.start in starts and scene.update.name in options.updates.split(",")
 
 
 def _play(job: tuple[Desk, Scene, int, int]) -> Found:

@@ -9,7 +9,7 @@ real boot control, a server in memory; `live` runs it boot by boot until it has 
 import hashlib
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -25,6 +25,7 @@ from skylift.trust.verify import Verified
 
 CHUNK = 16 << 10
 MOST_BOOTS, MOST_STEPS = 12, 60
+GIVES = (20 << 20) + (64 << 10)  # bytes: layers are followed in it, what is between two stands in a file
 MODES = ("before", "during", "after")
 
 
@@ -111,15 +112,16 @@ class PluggedDisk(Disk):
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """What the server in memory orders. `healthy` is what it will turn out to be on trial; what `wears_out`
-    is healthy then, and at no boot after its confirmation."""
+    """What the server in memory orders. `hops`: deltas that lead to it, each with the digest of what it
+    starts from; `packed`: the image by xz. `healthy` is what it will turn out to be on trial; what
+    `wears_out` is healthy then, and at no boot after its confirmation."""
 
     name: str
     kind: str
     version: str
     body: bytes
-    patch: bytes = b""
-    base_sha256: str = ""
+    hops: tuple[tuple[str, bytes], ...] = ()
+    packed: bytes = b""
     healthy: bool = True
     wears_out: bool = False
 
@@ -136,7 +138,12 @@ class MemoryServer(Transport):
         self.update = update
         self.attempt = attempt
         self.states: list[str] = []
+        self.ways: list[str] = []  # by which images were put into a slot
         self.asked = 0
+        self._files: dict[str, bytes] = {}
+        if update is not None:  # a device goes on where it was, without asking again
+            for body in (update.packed, *(patch for _, patch in update.hops)):
+                self._file(body)
 
     @property
     def final(self) -> str:
@@ -156,25 +163,34 @@ class MemoryServer(Transport):
             "sha256": self.update.sha256,
             "url": "image",
         }
-        if self.update.patch:
-            answer["delta"] = {
-                "url": "patch",
-                "sha256": hashlib.sha256(self.update.patch).hexdigest(),
-                "size": len(self.update.patch),
-                "base_sha256": self.update.base_sha256,
-            }
+        hops = [{**self._file(patch), "base_sha256": base} for base, patch in self.update.hops]
+        if len(hops) == 1:
+            answer["delta"] = hops[0]
+        elif hops:
+            answer["chain"] = hops
+        if self.update.packed:
+            answer["packed"] = {"codec": "xz", **self._file(self.update.packed)}
         return answer
+
+    def _file(self, body: bytes) -> dict[str, Any]:
+        digest = hashlib.sha256(body).hexdigest()
+        self._files[digest] = body
+        return {"url": digest, "sha256": digest, "size": len(body)}
 
     def report(self, report: dict[str, Any]) -> dict[str, Any]:
         # An order that an earlier life left behind ends first; it is not the one this bench is about.
         if report["attempt"] == self.attempt:
             self.states.append(report["state"])
+            self.ways += [str(report["way"])] if "way" in report else []
         return {"recorded": True, "state": report["state"]}
+
+    def health(self, healthy: bool, metrics: Mapping[str, float]) -> None:
+        pass
 
     def download(self, url: str, sha256: str, offset: int, length: int) -> Iterator[bytes]:
         if self.update is None:
             raise Unavailable("nothing to download")
-        body = self.update.patch if url == "patch" else self.update.body
+        body = self.update.body if url == "image" else self._files[url]
         for at in range(offset, length, CHUNK):
             yield body[at : min(at + CHUNK, length)]
 
@@ -251,6 +267,7 @@ class Outcome:
     bricked: bool = False
     operations: int = 0
     reports: list[str] = field(default_factory=list)
+    ways: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -274,6 +291,7 @@ class Bench:
             health_deadline_seconds=0.02,
             health_interval_seconds=0.0,
             boot_attempts=2,
+            delta_memory_bytes=GIVES,
         )
 
     def live(self, disk: PluggedDisk, update: Update | None, attempt: int = 1) -> Outcome:
@@ -292,7 +310,14 @@ class Bench:
         except Bricked:
             bricked = True
         return Outcome(
-            server.final, boot.ran, boot.config, boot.unverified, bricked, disk.operations, server.states
+            server.final,
+            boot.ran,
+            boot.config,
+            boot.unverified,
+            bricked,
+            disk.operations,
+            server.states,
+            server.ways,
         )
 
     def _boots(self, config: Config, disk: Disk, boot: WatchedBoot, server: MemoryServer) -> None:
