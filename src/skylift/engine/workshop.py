@@ -1,10 +1,10 @@
 """The workshop: makes deltas and packed images in the background, within limits, the hottest first.
 
 Each is made in a process of its own (`firmware.apart`), bounded in memory and time; a few at once, as the
-settings say. Who makes one holds a lease on its row; killed in the middle, the row is wanted again when the
-lease ends. What is made goes into the cache: the files of every product share one budget of bytes, and what
-fewest devices need gives way (`core.deltas.kept`). Its blob is removed later, when nobody fetches it any
-more.
+settings say. Who makes one holds a short lease on its row and renews it until the end (`engine.lease`): a
+server that is killed loses it within the minute, and another goes on. What is made goes into the cache: the
+files of every product share one budget of bytes, and what fewest devices need gives way (`core.deltas.kept`).
+Its blob is removed later, when nobody fetches it any more.
 
 A delta is measured by the image as a compressor leaves it, so packed images come first. What is not worth it,
 or fails, is put down with the reason; it is tried again a few times only where it failed.
@@ -30,6 +30,7 @@ from skylift.core.errors import SkyliftError
 from skylift.core.ids import mint
 from skylift.engine.blobs import Blobs, put_file
 from skylift.engine.deltas import cached
+from skylift.engine.lease import Held
 from skylift.firmware import apart, native, packed
 from skylift.firmware.delta import DeltaError
 from skylift.firmware.layered import MOST_IMAGE
@@ -44,7 +45,7 @@ MAX_IMAGE = MOST_IMAGE
 MAX_IMAGE_HDIFF = 64 << 20
 SAVES = 0.95  # of the image: what packs to more is not kept
 ATTEMPTS = 3  # until a file that cannot be made is left alone
-SLACK = timedelta(minutes=2)  # of a lease, beyond what making may take: to store what was made
+LEASE_S = 60.0  # that a row stays with a server that has died
 AGAIN = timedelta(minutes=10)  # after a failure
 SOON = timedelta(seconds=5)  # until what it is measured by is there
 FETCHED = timedelta(hours=1)  # that an evicted file is still served to those who fetch it
@@ -55,13 +56,14 @@ _PIECE = 1 << 20
 @dataclass(frozen=True, slots=True)
 class Bounds:
     """What the workshop may take. `workers`: at once; `memory` in bytes and `seconds`: each; `cache`: bytes
-    of all that it keeps."""
+    of all that it keeps; `lease`: seconds until others take over what a dead server was at."""
 
     workers: int = 1
     memory: int | None = None
     seconds: float = 1800.0
     cache: int = 1 << 62
     max_ratio: float = MAX_RATIO
+    lease: float = LEASE_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,20 +141,23 @@ class Workshop:
             if not pieces.is_due(conn, now):
                 return False
         token = secrets.token_hex(8)
-        until = now + timedelta(seconds=self._bounds.seconds) + SLACK
+        until = now + timedelta(seconds=self._bounds.lease)
         row = self._database.write(lambda conn: pieces.lease(conn, token, until, now))
         if row is None:
             return False
-        self._make(row, token)
+        limits = apart.Limits(self._bounds.memory, self._bounds.seconds)
+        held = Held(self._database, self._clock, row.pk, token, self._bounds.lease, limits.stop)
+        with held, _Watched(self, limits):
+            self._make(row, token, limits)
         return True
 
     # --- one file ----------------------------------------------------------------------------------
 
-    def _make(self, row: Any, token: str) -> None:
+    def _make(self, row: Any, token: str, limits: apart.Limits) -> None:
         began = monotonic()
         with tempfile.TemporaryDirectory(dir=self._blobs.scratch) as folder:
             try:
-                made = self._made(row, Path(folder) / "made")
+                made = self._made(row, Path(folder) / "made", limits)
             except _NotYet:
                 self._end(row, token, pieces.WANTED, due_at=self._clock() + SOON, attempts=row.attempts)
                 return
@@ -168,32 +173,28 @@ class Workshop:
                 return
             self._keep(row, token, made, monotonic() - began)
 
-    def _made(self, row: Any, path: Path) -> _Made:
+    def _made(self, row: Any, path: Path, limits: apart.Limits) -> _Made:
         with self._database.read() as conn:
             full = releases.full_artifact(conn, row.release_id, row.device_type)
             images = pieces.packed_of(conn, row.release_id, row.device_type)
         if full is None:
             raise DeltaError("its image is gone")
         if row.kind == pieces.DELTA:
-            return self._delta(row, full, images, path)
-        return self._packed(row, full, path)
+            return self._delta(row, full, images, path, limits)
+        return self._packed(row, full, path, limits)
 
-    def _packed(self, row: Any, full: Any, path: Path) -> _Made:
-        with self._blobs.local(full.sha256) as image, self._limits() as limits:
+    def _packed(self, row: Any, full: Any, path: Path, limits: apart.Limits) -> _Made:
+        with self._blobs.local(full.sha256) as image:
             size = apart.pack(image, path, row.kind, limits)
             _intact(path, row.kind, full)
         if size >= SAVES * full.size:
             raise _Refused(f"packed it has {size} of {full.size} bytes", size)
         return _Made(path, size, {"memory": packed.memory(row.kind, full.size)})
 
-    def _delta(self, row: Any, full: Any, images: list[Any], path: Path) -> _Made:
+    def _delta(self, row: Any, full: Any, images: list[Any], path: Path, limits: apart.Limits) -> _Made:
         if any(_is_first(image) for image in images):
             raise _NotYet
-        with (
-            self._blobs.local(row.base_sha256) as old,
-            self._blobs.local(full.sha256) as new,
-            self._limits() as limits,
-        ):
+        with self._blobs.local(row.base_sha256) as old, self._blobs.local(full.sha256) as new:
             most = MAX_IMAGE if native.available() else MAX_IMAGE_HDIFF
             if max(_size(old), full.size) > most:
                 raise _Refused(f"larger than {most} bytes", None)
@@ -207,9 +208,6 @@ class Workshop:
             raise _Refused(f"not below {ratio:g} of the full image, compressed", size)
         facts = {name: made[name] for name in ("savings_percent", "memory", "scratch", "needs")}
         return _Made(path, made["patch_size"], facts)
-
-    def _limits(self) -> "_Watched":
-        return _Watched(self, apart.Limits(self._bounds.memory, self._bounds.seconds))
 
     # --- how it ends -------------------------------------------------------------------------------
 
@@ -267,11 +265,10 @@ class _Watched:
     def __init__(self, workshop: Workshop, limits: apart.Limits) -> None:
         self._workshop, self._limits = workshop, limits
 
-    def __enter__(self) -> apart.Limits:
+    def __enter__(self) -> None:
         self._workshop._at.add(self._limits)
         if self._workshop._stopping:
             self._limits.stop()
-        return self._limits
 
     def __exit__(self, *_: object) -> None:
         self._workshop._at.discard(self._limits)

@@ -86,6 +86,12 @@ def is_due(conn: Connection, now: datetime) -> bool:
     return conn.execute(question.limit(1)).first() is not None
 
 
+def renew(conn: Connection, pk: int, token: str, until: datetime) -> bool:
+    """A lease goes on until then; False where it was lost."""
+    held = (pieces.c.pk == pk) & (pieces.c.lease == token)
+    return conn.execute(pieces.update().where(held).values(due_at=until)).rowcount == 1
+
+
 def settle(conn: Connection, pk: int, token: str, state: str, **values: Any) -> bool:
     """The end of a lease that is still held; False where it was lost."""
     held = (pieces.c.pk == pk) & (pieces.c.lease == token)
