@@ -117,7 +117,7 @@ typedef struct {
 void sd_mixer_clear(sd_mixer *m);
 void sd_add(sd_mixer *m, u32 key);
 int sd_mixed(sd_mixer *m, sd_coder *c, int bit, u32 set_a, u32 set_b, int lazy);
-void sd_teach(sd_mixer *m, u32 key, int bit);
+void sd_teach(sd_mixer *m, const u32 *contexts, const u8 *place, u32 n, u8 byte);
 i32 sd_stretch(u32 p16);
 u32 sd_squash(i32 x);
 int sd_plain(sd_coder *c, u16 *p, int bit);

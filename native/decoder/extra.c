@@ -64,13 +64,7 @@ void sd_prime(sd_walk *w)
         u32 cx[5] = {(o >> 24) | 0x100u, (o >> 16) | 0x10000u, (o >> 8) | 0x3000000u, sd_mix(o, 4),
                      sd_mix(o, p[q - 5] | (u32)p[q - 6] << 8 | 0x10000u)};
         static const u8 place[5] = {0, 1, 5, 6, 7};
-        u32 c0 = 1;
-        for (int b = 7; b >= 0; b--) {
-            int bit = p[q] >> b & 1;
-            for (u32 k = 0; k <= inputs; k++)
-                sd_teach(&w->m, sd_mix(cx[k], c0 * 32 + place[k] + 16), bit);
-            c0 = c0 << 1 | (u32)bit;
-        }
+        sd_teach(&w->m, cx, place, inputs + 1, p[q]);
     }
     for (u32 q = from < 5 ? 5 : from; SD_LARGE(w) && q < w->base_size; q++)
         w->seen[sd_seen_key(w, p + q - 5)] = q;

@@ -176,9 +176,10 @@ u32 sd_squash(i32 x)
 
 /* --- slots ---------------------------------------------------------------------------------------------------- */
 /* The key's place: one of two neighbours, told apart by three bits of check; UINT32_MAX when it has none. */
+static u32 home(const sd_slots *t, u32 key) { return (u32)((u64)key * t->n >> 32); }
 static u32 find(sd_slots *t, u32 key, int make)
 {
-    u32 a = (u32)((u64)key * t->n >> 32), b = a ^ 1;
+    u32 a = home(t, key), b = a ^ 1;
     u8 check = (u8)(key & 7) << 5;
     if (b >= t->n)
         b = a;
@@ -193,6 +194,18 @@ static u32 find(sd_slots *t, u32 key, int make)
     t->p[a] = 32768;
     t->s[a] = check;
     return a;
+}
+/* A key will be looked up: tables of megabytes are not in the processor's reach, so it is sent for them now. */
+static void soon(const sd_slots *t, u32 key)
+{
+#if defined(__GNUC__) && !defined(SD_MCU)
+    u32 a = home(t, key);
+    __builtin_prefetch(t->p + a, 1);
+    __builtin_prefetch(t->s + a, 1);
+#else
+    (void)t;
+    (void)key;
+#endif
 }
 static void learn(sd_slots *t, u32 at, int bit)
 {
@@ -214,6 +227,7 @@ void sd_mixer_clear(sd_mixer *m)
 }
 void sd_add(sd_mixer *m, u32 key)
 {
+    soon(&m->slots, key);
     m->key[m->n] = key;
     m->n++;
 }
@@ -256,7 +270,15 @@ int sd_mixed(sd_mixer *m, sd_coder *c, int bit, u32 set_a, u32 set_b, int lazy)
     m->n = 0;
     return bit;
 }
-void sd_teach(sd_mixer *m, u32 key, int bit)
+/* Lets slots see a byte that is not coded: bit by bit, each in all contexts. */
+void sd_teach(sd_mixer *m, const u32 *contexts, const u8 *place, u32 n, u8 byte)
 {
-    learn(&m->slots, find(&m->slots, key, 1), bit);
+    u32 keys[8 * 5], c0 = 1, k = 0; /* five contexts at most */
+    for (int b = 7; b >= 0; b--) {
+        for (u32 i = 0; i < n; i++)
+            soon(&m->slots, keys[k++] = sd_mix(contexts[i], c0 * 32 + place[i] + 16));
+        c0 = c0 << 1 | (byte >> b & 1);
+    }
+    for (u32 i = 0; i < k; i++)
+        learn(&m->slots, find(&m->slots, keys[i], 1), byte >> (7 - i / n) & 1);
 }
