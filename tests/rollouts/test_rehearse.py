@@ -8,9 +8,10 @@ import pytest
 
 from rollouts.conftest import TYPE, Yard
 from skylift.core.errors import Rejected
+from skylift.core.ways import Means
 from skylift.engine.pace import Pace
 from skylift.engine.rehearse import rehearsed
-from skylift.store import devices, releases
+from skylift.store import devices, pieces, releases
 
 PACE = Pace(idle_s=300, waiting_s=60, busy_s=30)
 
@@ -121,6 +122,46 @@ def test_bytes_are_counted_by_what_devices_run(yard: Yard) -> None:
     assert [(row["devices"], row["by"]) for row in everybody["from"]] == [(3, "delta"), (2, "full")]
     two = ask(yard, target_devices=[names[0], names[4]])["bytes"]
     assert (two["total"], two["full"]) == (100 + 1000, 2000)
+
+
+def test_bytes_are_those_of_the_way_each_device_would_get_it(yard: Yard) -> None:
+    """Packed for who takes it, by a chain for who starts from far back; the image as it is for who says
+    nothing."""
+    names = yard.fleet(6)
+    first, middle, release = (yard.release(version) for version in ("1.0.0", "1.1.0", "1.2.0"))
+
+    def runs(conn: Any) -> None:
+        fulls = {
+            each: next(row.sha256 for row in releases.artifacts_of(conn, each) if row.kind == "full")
+            for each in (first, middle, release)
+        }
+        old = fulls[first]
+        made = [
+            (release, "xz", "", 400),
+            (middle, "delta", old, 30),
+            (release, "delta", fulls[middle], 50),
+        ]
+        for number, (of, kind, base, size) in enumerate(made):
+            releases.insert_artifact(
+                conn, id=f"art_{number}", release_id=of, device_type=TYPE, kind=kind, base_sha256=base,
+                base_version="", sha256=f"{number}" * 64, size=size, created_at=yard.clock(),
+                facts={"memory": 1000},
+            )  # fmt: skip
+        for name in names[:5]:
+            pk = devices.find_device(conn, name).pk  # type: ignore[union-attr]
+            devices.set_facts(conn, pk, "1.0.0", None, old if name in names[:2] else None)
+            codecs = {"xz"} if name in names[:4] else set()
+            pieces.note_means(conn, pk, Means(1 << 26, frozenset(codecs)))
+
+    yard.write(runs)
+    said = ask(yard)["bytes"]
+    assert [(row["devices"], row["by"], row["bytes_each"]) for row in said["from"]] == [
+        (2, "chain", 80),
+        (2, "full", 1000),
+        (2, "packed", 400),
+    ]
+    assert said["total"] == 2 * 80 + 2 * 400 + 2 * 1000
+    assert said["full"] == 4 * 400 + 2 * 1000
 
 
 def test_the_peak_is_the_polls_of_whom_it_waits_for_and_the_reports_of_whom_is_at_it(yard: Yard) -> None:

@@ -142,7 +142,9 @@ def create(
     if rehearse:
         pace = context.checkin.pace
         with context.database.ask() as conn:
-            return JSONResponse(rehearsed(conn, given, pace, context.clock(), defects=defect or ()))
+            ratio = context.checkin.max_ratio
+            found = rehearsed(conn, given, pace, context.clock(), defects=defect or (), max_ratio=ratio)
+            return JSONResponse(found)
 
     def look(conn: Connection) -> deeds.Prepared:
         prepared = deeds.prepare(conn, given)

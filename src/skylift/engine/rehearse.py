@@ -5,6 +5,7 @@ updates took and how many failed, what devices run now. Where there is no such p
 defaults stand in.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -17,13 +18,15 @@ from skylift.core.ids import DeploymentId
 from skylift.core.lifecycle import FAILURES, DeploymentStatus
 from skylift.core.rehearsal import Rehearsal, Spread, Trip, rehearse
 from skylift.core.rollout import DeploymentConfig
+from skylift.core.ways import MAX_RATIO, Way
 from skylift.core.world import Gate, Phase, Tally, World
 from skylift.engine import select
 from skylift.engine.deployments import Count, Prepared, nobody, prepare
 from skylift.engine.pace import Pace
-from skylift.store import deployments, history, members
+from skylift.engine.serving import decision
+from skylift.store import history, members, pieces, releases
 from skylift.store.db import Connection
-from skylift.store.history import Running
+from skylift.store.pieces import Crowd
 
 DEFECTS = (1.0, 5.0, 20.0)
 MOST_DEFECTS = 10
@@ -53,6 +56,7 @@ def rehearsed(
     *,
     defects: Sequence[float] = (),
     seed: int = SEED,
+    max_ratio: float = MAX_RATIO,
 ) -> dict[str, Any]:
     """What the deployment would come to, as JSON. Raises what `create` would raise, and for defects that are
     no percentages."""
@@ -78,7 +82,7 @@ def rehearsed(
     played = rehearse(world, model, now=now, seed=seed, defects=tuple(defects) or DEFECTS)
     return {
         **_times(count, played),
-        "bytes": _bytes(conn, prepared),
+        "bytes": _bytes(conn, prepared, max_ratio),
         "requests_per_s": _requests(history.active(conn), count, played, pace),
         "gate": [_trip(trip, world) for trip in played.trips],
         "runs": played.runs,
@@ -133,37 +137,32 @@ def _world(config: DeploymentConfig, version: str, count: Count, now: datetime) 
     )
 
 
-def _bytes(conn: Connection, prepared: Prepared) -> dict[str, Any]:
-    """What would be downloaded, by what devices run now: `full` if everybody took the full image."""
-    sizes = history.sizes(conn, prepared.release.id)
-    rows: list[dict[str, Any]] = []
-    total = full = 0
-    groups = _needing(conn, prepared)
-    for group in sorted(groups, key=lambda group: (-group.devices, group.device_type, group.version or "")):
-        whole = sizes[group.device_type, ""]
-        delta = sizes.get((group.device_type, group.image_sha256)) if group.image_sha256 else None
-        each = whole if delta is None else delta
-        total += each * group.devices
-        full += whole * group.devices
-        rows.append(
-            {
-                "device_type": group.device_type,
-                "runs": group.version,
-                "devices": group.devices,
-                "by": "full" if delta is None else "delta",
-                "bytes_each": each,
-            }
-        )
+def _bytes(conn: Connection, prepared: Prepared, max_ratio: float) -> dict[str, Any]:
+    """What would travel to whom, the way that each would get it now (`core.ways`), by what devices run;
+    `full`: the same without deltas, packed where a device takes that."""
+    release = prepared.release
+    fulls = {row.device_type: row for row in releases.artifacts_of(conn, release.id) if row.kind == "full"}
+    sent: Counter[tuple[str, str, Way, int]] = Counter()
+    full = 0
+    for crowd in _needing(conn, prepared, sorted(fulls)):
+        image, base = fulls[crowd.device_type], crowd.image_sha256 if release.kind == "image" else None
+        chosen = decision(conn, release.id, release.product, image, base, crowd.means, max_ratio)
+        sent[crowd.device_type, crowd.version or "", chosen.cost.way, chosen.cost.bytes] += crowd.devices
+        full += chosen.full.bytes * crowd.devices
+    rows = [
+        {"device_type": kind, "runs": runs or None, "devices": count, "by": way.value, "bytes_each": each}
+        for (kind, runs, way, each), count in sorted(sent.items(), key=lambda row: (-row[1], row[0]))
+    ]
+    total = sum(each * count for (*_, each), count in sent.items())
     return {"total": total, "full": full, "from": rows[:20]}
 
 
-def _needing(conn: Connection, prepared: Prepared) -> list[Running]:
-    """The targets, counted by what they run."""
+def _needing(conn: Connection, prepared: Prepared, types: list[str]) -> list[Crowd]:
+    """The targets, counted by what they run and give."""
     release = prepared.release
     scope = select.scope(conn, None, prepared.selector, set(prepared.listed))
-    types = deployments.device_types(conn, release.id)
-    counted = history.running(conn, members.inside(conn, scope), sorted(types), release.kind)
-    return [group for group in counted if group.version != release.version]
+    counted = pieces.crowds(conn, types, members.inside(conn, scope), release.kind)
+    return [crowd for crowd in counted if crowd.version != release.version]
 
 
 # --- telling -----------------------------------------------------------------------------------------------

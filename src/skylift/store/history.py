@@ -1,7 +1,6 @@
 """What the fleet did before: samples and counts for rehearsals. Every answer is small, whatever the fleet."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 
 import sqlalchemy as sa
@@ -9,20 +8,9 @@ from sqlalchemy import Connection
 
 from skylift.core.lifecycle import COUNTED, UpdateState
 from skylift.store.devices import ACTIVE
-from skylift.store.queries import Condition
-from skylift.store.tables import artifacts, counters, deployments, devices, seen, updates
+from skylift.store.tables import counters, deployments, devices, seen, updates
 
 SAMPLE = 2_000  # contacts, and ended updates
-
-
-@dataclass(frozen=True, slots=True)
-class Running:
-    """Active devices of one type that run the same thing."""
-
-    device_type: str
-    image_sha256: str | None
-    version: str | None
-    devices: int
 
 
 def contacts(conn: Connection) -> list[datetime]:
@@ -83,24 +71,3 @@ def active(conn: Connection) -> int:
     """Active devices."""
     question = sa.select(sa.func.count()).select_from(devices).where(devices.c.status == ACTIVE)
     return int(conn.execute(question).scalar_one())
-
-
-def running(conn: Connection, inside: Condition, types: Sequence[str], kind: str) -> list[Running]:
-    """What the devices inside, of these types, run; counted in the database. `version`: of the release's
-    kind."""
-    version = devices.c.config_version if kind == "config" else devices.c.current_version
-    columns = (devices.c.device_type, devices.c.image_sha256, version.label("version"))
-    question = (
-        sa.select(*columns, sa.func.count())
-        .where(inside, devices.c.device_type.in_(types))
-        .group_by(*columns)
-    )
-    return [Running(*row) for row in conn.execute(question)]
-
-
-def sizes(conn: Connection, release_id: str) -> dict[tuple[str, str], int]:
-    """Bytes by device type and base: the full images have no base, the deltas their image's digest."""
-    question = sa.select(artifacts.c.device_type, artifacts.c.base_sha256, artifacts.c.size).where(
-        artifacts.c.release_id == release_id, artifacts.c.kind.in_(["full", "delta"])
-    )
-    return {(row.device_type, row.base_sha256): row.size for row in conn.execute(question)}

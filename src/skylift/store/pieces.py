@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Row
 from skylift.core.ways import Means, Piece
 from skylift.store.bulk import Statement
 from skylift.store.devices import ACTIVE
+from skylift.store.queries import Condition
 from skylift.store.tables import Instant, artifacts, deployments, devices, means, pieces, releases, ways
 
 WANTED, MAKING, MADE = "wanted", "making", "made"
@@ -291,24 +292,23 @@ class Crowd:
     devices: int
 
 
-def crowds(conn: Connection, device_types: Sequence[str]) -> list[Crowd]:
-    """The active devices of these types, counted by what matters here; one pass over them."""
-    columns = (
-        devices.c.device_type,
-        devices.c.current_version,
-        devices.c.image_sha256,
-        means.c.memory,
-        means.c.codecs,
-    )
+def crowds(
+    conn: Connection, device_types: Sequence[str], inside: Condition | None = None, kind: str = "image"
+) -> list[Crowd]:
+    """The active devices of these types, or those inside, counted by what matters here; one pass over them.
+    `version`: of the release's kind."""
+    version = devices.c.config_version if kind == "config" else devices.c.current_version
+    columns = (devices.c.device_type, version, devices.c.image_sha256, means.c.memory, means.c.codecs)
     question = (
         sa.select(*columns, sa.func.count())
         .select_from(devices.outerjoin(means, means.c.device_pk == devices.c.pk))
-        .where(devices.c.device_type.in_(list(device_types)), devices.c.status == ACTIVE)
+        .where(devices.c.device_type.in_(list(device_types)))
+        .where(devices.c.status == ACTIVE if inside is None else inside)
         .group_by(*columns)
     )
     return [
-        Crowd(kind, version, sha256, _means(memory, codecs), count)
-        for kind, version, sha256, memory, codecs, count in conn.execute(question)
+        Crowd(device_type, runs, sha256, _means(memory, codecs), count)
+        for device_type, runs, sha256, memory, codecs, count in conn.execute(question)
     ]
 
 

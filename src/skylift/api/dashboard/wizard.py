@@ -138,7 +138,8 @@ def _show(
         try:
             body = body_of(fields, chosen)
             with visit.context.database.ask() as conn:
-                found = rehearsed(conn, body, visit.context.checkin.pace, visit.now)
+                checkin = visit.context.checkin
+                found = rehearsed(conn, body, checkin.pace, visit.now, max_ratio=checkin.max_ratio)
         except Rejected as e:
             wrong, status = str(e), STATUS[e.kind]
     release = next((row for row in published if row.id == fields["release"]), None)
