@@ -9,6 +9,8 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
@@ -18,6 +20,9 @@ from skylift.testkit.hostile import Answer, Asked, Proxy
 from skylift.testkit.stage import wait
 
 pytestmark = pytest.mark.slow
+LIFECYCLE = json.loads(
+    (Path(__file__).resolve().parents[2] / "conformance" / "lifecycle" / "vectors.json").read_text()
+)
 IMAGE_BLOB = r"^/api/blobs/"
 cpp_alone = pytest.mark.parametrize("kind", ["c++"])  # deltas need native code
 
@@ -59,6 +64,9 @@ def test_an_update_is_verified_installed_tried_and_confirmed(desk, proxy, device
         "validating",
         "complete",
     ]
+    verdicts = {(row["at"], row["said"]): row["verdict"] for row in LIFECYCLE["reports"]}
+    words = ["pending", *(str(r["state"]) for r in reports)]
+    assert {verdicts[at, word] for at, word in pairwise(words)} <= {"move", "refresh"}
     percents = [r["progress"] for r in reports if r["state"] == "downloading"]
     assert percents == sorted(percents)
     assert len(percents) > 8  # every ten percent, each time the download goes on by Range

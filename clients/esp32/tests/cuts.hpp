@@ -51,6 +51,7 @@ class MemoryPort final : public DeskPort {
   // What goes wrong: set from outside at any time.
   std::map<std::string, int> status_for;  // path -> status
   uint32_t retry_after = 0;
+  const std::string* says = nullptr;  // the state that every report is answered with
   bool mark_fails = false, boot_fails = false, map_fails = false, reads_fail = false;
   bool no_ranges = false, unreachable = false, breaks_head = false, silent = false, silent_body = false, ends_updates = false;
 
@@ -83,6 +84,7 @@ inline bool MemoryPort::answer(const skylift::Ask& ask) {
     const size_t from = said.find("\"state\":\"") + 9;
     std::string state = said.substr(from, said.find('"', from) - from);
     if (ends_updates) state = "canceled";
+    if (says) state = *says;
     const bool heard = !status_for.count(plain) && !unreachable && !silent && !breaks_head;
     if (heard && (state == "complete" || state == "failed" || state == "rolled_back")) reports.push_back(state);
     body_ = "{\"recorded\":true,\"state\":\"" + state + "\",\"retry_after\":5}";
