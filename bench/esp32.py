@@ -76,17 +76,18 @@ def run(words: list[str], **options: Any) -> "subprocess.CompletedProcess[str]":
 # --- power cuts, flash, heap --------------------------------------------------------------------------
 
 
-def cuts(folder: Path, pairs: int, step: int) -> dict[str, Any]:
-    """Every operation, and pairs: see clients/esp32/tests/powercut.cpp."""
+def cuts(folder: Path, pairs: str, step: int) -> dict[str, Any]:
+    """Every operation, and pairs, some or all: see clients/esp32/tests/powercut.cpp."""
     scene = esp32scene.scene(size=SIZE).write(folder / "scene")
-    done = run([str(esp32.harness("powercut", ("-O2", "-g"))), str(scene), str(pairs), str(step)])
+    done = run([str(esp32.power_cuts()), str(scene), pairs, str(step)])
     say(done.stderr.strip()[-2000:])
     found: dict[str, Any] = json.loads(done.stdout)
     say(
-        f"power cuts: {found['cuts']:,} in {found['lives']:,} lives from {found['starts']} starting chips: "
+        f"power cuts: {found['cuts']:,}, and {found['pairs']:,} pairs, in {found['lives']:,} lives from "
+        f"{found['starts']} starting chips: "
         f"{found['unbootable']} unbootable, {found['unverified_boots']} unverified; ends: {found['ends']}"
     )
-    keys = ("cuts", "unbootable", "unverified_boots", "stuck", "neither_old_nor_new", "lives")
+    keys = ("cuts", "pairs", "unbootable", "unverified_boots", "stuck", "neither_old_nor_new", "lives")
     return {key: found[key] for key in keys}
 
 
@@ -477,7 +478,9 @@ def main() -> int:
     parser.add_argument("--full", action="store_true", help=f"{FULL:,} inputs for each parser")
     parser.add_argument("--fuzz", type=int, default=None, metavar="N", help="inputs for each parser")
     parser.add_argument(
-        "--pairs", type=int, default=40, help="pairs of cuts from each starting chip, each kind of update"
+        "--pairs",
+        default=None,
+        help="pairs of cuts from each starting chip, each kind of update, or all; 40, or all with --full",
     )
     parser.add_argument("--step", type=int, default=1, help="cut at every so many operations")
     parser.add_argument("--seed", type=int, default=1)
@@ -492,7 +495,7 @@ def main() -> int:
             **sizes(folder),
             **writes(folder),
             **coverage(folder),
-            **cuts(folder, asked.pairs, asked.step),
+            **cuts(folder, asked.pairs or ("all" if asked.full else "40"), asked.step),
             **micropython_cuts(folder, asked.step),
             **(fuzz(folder, each, asked.seed) if each else {}),
         }

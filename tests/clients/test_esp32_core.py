@@ -252,6 +252,16 @@ def test_the_power_may_go_at_any_operation_of_the_flash(scene: Path) -> None:
     assert set(found["ends"]) == {"1.0.0", "1.1.0"}
 
 
+def test_the_power_may_go_at_every_pair_of_operations(scene: Path, tmp_path: Path) -> None:
+    """Of an update of one sector: every operation, in four places, and then every one of the life that
+    follows, whole and by delta, good and bad; larger ones: `dev.py bench esp32 --full`."""
+    small = esp32scene.scene(size=4 << 10).write(tmp_path)
+    found = json.loads(told(esp32.power_cuts(), str(small), "all")[-1])
+    assert found["pairs"] > 100_000
+    assert found["chips"] <= found["lives"]
+    assert {found[key] for key in ("unbootable", "unverified_boots", "stuck", "neither_old_nor_new")} == {0}
+
+
 def test_the_proof_of_power_cuts_would_find_a_careless_client(scene: Path, tmp_path: Path) -> None:
     """One that notes a sector as written before it is, and arms without reading back: it boots what nobody
     signed."""

@@ -52,21 +52,25 @@ int Flash::quarters(uint32_t where) {
   return (seed >> 8) % 1000000u < brown_out ? static_cast<int>(seed >> 29) & 3 : 4;
 }
 
+uint32_t Flash::tear(uint8_t* bytes, uint32_t where, const uint8_t* from, uint32_t n, int quarters) {
+  const uint32_t part = quarters == 4 ? n : n * static_cast<uint32_t>(quarters) / 4;
+  if (!from) std::memset(bytes + where, 0xFF, part);
+  for (uint32_t k = 0; from && k < part; k++) bytes[where + k] &= from[k];  // bits are cleared, never set
+  return part;
+}
+
 void Flash::erase(uint32_t where) {
+  if (watch) watch->before(where, nullptr, SECTOR);
   const int done = quarters(where);
-  const uint32_t n = SECTOR / 4 * static_cast<uint32_t>(done);
-  std::memset(bytes_ + where, 0xFF, n);
   wear_[where / SECTOR]++;
-  counters.erased += n;
+  counters.erased += tear(bytes_, where, nullptr, SECTOR, done);
   if (done < 4) std::longjmp(off, 1);
 }
 
 void Flash::write(uint32_t where, const void* from, uint32_t n) {
+  if (watch) watch->before(where, static_cast<const uint8_t*>(from), n);
   const int done = quarters(where);
-  const uint32_t part = done == 4 ? n : n * static_cast<uint32_t>(done) / 4;
-  const uint8_t* p = static_cast<const uint8_t*>(from);
-  for (uint32_t k = 0; k < part; k++) bytes_[where + k] &= p[k];  // bits are cleared, never set
-  counters.written += part;
+  counters.written += tear(bytes_, where, static_cast<const uint8_t*>(from), n, done);
   if (done < 4) std::longjmp(off, 1);
 }
 

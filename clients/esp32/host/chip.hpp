@@ -26,6 +26,15 @@ struct Cut {
   int part = 0;
 };
 
+// Looks on: told of each operation before it is done. `from` is null where a sector is erased.
+class Watch {
+ public:
+  virtual void before(uint32_t where, const uint8_t* from, uint32_t n) = 0;
+
+ protected:
+  ~Watch() = default;
+};
+
 class Flash {
  public:
   Flash(uint32_t slot_size, const std::string& file = "");
@@ -33,6 +42,8 @@ class Flash {
   Flash(const Flash&) = delete;
   Flash& operator=(const Flash&) = delete;
 
+  // What an operation leaves of these bytes when so many quarters of it were done.
+  static uint32_t tear(uint8_t* bytes, uint32_t where, const uint8_t* from, uint32_t n, int quarters);
   void erase(uint32_t at);  // a sector
   void write(uint32_t at, const void* from, uint32_t n);
   const uint8_t* at(uint32_t where) const { return bytes_ + where; }
@@ -50,6 +61,7 @@ class Flash {
   bool broken = false;  // no slot can be written any more
   bool worn = false;    // the key-value store takes nothing any more
   Counters counters;
+  Watch* watch = nullptr;
   std::jmp_buf off;  // where the power goes when it is cut
 
  private:

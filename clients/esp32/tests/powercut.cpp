@@ -2,9 +2,15 @@
 // three places inside it, from every starting chip; then at two. Whatever happens, something that was verified boots,
 // and in the end the chip runs the old image or the new one.
 //
-// usage: powercut FOLDER [pairs] [step]      FOLDER: see Scene; prints one JSON object
+// With "all" for pairs it is every pair there is: each operation and place, and then each of the life that follows. A
+// chip that lost its power is its flash and nothing else, so lives that begin on the same flash are lived once.
+//
+// usage: powercut FOLDER [pairs | all] [step]      FOLDER: see Scene; prints one JSON object
 #include <cstdlib>
+#include <array>
 #include <set>
+#include <unordered_map>
+#include <unordered_set>
 
 #include "cuts.hpp"
 #include "skylift/crypto.hpp"
@@ -14,7 +20,7 @@ namespace {
 using namespace skylift;
 using desk::Ota;
 
-constexpr uint32_t SLOT = 160 << 10;
+uint32_t slot_size = 160 << 10;
 constexpr int MOST_BOOTS = 24, MOST_STEPS = 200000;
 
 // FOLDER/old.bin, new.bin; image.root, director.root; files/NAME ('/' written as '!'); check.json, and
@@ -144,7 +150,7 @@ Result live(Life& life, desk::Cut first, desk::Cut second) {
 }
 
 struct Tally {
-  uint64_t lives = 0, cuts = 0, unbootable = 0, unverified = 0, stuck = 0, neither = 0;
+  uint64_t lives = 0, cuts = 0, pairs = 0, chips = 0, unbootable = 0, unverified = 0, stuck = 0, neither = 0;
   std::map<std::string, uint64_t> ends;
 };
 
@@ -158,6 +164,103 @@ void count(Tally& tally, const Scene& scene, const Result& found, uint32_t cuts)
   tally.ends[found.version]++;
 }
 
+void add(Tally& to, const Tally& more) {
+  to.lives += more.lives, to.cuts += more.cuts, to.pairs += more.pairs, to.chips += more.chips;
+  to.unbootable += more.unbootable, to.unverified += more.unverified, to.stuck += more.stuck, to.neither += more.neither;
+  for (const auto& [name, n] : more.ends) to.ends[name] += n;
+}
+
+// --- every pair -----------------------------------------------------------------------------------------------------------
+
+using Chip = std::vector<uint8_t>;
+
+struct Print {  // of a flash: 128 bits, changed word by word
+  uint64_t a = 0, b = 0;
+  bool operator==(const Print& other) const { return a == other.a && b == other.b; }
+};
+struct Hash {
+  size_t operator()(const Print& print) const { return print.a; }
+};
+
+uint64_t mixed(uint64_t x) {
+  x ^= x >> 32;
+  x *= 0xd6e8feb86659fd93ull;
+  x ^= x >> 32;
+  x *= 0xd6e8feb86659fd93ull;
+  return x ^ x >> 32;
+}
+
+void turn(Print& print, const uint8_t* bytes, uint32_t from, uint32_t to) {
+  for (uint32_t at = from & ~7u; at < to; at += 8) {
+    uint64_t word;
+    std::memcpy(&word, bytes + at, 8);
+    print.a ^= mixed(word + 0x9e3779b97f4a7c15ull * (at + 1));
+    print.b ^= mixed((word ^ 0x5851f42d4c957f2dull) + 0xda942042e4dd58b5ull * (at + 1));
+  }
+}
+
+// Every chip that a cut of the power can leave of one life: at each operation, in four places of it.
+class Cutter final : public desk::Watch {
+ public:
+  Cutter(const desk::Flash& flash, std::unordered_map<Print, uint64_t, Hash>& times) : flash_(flash), times_(times) {
+    turn(print_, flash.at(0), 0, flash.size());
+  }
+  void before(uint32_t where, const uint8_t* from, uint32_t n) override {
+    for (int quarters = 0; quarters <= 4; quarters++) {
+      uint8_t* was = const_cast<uint8_t*>(flash_.at(0));
+      std::memcpy(kept_.data(), was + where, n);
+      Print print = print_;
+      turn(print, was, where, where + n);
+      desk::Flash::tear(was, where, from, n, quarters);
+      turn(print, was, where, where + n);
+      if (quarters < 4 && times_[print]++ == 0) left.emplace_back(print, flash_.copy());
+      std::memcpy(was + where, kept_.data(), n);
+      if (quarters == 4) print_ = print;
+    }
+    operations++;
+  }
+  std::vector<std::pair<Print, Chip>> left;  // those that were not seen before
+  uint64_t operations = 0;
+
+ private:
+  const desk::Flash& flash_;
+  std::unordered_map<Print, uint64_t, Hash>& times_;  // how many cuts leave this chip
+  Print print_;
+  std::array<uint8_t, desk::SECTOR> kept_;
+};
+
+struct Pairs {
+  std::unordered_map<Print, uint64_t, Hash> once, twice;
+  std::unordered_map<Print, uint64_t, Hash> operations;  // of the life after one cut
+};
+
+// One start and one kind of update: each chip that one cut leaves lives on, is cut everywhere, and each that two leave
+// lives to its end. `lived(chip, watch)` lives one life.
+template <typename Lived>
+void every_pair_of(const Chip& start, desk::Flash& flash, Pairs& pairs, Tally& tally, Lived lived) {
+  std::unordered_map<Print, uint64_t, Hash> here;
+  flash.restore(start);
+  Cutter first(flash, here);
+  lived(start, &first);
+  for (const auto& [print, chip] : first.left) {
+    const uint64_t times = here[print];
+    tally.cuts += times;
+    if (pairs.once.count(print)) {  // another start came by the same chip
+      tally.pairs += times * 4 * pairs.operations[print];
+      continue;
+    }
+    pairs.once[print] = 1;
+    tally.chips++;
+    flash.restore(chip);
+    Cutter second(flash, pairs.twice);
+    lived(chip, &second);
+    pairs.operations[print] = second.operations;
+    tally.pairs += times * 4 * second.operations;
+    tally.chips += second.left.size();
+    for (const auto& each : second.left) lived(each.second, nullptr);
+  }
+}
+
 std::string text_of(const std::map<std::string, uint64_t>& some) {
   std::string all;
   for (const auto& [name, n] : some) all += (all.empty() ? "\"" : ", \"") + name + "\": " + std::to_string(n);
@@ -169,6 +272,7 @@ std::string text_of(const std::map<std::string, uint64_t>& some) {
 int main(int words, char** word) {
   if (words < 2) return 2;
   const std::string folder = word[1];
+  const bool every_pair = words > 2 && !std::strcmp(word[2], "all");
   const uint64_t pairs = words > 2 ? std::strtoull(word[2], nullptr, 10) : 0;
   const uint64_t step = words > 3 ? std::strtoull(word[3], nullptr, 10) : 1;
   Scene scene;
@@ -185,7 +289,8 @@ int main(int words, char** word) {
   scene.by_delta = scene.answers;
   scene.by_delta.check = desk::contents(folder + "/check-delta.json");
 
-  desk::Flash flash(SLOT);
+  if (every_pair) slot_size = (static_cast<uint32_t>(scene.new_image.size()) / desk::SECTOR + 2) * desk::SECTOR;
+  desk::Flash flash(slot_size);
   // Where a life may begin: from the factory; after an update and back; with rubbish in the idle slot; with an empty
   // and with a torn key-value store.
   std::map<std::string, std::vector<uint8_t>> starts;
@@ -209,7 +314,7 @@ int main(int words, char** word) {
     for (uint32_t k = 2; k < 4; k++) flash.erase(k * desk::SECTOR);
     starts["fell back before"] = flash.copy();
     flash.restore(starts["factory"]);
-    for (uint32_t at = 0; at < SLOT; at += desk::SECTOR) {
+    for (uint32_t at = 0; at < slot_size; at += desk::SECTOR) {
       std::vector<uint8_t> rubbish(desk::SECTOR, static_cast<uint8_t>(at >> 12));
       flash.write(flash.slot(1) + at, rubbish.data(), desk::SECTOR);
     }
@@ -223,7 +328,7 @@ int main(int words, char** word) {
   }
 
   Tally tally;
-  std::string facts;
+  Pairs every[4];
   uint64_t image_written = 0, random = 12345;
   for (const auto& [name, start] : starts) {
     for (int kind = 0; kind < 4; kind++) {  // whole image, delta, an image that fails its tests, one that crashes
@@ -243,6 +348,23 @@ int main(int words, char** word) {
         return 1;
       }
       if (kind == 0 && name == "factory") image_written = whole.written;
+      if (every_pair) {
+        Tally part;
+        every_pair_of(start, flash, every[kind], part, [&](const Chip& chip, desk::Watch* watch) {
+          flash.restore(chip);
+          Life life(scene, answers, flash);
+          life.bad_image = kind == 2;
+          life.crashes = kind == 3;
+          flash.watch = watch;
+          const Result found = live(life, {}, {});
+          flash.watch = nullptr;
+          count(part, scene, found, 0);
+          if (found.unbootable || found.unverified || found.stuck)
+            std::fprintf(stderr, "%s, kind %d, after two cuts\n", name.c_str(), kind);
+        });
+        add(tally, part);
+        continue;
+      }
       for (uint64_t at = 1; at <= whole.operations; at += step)
         for (int part = 0; part < 4; part++) {
           const Result found = once({at, part}, {});
@@ -258,15 +380,17 @@ int main(int words, char** word) {
         const desk::Cut second = {1 + (random >> 33) % whole.operations, static_cast<int>(random >> 20 & 3)};
         const Result found = once(first, second);
         count(tally, scene, found, 2);
+        tally.pairs++;
         if (found.unbootable || found.unverified || found.stuck)
           std::fprintf(stderr, "%s, kind %d, cuts at %llu.%d and %llu.%d\n", name.c_str(), kind,
                        static_cast<unsigned long long>(first.at), first.part, static_cast<unsigned long long>(second.at), second.part);
       }
     }
   }
-  std::printf("{\"starts\": %zu, \"lives\": %llu, \"cuts\": %llu, \"unbootable\": %llu, \"unverified_boots\": %llu, \"stuck\": %llu, "
+  std::printf("{\"starts\": %zu, \"lives\": %llu, \"cuts\": %llu, \"pairs\": %llu, \"chips\": %llu, \"unbootable\": %llu, \"unverified_boots\": %llu, \"stuck\": %llu, "
               "\"neither_old_nor_new\": %llu, \"ends\": {%s}, \"image\": %zu, \"written\": %llu}\n",
               starts.size(), static_cast<unsigned long long>(tally.lives), static_cast<unsigned long long>(tally.cuts),
+              static_cast<unsigned long long>(tally.pairs), static_cast<unsigned long long>(tally.chips),
               static_cast<unsigned long long>(tally.unbootable), static_cast<unsigned long long>(tally.unverified),
               static_cast<unsigned long long>(tally.stuck), static_cast<unsigned long long>(tally.neither),
               text_of(tally.ends).c_str(), scene.new_image.size(), static_cast<unsigned long long>(image_written));

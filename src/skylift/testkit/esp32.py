@@ -131,6 +131,13 @@ def harness_sources(name: str) -> list[Path]:
     ]
 
 
+def power_cuts() -> Path:
+    """`powercut`, fast: not sanitized, and what P-256 verified once it does not verify again."""
+    host, tests = HOME / "host", HOME / "tests"
+    sources = [tests / "powercut.cpp", tests / "p256_memo.cpp", host / "chip.cpp", host / "desk.cpp"]
+    return build("powercut", sources, ("-O2", "-g"), without=("p256.cpp",))
+
+
 def device_program() -> Path:
     """The virtual ESP32, with sanitizers and, where OpenSSL's headers are, TLS."""
     host = HOME / "host"
