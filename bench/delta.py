@@ -189,7 +189,7 @@ def native_compiler() -> str | None:
 def code_size() -> int:
     flags = ["-mcpu=cortex-m4", "-mthumb", "-Os", "-std=c11", "-ffreestanding"]
     flags += ["-ffunction-sections", "-fdata-sections"]
-    defines = ["-DSD_DECODER_ONLY", "-DSD_MCU", "-DSD_ARCHS=1<<SD_THUMB", "-DSD_FREESTANDING"]
+    defines = ["-DSD_DECODER_ONLY", "-DSD_MCU", "-DSD_NARROW", "-DSD_ARCHS=1<<SD_THUMB", "-DSD_FREESTANDING"]
     with tempfile.TemporaryDirectory() as scratch:
         objects = []
         for source in DECODER:

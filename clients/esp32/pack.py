@@ -17,6 +17,7 @@ FILES = ("library.properties", "library.json", "idf_component.yml", "CMakeLists.
 # The Arduino IDE passes no flags to a library: what the decoder is built as stands in its files.
 BUILT_AS = (
     "#ifndef SD_MCU\n#define SD_MCU 1\n#endif\n#ifndef SD_DECODER_ONLY\n#define SD_DECODER_ONLY 1\n#endif\n"
+    "#ifndef SD_NARROW\n#define SD_NARROW 1\n#endif\n"
     "#ifndef SD_ARCHS\n#define SD_ARCHS (1 << SD_XTENSA | 1 << SD_RISCV)\n#endif\n"
 )
 

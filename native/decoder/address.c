@@ -2,14 +2,14 @@
 #include "core.h"
 
 /* --- addresses --------------------------------------------------------------------------------------------------- */
-i64 sd_offset(const sd_segment *s, u32 n, u64 va)
+sd_gap sd_offset(const sd_segment *s, u32 n, sd_wide va)
 {
     for (u32 k = 0; k < n; k++)
         if (va - s[k].va < s[k].len)
-            return (i64)(va - s[k].va) + s[k].off;
+            return (sd_gap)(va - s[k].va) + s[k].off;
     return -1;
 }
-u64 sd_address(const sd_segment *s, u32 n, u32 off)
+sd_wide sd_address(const sd_segment *s, u32 n, u32 off)
 {
     for (u32 k = 0; k < n; k++)
         if (off - s[k].off < s[k].len)
@@ -66,30 +66,33 @@ static u32 project(const sd_walk *w, u32 t)
         best = near;
     }
     sd_match m = sd_match_of(w, best);
-    i64 to = (i64)t - m.from + m.at;
+    sd_gap to = (sd_gap)t - m.from + m.at;
     return to < 0 ? 0 : (u32)to;
 }
-static u32 key32(u64 t) { return (u32)t ^ (u32)(t >> 32) * 0x9E3779B1u; }
-static sd_link *link_at(const sd_walk *w, u32 key, u32 level) { return w->links + (u64)sd_mix(key, level) * w->link_n / ((u64)1 << 32); }
-static int linked(const sd_walk *w, u64 t, u32 shift, u64 *to)
+static u32 key32(sd_wide t) { return (u32)t ^ (u32)((u64)t >> 32) * 0x9E3779B1u; }
+static sd_link *link_at(const sd_walk *w, u32 key, u32 level) { return w->links + ((u64)sd_mix(key, level) * w->link_n >> 32); }
+static int linked(const sd_walk *w, sd_wide t, u32 shift, sd_wide *to)
 {
     u32 key = key32(t >> shift) << 2 | (shift ? shift == 4 ? 2 : 3 : 1);
     sd_link *l = link_at(w, key, shift);
     if (l->key != key)
         return 0;
-    *to = t + (u64)(i64)l->delta;
+    *to = t + (sd_wide)(sd_gap)l->delta;
     return 1;
 }
-static void link_put(sd_walk *w, u64 t, u32 shift, i64 delta)
+static void link_put(sd_walk *w, sd_wide t, u32 shift, sd_gap delta)
 {
     u32 key = key32(t >> shift) << 2 | (shift ? shift == 4 ? 2 : 3 : 1);
     sd_link *l = link_at(w, key, shift);
     l->key = key;
     l->delta = (i32)delta;
 }
-static int away(const sd_walk *w, u64 t)
+static int away(const sd_walk *w, sd_wide t)
 {
     const sd_machine *m = w->machine;
+#ifdef SD_NARROW /* its machines all know */
+    return t >= m->away_from && t < m->away_to;
+#else
     if (m->away_to)
         return t >= m->away_from && t < m->away_to;
     u64 end = 0;
@@ -97,11 +100,12 @@ static int away(const sd_walk *w, u64 t)
         if (w->old_seg[k].va + w->old_seg[k].len > end)
             end = w->old_seg[k].va + w->old_seg[k].len;
     return t >= end && t - end < (64u << 20);
+#endif
 }
 /* Where what was at `t` is now: as learned, as the matches say, or as its neighbours outside the image went. */
-static int moved(const sd_walk *w, u64 t, int anywhere, u64 *to)
+static int moved(const sd_walk *w, sd_wide t, int anywhere, sd_wide *to)
 {
-    i64 off = sd_offset(w->old_seg, w->old_segs, t);
+    sd_gap off = sd_offset(w->old_seg, w->old_segs, t);
     if (off < 0 && !anywhere && !away(w, t))
         return 0;
     if (linked(w, t, 0, to))
@@ -120,18 +124,18 @@ void sd_find_field(const sd_walk *w, u32 j, u32 i, u32 left, int unit, sd_field 
     f->len = f->done = f->type = 0;
     if (!m->count)
         return;
-    u64 pc = sd_address(w->old_seg, w->old_segs, j);
+    sd_wide pc = sd_address(w->old_seg, w->old_segs, j);
     if (pc & (m->step - 1u))
         return;
     sd_view v = {w->base + j, j, w->base_size - j, pc};
     for (u32 k = 0; k < m->count; k++) {
         const sd_form *form = m->forms + k;
         int lift;
-        u64 to;
+        sd_wide to;
         if ((form->flags & SD_UNIT && !unit) || pc & (form->align - 1u) || form->len > left || form->len > v.fwd ||
             (form->flags & SD_DATA && pc >= m->code_from && pc < m->code_to))
             continue;
-        u64 word = sd_word(v.p, form->len);
+        sd_wide word = sd_word(v.p, form->len);
         if ((word & form->mask) != form->value || !(lift = form->get(&v, word, &f->old_target)) ||
             !moved(w, f->old_target, form->flags & SD_ANYWHERE, &to))
             continue;
@@ -146,18 +150,29 @@ void sd_find_field(const sd_walk *w, u32 j, u32 i, u32 left, int unit, sd_field 
         return;
     }
 }
+#define NEAR (1 << 24)
+static int is_near(sd_wide t, sd_wide old, sd_gap d)
+{
+#ifdef SD_NARROW /* where d may be around the world */
+    (void)d;
+    return (t > old ? t - old : old - t) <= NEAR;
+#else
+    (void)t, (void)old;
+    return d <= NEAR && d >= -NEAR;
+#endif
+}
 /* The field stands in the image: what it really points at. */
 void sd_learn_field(sd_walk *w, const sd_field *f)
 {
-    u64 t;
+    sd_wide t;
     u32 back = w->at - f->len < SD_TAIL - 8 ? w->at - f->len : SD_TAIL - 8;
     sd_view v = {w->out + w->out_n - f->len, back, f->len, f->pc};
-    u64 word = sd_word(v.p, f->len);
+    sd_wide word = sd_word(v.p, f->len);
     if (f->form->flags & SD_HIGH || (word & f->form->mask) != f->form->value || !f->form->get(&v, word, &t) ||
         t == f->target)
         return;
-    i64 d = (i64)(t - f->old_target);
-    if (d > (1 << 24) || d < -(1 << 24))
+    sd_gap d = (sd_gap)(t - f->old_target);
+    if (!is_near(t, f->old_target, d))
         return;
     link_put(w, f->old_target, 0, d);
     if (sd_offset(w->old_seg, w->old_segs, f->old_target) < 0) {

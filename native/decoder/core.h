@@ -18,6 +18,24 @@ typedef uint64_t u64;
 typedef int32_t i32;
 typedef int64_t i64;
 
+/* Addresses, and the way from one to another. SD_NARROW: a decoder for machines of 32 bits alone counts in 32, and
+ * makes the same of every patch, without the arithmetic on upper halves. */
+#ifdef SD_NARROW
+typedef u32 sd_wide;
+typedef i32 sd_gap;
+#define SD_WIDTH 32
+#else
+typedef u64 sd_wide;
+typedef i64 sd_gap;
+#define SD_WIDTH 64
+#endif
+/* What only the side that makes patches knows: nothing, and no code for it, in a decoder alone. */
+#ifdef SD_DECODER_ONLY
+#define SD_MAKES(known) (0 ? (known) : 0)
+#else
+#define SD_MAKES(known) (known)
+#endif
+
 static inline u32 sd_l16(const u8 *p) { return p[0] | (u32)p[1] << 8; }
 static inline u32 sd_l32(const u8 *p) { return sd_l16(p) | sd_l16(p + 2) << 16; }
 static inline u64 sd_l64(const u8 *p) { return sd_l32(p) | (u64)sd_l32(p + 4) << 32; }
@@ -37,16 +55,18 @@ static inline u32 sd_mix(u32 a, u32 b)
 typedef struct {
     const u8 *p;   /* the field's first byte */
     u32 back, fwd; /* bytes that may be read before it, and from it on */
-    u64 pc;        /* its address */
+    sd_wide pc;    /* its address */
 } sd_view;
 
 typedef struct sd_form {
+#ifndef SD_MCU
     const char *name;
+#endif
     u8 len, align; /* bytes; align: of the address */
     u8 flags;
-    u64 mask, value, field; /* it is one when word & mask == value; the bits that hold the address */
-    int (*get)(const sd_view *v, u64 word, u64 *target);
-    u64 (*put)(u64 word, u64 pc, u64 target);
+    sd_wide mask, value, field; /* it is one when word & mask == value; the bits that hold the address */
+    int (*get)(const sd_view *v, sd_wide word, sd_wide *target);
+    sd_wide (*put)(sd_wide word, sd_wide pc, sd_wide target);
 } sd_form;
 enum {
     SD_UNIT = 1,     /* only where an instruction starts */
@@ -57,12 +77,12 @@ enum {
 typedef struct {
     const sd_form *forms;
     u8 count, step; /* step: of addresses at which a form can start */
-    u64 code_from, code_to, /* code is mapped here */
+    sd_wide code_from, code_to, /* code is mapped here */
         away_from, away_to; /* addresses outside the image that may be meant */
 } sd_machine;
 extern const sd_machine sd_machines[SD_ARCHES];
-u32 sd_unit_length(int arch, const u8 *p, u64 pc, u32 fwd);
-u64 sd_word(const u8 *p, u32 len);
+u32 sd_unit_length(int arch, const u8 *p, sd_wide pc, u32 fwd);
+sd_wide sd_word(const u8 *p, u32 len);
 
 /* --- model.c: adaptive probabilities, mixed ---------------------------------------------------------- */
 #define SD_INPUTS 12
@@ -203,13 +223,13 @@ u32 sd_order(const sd_walk *w, u32 k);                  /* the k-th in the base'
 typedef struct {
     u8 bytes[8]; /* as it must read */
     u8 len, done, type;
-    u64 old_target, target, pc;
+    sd_wide old_target, target, pc;
     const sd_form *form;
 } sd_field;
 void sd_find_field(const sd_walk *w, u32 j, u32 i, u32 left, int unit, sd_field *f);
 void sd_learn_field(sd_walk *w, const sd_field *f);
-i64 sd_offset(const sd_segment *s, u32 n, u64 va);
-u64 sd_address(const sd_segment *s, u32 n, u32 off);
+sd_gap sd_offset(const sd_segment *s, u32 n, sd_wide va); /* -1: in none */
+sd_wide sd_address(const sd_segment *s, u32 n, u32 off);
 int sd_esp_segments(const u8 *image, u32 size, sd_segment *out, u32 *n);
 
 /* output.c */
@@ -217,14 +237,16 @@ void sd_emit(sd_walk *w, u8 byte);
 void sd_emit_many(sd_walk *w, const u8 *from, u32 n);
 void sd_flush(sd_walk *w);
 u32 sd_tail32(const sd_walk *w); /* the last four bytes, the last one on top */
-u8 sd_wanted(const sd_walk *w);  /* encoder: the byte that comes next */
+/* Encoder: the byte that comes next; whether the image goes on like this. */
+static inline u8 sd_wanted(const sd_walk *w) { return SD_MAKES(w->target) ? w->target[w->at] : 0; }
+static inline int sd_goes_on(const sd_walk *w, const u8 *as, u32 n) { return SD_MAKES(w->target && !memcmp(as, w->target + w->at, n)); }
 u32 sd_seen_key(const sd_walk *w, const u8 *p5);
-int sd_seen_byte(const sd_walk *w, u64 at, u8 *byte);
+int sd_seen_byte(const sd_walk *w, sd_wide at, u8 *byte);
 void sd_seen_put(sd_walk *w);
 
 /* extra.c, covered.c, patch.c */
 void sd_prime(sd_walk *w);
-void sd_extra(sd_walk *w, u32 end, u32 old_before, i64 old_shift);
+void sd_extra(sd_walk *w, u32 end, u32 old_before, sd_gap old_shift);
 void sd_covered(sd_walk *w);
 int sd_run(sd_walk *w, const sd_match *script); /* script: encoder */
 

@@ -27,7 +27,7 @@ static void step_unit(sd_walk *w, u32 j)
 /* A page that did not change at all: told by one bit, so that large images cost little time. */
 static int same_page(sd_walk *w, u32 j)
 {
-    int same = sd_plain(&w->c, w->pages + (w->page_hist & 3), w->target && !memcmp(w->base + j, w->target + w->at, PAGE));
+    int same = sd_plain(&w->c, w->pages + (w->page_hist & 3), sd_goes_on(w, w->base + j, PAGE));
     w->page_hist = w->page_hist << 1 | (u32)same;
     return same;
 }
@@ -57,7 +57,7 @@ static u32 told_at_once(sd_walk *w, u32 j, u32 left, u32 *block)
     }
     u32 unit = w->unit, n = guess_block(w, j, left, guess);
     *block = w->at + n;
-    if (!sd_plain(&w->c, w->blocks + (w->block_hist & 255), w->target && !memcmp(guess, w->target + w->at, n))) {
+    if (!sd_plain(&w->c, w->blocks + (w->block_hist & 255), sd_goes_on(w, guess, n))) {
         w->block_hist <<= 1;
         w->unit = unit;
         return 0;
@@ -177,7 +177,7 @@ static void one_byte(sd_walk *w, u32 j, const sd_field *f)
     else {
         sym = surprise(w, &s, sym);
         w->deltas[j & 3] = (u8)(sym - s.first);
-        if (w->made)
+        if (SD_MAKES(w->made))
             w->made->missed++;
     }
     remember(&s, sym);
@@ -215,7 +215,7 @@ void sd_covered(sd_walk *w)
             sd_find_field(w, j, w->at, end - w->at, w->unit == j, &f);
         one_byte(w, j++, &f);
         if (f.done < f.len && ++f.done == f.len) {
-            if (w->made)
+            if (SD_MAKES(w->made))
                 count_field(w, j, &f);
             sd_learn_field(w, &f);
         }

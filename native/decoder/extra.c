@@ -2,7 +2,7 @@
 #include "core.h"
 
 typedef struct {
-    u64 at;
+    sd_wide at;
     u32 len;
 } chase;
 
@@ -69,13 +69,13 @@ void sd_prime(sd_walk *w)
     for (u32 q = from < 5 ? 5 : from; SD_LARGE(w) && q < w->base_size; q++)
         w->seen[sd_seen_key(w, p + q - 5)] = q;
 }
-void sd_extra(sd_walk *w, u32 end, u32 old_before, i64 old_shift)
+void sd_extra(sd_walk *w, u32 end, u32 old_before, sd_gap old_shift)
 {
     chase m = {0, 0};
     while (w->at < end && !w->c.failed) {
-        i64 a = (i64)w->at + old_shift;
+        sd_gap a = (sd_gap)w->at + old_shift;
         u8 before = old_before < w->base_size ? w->base[old_before] : 0;
-        u8 after = a >= 0 && a < w->base_size ? w->base[a] : 0;
+        u8 after = a >= 0 && a < (sd_gap)w->base_size ? w->base[a] : 0;
         u8 sym = extra_byte(w, &m, before, after);
         sd_emit(w, sym);
         sd_seen_put(w);

@@ -47,7 +47,7 @@ static u8 next_byte(sd_coder *c)
 /* What follows the last bit that mattered must be there too: a patch that was cut is never taken for whole. */
 void sd_coder_drain(sd_coder *c)
 {
-    while (!c->encoding && !c->failed && (c->left || c->at < c->have))
+    while (!SD_MAKES(c->encoding) && !c->failed && (c->left || c->at < c->have))
         next_byte(c);
 }
 void sd_coder_start_decode(sd_coder *c)
@@ -147,11 +147,12 @@ int sd_plain(sd_coder *c, u16 *p, int bit)
 static u32 log1024(u32 x) /* x: 1..65536; 1024 ln x */
 {
     u32 n = 0;
-#ifdef __GNUC__
+#if defined(__GNUC__) && !defined(SD_MCU) /* a small chip has no instruction for it */
     n = 31 - (u32)__builtin_clz(x);
 #else
-    for (u32 y = x; y >= 2; y >>= 1)
-        n++;
+    for (u32 step = 16; step; step >>= 1)
+        if (x >> n >> step)
+            n += step;
 #endif
     u32 f = (x << 16 >> n) & 0xFFFF; /* 16 bits of fraction */
     u32 k = f >> 11, r = f & 2047;

@@ -43,16 +43,15 @@ void sd_emit_many(sd_walk *w, const u8 *from, u32 n)
         n -= part;
     }
 }
-u8 sd_wanted(const sd_walk *w) { return w->target ? w->target[w->at] : 0; }
 
 /* --- match model: where did the last five bytes stand before? -------------------------------------------------------- */
 u32 sd_seen_key(const sd_walk *w, const u8 *p5) { return (u32)((u64)sd_mix(sd_l32(p5), p5[4]) * w->seen_n >> 32); }
-int sd_seen_byte(const sd_walk *w, u64 at, u8 *byte)
+int sd_seen_byte(const sd_walk *w, sd_wide at, u8 *byte)
 {
     if (at < w->base_size)
         *byte = w->base[at];
     else {
-        u64 k = at - w->base_size;
+        sd_wide k = at - w->base_size;
         if (k >= w->at || w->at - k >= w->history_n)
             return 0;
         *byte = w->history[k & (w->history_n - 1)];

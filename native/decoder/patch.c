@@ -17,6 +17,10 @@ static void code_segments(sd_walk *w)
             s->len = sd_number(w, 4, s->len);
             u32 high = sd_number(w, 5, (u32)(s->va >> 32));
             s->va = (u64)high << 32 | sd_number(w, 5, (u32)s->va);
+#ifdef SD_NARROW
+            if (high)
+                w->c.failed = SD_LEFT_OUT;
+#endif
         }
     }
     w->new_segs = sd_number(w, 3, w->new_segs);
@@ -39,13 +43,13 @@ static void code_segments(sd_walk *w)
 static void one_match(sd_walk *w, const sd_match *m, u32 *from)
 {
     u32 mark = (u32)w->c.length;
-    sd_extra(w, m->at, *from, (i64)m->from - m->at);
-    if (w->made)
+    sd_extra(w, m->at, *from, (sd_gap)m->from - (sd_gap)m->at);
+    if (SD_MAKES(w->made))
         w->made->cost_extra += (u32)w->c.length - mark;
     mark = (u32)w->c.length;
     w->now = *m;
     sd_covered(w);
-    if (w->made)
+    if (SD_MAKES(w->made))
         w->made->cost_covered += (u32)w->c.length - mark, w->made->covered += m->len;
     *from = m->from + m->len;
 }
@@ -53,12 +57,12 @@ static void one_match(sd_walk *w, const sd_match *m, u32 *from)
 static void small_matches(sd_walk *w, u32 end, u32 *from)
 {
     u32 n = 0;
-    if (w->given)
+    if (SD_MAKES(w->given))
         while (w->given[n].at < end && !w->given[n].kept)
             n++;
     for (n = sd_number(w, 7, n); n && !w->c.failed; n--) {
         sd_match m = {w->at, *from, 0, 0};
-        if (w->given)
+        if (SD_MAKES(w->given))
             m = *w->given++;
         if (!sd_code_match(w, 8, w->at, *from, end, &m))
             one_match(w, &m, from);
@@ -73,7 +77,7 @@ int sd_run(sd_walk *w, const sd_match *given)
     int bad = w->c.failed ? w->c.failed : sd_read_script(w);
     if (bad)
         return bad;
-    if (w->made)
+    if (SD_MAKES(w->made))
         w->made->cost_script = (u32)w->c.length;
     sd_prime(w);
     for (u32 k = 0; k <= w->matches && !w->c.failed; k++) {
@@ -82,7 +86,7 @@ int sd_run(sd_walk *w, const sd_match *given)
             m = sd_match_of(w, k);
         small_matches(w, m.at, &from);
         one_match(w, &m, &from);
-        if (w->given && k < w->matches)
+        if (SD_MAKES(w->given) && k < w->matches)
             w->given++;
     }
     sd_flush(w);
@@ -108,6 +112,10 @@ int sd_apply(const u8 *base, u32 base_size, const sd_io *io, void *memory, size_
         return SD_LEFT_OUT;
     if (h.target_size > max_target)
         return SD_LIMIT;
+#ifdef SD_NARROW
+    if ((h.base_size | h.target_size) >> 30) /* places in either are told from each other by a sign */
+        return SD_LEFT_OUT;
+#endif
     if (h.memory > memory_size)
         return SD_MEMORY;
     if (base_size != h.base_size || (!io->base_checked && sd_crc32(0, base, base_size) != h.base_crc))

@@ -5,15 +5,14 @@
 u32 sd_number(sd_walk *w, int kind, u32 v)
 {
     u16 *t = w->nums[kind];
-    u64 x = (u64)v + 1;
+    u64 x = (u64)v + 1, r = 1;
     u32 n = 0, all = 0;
-    while (x >> (all + 1))
+    while (SD_MAKES(x >> (all + 1)))
         all++;
     while (n < 32 && sd_plain(&w->c, t + n, n < all))
         n++;
-    u64 r = 1;
     for (u32 q = n; q--;) {
-        int bit = (int)(x >> q & 1);
+        int bit = SD_MAKES(x >> q & 1);
         u32 d = n - 1 - q;
         bit = d == 0 ? sd_plain(&w->c, t + 33 + n, bit) : sd_bit(&w->c, bit, 32768);
         r = r << 1 | (u64)bit;
@@ -95,7 +94,7 @@ int sd_code_match(sd_walk *w, int kind, u32 at, u32 from, u32 end, sd_match *m)
 int sd_read_script(sd_walk *w)
 {
     u32 at = 0, from = 0;
-    const sd_match *g = w->given;
+    const sd_match *g = SD_MAKES(w->given);
     for (u32 k = 0; k < w->matches; k++) {
         sd_match m = {0, 0, 0, 0};
         if (g) {

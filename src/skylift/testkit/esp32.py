@@ -28,6 +28,9 @@ CORE, BUILD = HOME / "src" / "skylift", HOME / "build"
 WARNINGS = ("-Wall", "-Wextra", "-Wshadow", "-Werror")
 SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 CHIP_C3, CHIP_ESP32 = 5, 0  # ESP-IDF's esp_chip_id_t
+# The delta decoder as chips have it: small profiles, no encoder, addresses of 32 bits.
+SMALL = ("-DSD_MCU", "-DSD_DECODER_ONLY", "-DSD_NARROW")
+ARCHES = "-DSD_ARCHS=1<<SD_THUMB|1<<SD_XTENSA|1<<SD_RISCV"
 
 
 class NoCompiler(Exception):
@@ -97,7 +100,7 @@ def _object(source: Path, flags: Sequence[str], compilers: tuple[str, str], head
     include = ["-I", str(DECODER), "-I", str(CORE.parent)]
     if source.suffix == ".c":
         plain = [flag for flag in flags if flag.startswith(("-O", "-g", "-f", "--coverage"))]
-        words = [cc, "-std=c11", *plain, "-DSD_MCU", "-DSD_DECODER_ONLY", *include]
+        words = [cc, "-std=c11", *plain, *SMALL, ARCHES, *include]
     else:
         words = [cxx, "-std=c++17", *WARNINGS, *flags, *include]
     made = BUILD / "objects" / f"{_digest([source], repr(words) + headers)[:24]}.o"
