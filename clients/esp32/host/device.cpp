@@ -49,7 +49,7 @@ class DevicePort final : public desk::DeskPort {
     clock_gettime(CLOCK_MONOTONIC, &now);
     return static_cast<uint32_t>(now.tv_sec * 1000 + now.tv_nsec / 1000000);
   }
-  int64_t now() override { return option("no_clock").empty() ? static_cast<int64_t>(::time(nullptr)) : 0; }
+  uint32_t now() override { return option("no_clock").empty() ? static_cast<uint32_t>(::time(nullptr)) : 0; }
   void random(uint8_t* to, uint32_t n) override {
     std::ifstream in("/dev/urandom", std::ios::binary);
     in.read(reinterpret_cast<char*>(to), n);
@@ -91,9 +91,9 @@ void tell(const std::string& home, const desk::AppDescription& app, int slot, bo
   std::rename((path + ".new").c_str(), path.c_str());
 }
 
-const char* const STATES[] = {"pin", "measure", "enroll", "report", "check", "director_root", "image_root", "delegation",
+const char* const STATES[] = {"halt", "pin", "measure", "enroll", "report", "check", "director_root", "image_root", "delegation",
                               "order", "role", "log", "room", "fetch", "progress", "read_back", "installing", "validating", "arm",
-                              "restart", "refuse", "rest", "trial", "finish", "give_up", "roll_back", "halt"};
+                              "restart", "refuse", "rest", "trial", "finish", "give_up", "roll_back"};
 static_assert(sizeof STATES / sizeof *STATES == static_cast<size_t>(State::COUNT), "a state without its name");
 
 struct Desk {

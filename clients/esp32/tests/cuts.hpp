@@ -37,13 +37,13 @@ class MemoryPort final : public DeskPort {
   const uint8_t* map(uint8_t slot, uint32_t n) override { return map_fails ? nullptr : DeskPort::map(slot, n); }
   bool read(uint8_t slot, uint32_t at, uint8_t* to, uint32_t n) override { return !reads_fail && DeskPort::read(slot, at, to, n); }
   uint32_t millis() override { return clock_ += 7; }
-  int64_t now() override { return when; }
+  uint32_t now() override { return when; }
   void random(uint8_t* to, uint32_t n) override { std::memset(to, 0x5C, n); }  // the nonce the files answer
   void log(const char* sentence) override;
 
   void pass(uint32_t ms) { clock_ += ms; }  // time goes by
 
-  int64_t when = 0;
+  uint32_t when = 0;
   std::vector<std::string> reports;  // final ones: states
   bool verbose = false;
   uint32_t piece = 1u << 30, read_ms = 0;  // at most so many bytes at a time, and what each piece takes
@@ -59,7 +59,7 @@ class MemoryPort final : public DeskPort {
   bool answer(const skylift::Ask& ask);
   const Answers& answers_;
   std::string body_;
-  skylift::Head head_;
+  skylift::Head head_ = {};
   uint32_t at_ = 0, clock_ = 0;
 };
 
@@ -72,7 +72,7 @@ inline bool MemoryPort::http_open(const skylift::Ask& ask) {
 }
 
 inline bool MemoryPort::answer(const skylift::Ask& ask) {
-  head_ = skylift::Head();
+  head_ = {};
   head_.status = 200;
   at_ = 0;
   const std::string path = ask.path, plain = path.substr(0, path.find('?'));
@@ -97,12 +97,13 @@ inline bool MemoryPort::answer(const skylift::Ask& ask) {
       body_ = "{}";
     } else {
       body_ = found->second.substr(ask.from);
-      if (ask.from) head_.status = 206, head_.from = ask.from, head_.total = found->second.size();
+      if (ask.from) head_.status = 206, head_.from = ask.from, head_.total = static_cast<uint32_t>(found->second.size());
     }
   }
-  if (no_ranges && head_.status == 206) head_ = skylift::Head(), head_.status = 200, body_ = answers_.files.at(plain);
+  if (no_ranges && head_.status == 206) head_ = {}, head_.status = 200, body_ = answers_.files.at(plain);
   if (status_for.count(plain)) head_.status = status_for[plain], head_.retry_after = retry_after;
-  head_.length = static_cast<int64_t>(body_.size());
+  head_.has_length = true;
+  head_.length = static_cast<uint32_t>(body_.size());
   return !unreachable;
 }
 

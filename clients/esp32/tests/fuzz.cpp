@@ -20,8 +20,8 @@ using namespace skylift;
 namespace {
 
 void walk(const Json& value, int depth) {
-  uint64_t number;
-  value.number(~0ull, &number);
+  uint32_t number;
+  value.number(UINT32_MAX, &number);
   value.string();
   if (depth > JSON_DEPTH) std::abort();
   for (Members each(value); each.next();) walk(each.value, depth + 1);
@@ -72,7 +72,7 @@ class NoPort final : public desk::DeskPort {
   void http_close() override {}
   uint8_t running() override { return 0; }
   uint32_t millis() override { return clock_ += 3; }
-  int64_t now() override { return 0; }
+  uint32_t now() override { return 0; }
   void random(uint8_t* to, uint32_t n) override { std::memset(to, 1, n); }
   void log(const char*) override {}
   std::string body;
@@ -98,11 +98,11 @@ Text as_text(const std::string& some) { return {some.data(), static_cast<uint32_
 }  // namespace
 
 extern "C" int LLVMFuzzerInitialize(int*, char***) {
-  Fault fault;
+  Fault fault = {};
   image_root = contents("image.root");
   director_root = contents("director.root");
-  take_root(Repo::IMAGE, as_text(image_root), true, 0, keys, seen, fault);
-  take_root(Repo::DIRECTOR, as_text(director_root), true, 0, keys, seen, fault);
+  take_root(Repo::IMAGE, as_text(image_root), true, keys, seen, fault);
+  take_root(Repo::DIRECTOR, as_text(director_root), true, keys, seen, fault);
   const std::string delegation = contents("image!1.targets.json");
   take_delegation(as_text(delegation), "sensor", 0, keys, seen, fault);
   base_image = contents("old.bin");
@@ -126,7 +126,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   body = static_cast<char*>(std::realloc(body, input.size() ? input.size() : 1));
   const Text text = {body, static_cast<uint32_t>(input.size())};
   const Device device = {"dev-1", "sensor-v2", "sensor"};
-  Fault fault;
+  Fault fault = {};
   Order order;
   Keys own = keys;
   Seen last = seen;
@@ -141,7 +141,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       if (order.any) read_role(text, device, own, last, 0, 1, order, fault);
       break;
     case 3:
-      take_root(piece & 1 ? Repo::IMAGE : Repo::DIRECTOR, text, piece & 2, 1, own, last, fault);
+      take_root(piece & 1 ? Repo::IMAGE : Repo::DIRECTOR, text, piece & 2, own, last, fault);
       take_delegation(text, "sensor", 1, own, last, fault);
       break;
     case 4: {
@@ -195,7 +195,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       break;
     }
     case 9: {
-      Log known;
+      Log known = {};
       known.size = piece % 8;  // it goes on from none, from a part of it, or from more
       read_proofs(text, own, known, proved, fault);
       break;

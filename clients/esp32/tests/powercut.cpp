@@ -28,7 +28,7 @@ constexpr int MOST_BOOTS = 24, MOST_STEPS = 200000;
 struct Scene {
   desk::Answers answers, by_delta;
   std::string old_image, new_image, image_root, director_root, id, type, product, old_version, new_version;
-  int64_t now = 0;
+  uint32_t now = 0;
 };
 
 std::string digest(const uint8_t* at, uint32_t n) {

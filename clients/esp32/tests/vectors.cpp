@@ -33,19 +33,19 @@ static std::vector<std::string> split(const std::string& line, char by) {
 // name image_root director_root delegations delegation_version order_version role_version floor log_size log_root
 // nonce now roots delegations order role proofs; "-" for none; roots: repository=file,...
 static void judge(const std::vector<std::string>& w, const Device& device) {
-  Keys keys;
-  Seen seen;
-  Fault fault;
-  Order order;
-  Log log;
+  Keys keys = {};
+  Seen seen = {};
+  Fault fault = {};
+  Order order = {};
+  Log log = {};
   log.size = number(w[8]);
   if (w[9] != "-") from_hex(as_text(w[9]), log.root, sizeof log.root);
-  const int64_t now = w[11] == "-" ? 0 : std::stoll(w[11]);
+  const uint32_t now = w[11] == "-" ? 0 : number(w[11]);
   const std::string image_root = file(w[1]), director_root = file(w[2]);
-  bool good = take_root(Repo::IMAGE, as_text(image_root), true, 0, keys, seen, fault) &&
-              take_root(Repo::DIRECTOR, as_text(director_root), true, 0, keys, seen, fault);
+  bool good = take_root(Repo::IMAGE, as_text(image_root), true, keys, seen, fault) &&
+              take_root(Repo::DIRECTOR, as_text(director_root), true, keys, seen, fault);
   if (w[3] != "-") {
-    Fault ignored;
+    Fault ignored = {};
     const std::string stored = file(w[3]);
     take_delegation(as_text(stored), device.product, 0, keys, seen, ignored);
   }
@@ -56,7 +56,7 @@ static void judge(const std::vector<std::string>& w, const Device& device) {
     for (const std::string& root : split(w[12], ',')) {
       const std::vector<std::string> parts = split(root, '=');
       const std::string body = file(parts[1]);
-      good = good && take_root(parts[0] == "image" ? Repo::IMAGE : Repo::DIRECTOR, as_text(body), false, 0, keys, seen, fault);
+      good = good && take_root(parts[0] == "image" ? Repo::IMAGE : Repo::DIRECTOR, as_text(body), false, keys, seen, fault);
     }
   }
   if (w[13] != "-") {

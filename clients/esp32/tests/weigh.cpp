@@ -34,7 +34,7 @@ struct Weighed {
 Weighed update(const std::string& folder, const char* check) {
   desk::Answers answers;
   std::string id, type, product, old_version, new_version;
-  int64_t now = 0;
+  uint32_t now = 0;
   std::ifstream about(folder + "/words");
   about >> id >> type >> product >> old_version >> new_version >> now;
   std::ifstream list(folder + "/list");

@@ -20,7 +20,7 @@ namespace skylift {
 namespace {
 
 constexpr int QUIET_MS = 250;              // how long one call may wait for the line
-constexpr int64_t CLOCK_IS_SET = 1700000000;  // seconds since 1970; a chip begins at 0
+constexpr uint32_t CLOCK_IS_SET = 1700000000;  // seconds since 1970; a chip begins at 0
 const char TAG[] = "skylift";
 
 }  // namespace
@@ -92,9 +92,9 @@ esp_err_t Esp32Port::heard(esp_http_client_event_t* event) {
 }
 
 void Esp32Port::header(const char* name, const char* value) {
-  uint64_t number;
+  uint32_t number;
   if (!strcasecmp(name, "Retry-After") && from_decimal(text(value), 1000000, &number)) {
-    head_.retry_after = static_cast<uint32_t>(number);
+    head_.retry_after = number;
   } else if (!strcasecmp(name, "Content-Range")) {
     unsigned from = 0, total = 0;
     if (sscanf(value, "bytes %u-%*u/%u", &from, &total) == 2) head_.from = from, head_.total = total;
@@ -103,7 +103,7 @@ void Esp32Port::header(const char* name, const char* value) {
 
 bool Esp32Port::http_open(const Ask& ask) {
   http_close();
-  head_ = Head();
+  clear(head_);
   Line url(url_, sizeof url_);
   url.put(server_).put(ask.path);
   if (!url.whole()) return false;
@@ -148,7 +148,8 @@ int Esp32Port::http_head(Head& head) {
   if (size < 0) return BROKEN;
   head = head_;
   head.status = esp_http_client_get_status_code(http_);
-  head.length = esp_http_client_is_chunked_response(http_) ? -1 : size;
+  head.has_length = !esp_http_client_is_chunked_response(http_);
+  head.length = size < UINT32_MAX ? static_cast<uint32_t>(size) : UINT32_MAX;
   return 1;
 }
 
@@ -198,8 +199,8 @@ void Esp32Port::restart() { esp_restart(); }
 // --- the rest -----------------------------------------------------------------------------------------------------------------
 
 uint32_t Esp32Port::millis() { return static_cast<uint32_t>(esp_timer_get_time() / 1000); }
-int64_t Esp32Port::now() {
-  const int64_t told = static_cast<int64_t>(time(nullptr));
+uint32_t Esp32Port::now() {
+  const uint32_t told = static_cast<uint32_t>(time(nullptr));
   return told > CLOCK_IS_SET ? told : 0;
 }
 void Esp32Port::random(uint8_t* to, uint32_t n) { esp_fill_random(to, n); }

@@ -57,7 +57,7 @@ class Esp32Port final : public Port {
   void mark_invalid_and_reboot() override;
   void restart() override;
   uint32_t millis() override;
-  int64_t now() override;
+  uint32_t now() override;
   void random(uint8_t* to, uint32_t n) override;
   int get(const char* key, void* to, uint32_t room) override;
   bool put(const char* key, const void* from, uint32_t n) override;
@@ -76,7 +76,7 @@ class Esp32Port final : public Port {
   const char *server_ = "", *ca_pem_ = nullptr, *body_ = nullptr;
   uint32_t body_size_ = 0, body_sent_ = 0;
   char url_[640], bearer_[96], range_[40], etag_[70];
-  Head head_;
+  Head head_ = {};
 };
 
 }  // namespace skylift

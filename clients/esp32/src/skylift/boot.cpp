@@ -13,11 +13,8 @@ uint32_t word_at(const uint8_t* p) {
 }  // namespace
 
 void Client::begin(const Config& config) {
+  clear(static_cast<Memory&>(*this));
   config_ = config;
-  fault_ = Fault();
-  rang_ = back_ = begun_ = is_open_ = has_head_ = false;
-  away_ = breaks_ = rest_ms_ = hashed_ = segment_at_ = 0;
-  test_ = marks_ = 0;
   load(port_, "journal", journal_);
   load(port_, "offset", offset_);
   load(port_, "facts", facts_);
@@ -39,11 +36,10 @@ State Client::first_state() {
   if (journal.stage != Stage::BOOTING) return State::PIN;
   if (!other) return State::TRIAL;  // confirmed already, perhaps: what was not written down is done again
   if (!journal.armed && journal.tries < MOST_TRIES && journal.reason == Reason::NONE) return State::READ_BACK;
-  Fault why;
-  why.reason = journal.reason;
-  copy(why.words, journal.words, sizeof why.words);
-  if (!why) why.set(Reason::BOOT_FAILED, "the new image did not come up, and the boot loader fell back");
-  end_update(Said::ROLLED_BACK, why);
+  fault_.set(journal.reason, journal.words);
+  if (!fault_) fault_.set(Reason::BOOT_FAILED, "the new image did not come up, and the boot loader fell back");
+  end_update(Said::ROLLED_BACK);
+  fault_.clear();
   return State::PIN;
 }
 
@@ -51,8 +47,8 @@ State Client::first_state() {
 Outcome Client::pin() {
   Keys& keys = keys_.body;
   if (keys.image_root && keys.director_root) return Outcome::OK;
-  if (!take_root(Repo::IMAGE, config_.image_root, true, 0, keys, facts_.body.seen, fault_) ||
-      !take_root(Repo::DIRECTOR, config_.director_root, true, 0, keys, facts_.body.seen, fault_)) {
+  if (!take_root(Repo::IMAGE, config_.image_root, true, keys, facts_.body.seen, fault_) ||
+      !take_root(Repo::DIRECTOR, config_.director_root, true, keys, facts_.body.seen, fault_)) {
     port_.log("the factory's roots are unusable: no update can be trusted");
     return Outcome::BAD;
   }
@@ -99,9 +95,10 @@ Outcome Client::trial() {
   if (found == Verdict::PASS && ++test_ == 3) return Outcome::OK;
   const bool late = port_.millis() - opened_ms_ > config_.trial_seconds * 1000;
   if (found != Verdict::FAIL && !late) return Outcome::MORE;
-  char words[WORDS];
-  Line(words, sizeof words).put("self-test ").put(NAMES[test_ < 3 ? test_ : 2]).put(late ? " was not done in time " : " failed ").put(hooks_.trial_message());
-  return bad(Reason::HEALTH_CHECK_FAILED, words);
+  fault_.reason = Reason::HEALTH_CHECK_FAILED;
+  Line words(fault_.words, sizeof fault_.words);
+  words.put("self-test ").put(NAMES[test_]).put(late ? " was not done in time " : " failed ").put(hooks_.trial_message());
+  return Outcome::BAD;
 }
 
 Verdict Hooks::network(Client& client) { return client.reach(); }
@@ -121,7 +118,8 @@ Outcome Client::finish_trial() {
   if (journal.stage != Stage::BOOTING || port_.running() != journal.slot) return Outcome::OK;  // a journal that was lost
   if (journal.security_version > facts.floor) facts.floor = journal.security_version;
   save(port_, "facts", facts_);
-  end_update(Said::COMPLETE, Fault());
+  fault_.clear();
+  end_update(Said::COMPLETE);
   return Outcome::OK;
 }
 
@@ -130,7 +128,7 @@ Outcome Client::give_up() {
   port_.log(fault_.words);
   if (journal.stage == Stage::BOOTING) {
     journal.reason = fault_.reason;
-    keep_words(fault_.words, journal.words, sizeof journal.words);
+    copy(journal.words, fault_.words, sizeof journal.words);
     save_journal();
   }
   port_.mark_invalid_and_reboot();
@@ -147,15 +145,14 @@ Outcome Client::roll_back() {
   Journal& journal = journal_.body;
   const bool tells = journal.ended == Said::COMPLETE && journal.to_say == Said::NONE;
   if (!port_.set_boot(other)) return later(60, "no rollback: the other slot holds nothing that boots");
-  Fault why;
-  why.set(Reason::ABORTED, "rolled back on the device");
-  if (tells) end_update(Said::ROLLED_BACK, why);
+  fault_.set(Reason::ABORTED, "rolled back on the device");
+  if (tells) end_update(Said::ROLLED_BACK);
   port_.restart();
   return Outcome::OK;
 }
 
 // The update is over. What there is to say survives until somebody has heard it.
-void Client::end_update(Said how, const Fault& why) {
+void Client::end_update(Said how) {
   Journal& journal = journal_.body;
   char tag[NAME + 12];
   Line said(tag, sizeof tag);
@@ -167,8 +164,8 @@ void Client::end_update(Said how, const Fault& why) {
   }
   journal.stage = Stage::IDLE;
   journal.to_say = how;
-  journal.reason = why.reason;
-  keep_words(why.words, journal.words, sizeof journal.words);
+  journal.reason = fault_.reason;
+  copy(journal.words, fault_.words, sizeof journal.words);
   save_journal();
 }
 

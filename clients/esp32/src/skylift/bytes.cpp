@@ -2,7 +2,8 @@
 
 namespace skylift {
 
-bool Text::is(const char* other) const { return size == length(other) && equal(at, other, size); }
+bool Text::is(Text other) const { return size == other.size && equal(at, other.at, size); }
+bool Text::is(const char* other) const { return is(text(other)); }
 
 Line& Line::put(char c) {
   if (size_ + 1 >= room_) {
@@ -77,14 +78,17 @@ bool from_hex(Text some, uint8_t* to, uint32_t n) {
   return true;
 }
 
-bool from_decimal(Text some, uint64_t most, uint64_t* value) {
-  *value = 0;
-  if (!some.size || some.size > 19) return false;
-  for (uint32_t k = 0; k < some.size; k++) {
-    if (some.at[k] < '0' || some.at[k] > '9') return false;
-    *value = *value * 10 + static_cast<uint64_t>(some.at[k] - '0');
+bool from_decimal(Text some, uint32_t most, uint32_t* value) {
+  uint32_t found = 0;
+  bool good = some.size != 0;
+  for (uint32_t k = 0; k < some.size && good; k++) {
+    const uint32_t digit = static_cast<uint8_t>(some.at[k]) - uint32_t{'0'};
+    good = digit < 10 && found <= (UINT32_MAX - 9) / 10;
+    found = found * 10 + digit;
   }
-  return *value <= most;
+  good = good && found <= most;
+  *value = good ? found : 0;
+  return good;
 }
 
 bool keep(Text some, char* to, uint32_t room) {

@@ -9,6 +9,11 @@ inline void copy(void* to, const void* from, size_t n) {
   if (n) __builtin_memcpy(to, from, n);  // nothing may come from nowhere
 }
 inline void fill(void* to, uint8_t with, size_t n) { __builtin_memset(to, with, n); }
+// All of it zero: what is plain bytes, and was made to begin so.
+template <class Plain>
+inline void clear(Plain& what) {
+  fill(&what, 0, sizeof what);
+}
 inline bool equal(const void* a, const void* b, size_t n) { return !n || __builtin_memcmp(a, b, n) == 0; }
 inline size_t length(const char* text) { return __builtin_strlen(text); }
 
@@ -17,6 +22,7 @@ struct Text {
   const char* at = nullptr;
   uint32_t size = 0;
   bool is(const char* other) const;
+  bool is(Text other) const;
   explicit operator bool() const { return at != nullptr; }
 };
 inline Text text(const char* chars) { return {chars, static_cast<uint32_t>(length(chars))}; }
@@ -46,8 +52,8 @@ class Line {
 int hex_digit(char c);
 // True when `some` is exactly 2n hexadecimal digits.
 bool from_hex(Text some, uint8_t* to, uint32_t n);
-// A decimal number of at most `most`; false for anything else.
-bool from_decimal(Text some, uint64_t most, uint64_t* value);
+// A decimal number of at most `most`; false, and 0, for anything else.
+bool from_decimal(Text some, uint32_t most, uint32_t* value);
 // Copies with a terminating zero; false, and an empty string, where it does not fit.
 bool keep(Text some, char* to, uint32_t room);
 // As `keep`, but for words that people read: what does not fit is cut.

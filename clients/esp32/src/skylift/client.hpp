@@ -23,7 +23,7 @@ struct Config {
   uint32_t log_size = 0;           // the transparency log as it was then: entries, and the 32 bytes over them
   const uint8_t* log_root = nullptr;
   uint32_t security_version = 0;   // of this firmware: the floor is never below
-  int64_t built = 0;               // when it was built, seconds since 1970: no clock is believed to be before
+  uint32_t built = 0;              // when it was built, seconds since 1970: no clock is believed to be before
   uint32_t trial_seconds = 120;    // for the self-tests
   uint32_t download_seconds = 3600;
   uint32_t least_bytes_a_second = 64;
@@ -51,9 +51,9 @@ class Hooks {
 };
 
 enum class State : uint8_t {
-  PIN, MEASURE, ENROLL, REPORT, CHECK, DIRECTOR_ROOT, IMAGE_ROOT, DELEGATION, ORDER, ROLE, LOG, ROOM,
+  HALT, PIN, MEASURE, ENROLL, REPORT, CHECK, DIRECTOR_ROOT, IMAGE_ROOT, DELEGATION, ORDER, ROLE, LOG, ROOM,
   FETCH, PROGRESS, READ_BACK, INSTALLING, VALIDATING, ARM, RESTART, REFUSE, REST,
-  TRIAL, FINISH, GIVE_UP, ROLL_BACK, HALT, COUNT
+  TRIAL, FINISH, GIVE_UP, ROLL_BACK, COUNT
 };
 enum class Outcome : uint8_t { MORE, OK, NO, AWAY, BAD };  // AWAY: later; BAD: this update is over, `fault` says why
 
@@ -61,36 +61,79 @@ enum class Outcome : uint8_t { MORE, OK, NO, AWAY, BAD };  // AWAY: later; BAD: 
 enum class Stage : uint8_t { IDLE, FETCHING, BOOTING };
 enum class Said : uint8_t { NONE, DOWNLOADING, INSTALLING, VALIDATING, COMPLETE, FAILED, ROLLED_BACK };
 
+// Each all zero where nothing is known.
 struct Journal {
-  Stage stage = Stage::IDLE;
-  uint8_t slot = 0, tries = 0, armed = 0, by_delta = 0, resumed = 0, answered_at = 0;
-  Said to_say = Said::NONE;  // a final report that nobody has heard yet
-  Said ended = Said::NONE;   // what was said last
-  Reason reason = Reason::NONE;
-  uint16_t reserved = 0;
-  uint32_t length = 0, attempt = 0, security_version = 0, delta_size = 0;
-  uint32_t answered[4] = {0};  // orders that are over, by their checksum
-  uint8_t sha256[32] = {0}, delta_sha256[32] = {0};
-  char deployment[NAME] = {0}, url[160] = {0}, words[WORDS] = {0};
+  Stage stage;
+  uint8_t slot, tries, armed, by_delta, resumed, answered_at;
+  Said to_say;  // a final report that nobody has heard yet
+  Said ended;   // what was said last
+  Reason reason;
+  uint16_t reserved;
+  uint32_t length, attempt, security_version, delta_size;
+  uint32_t answered[4];  // orders that are over, by their checksum
+  uint8_t sha256[32], delta_sha256[32];
+  char deployment[NAME], url[160], words[WORDS];
 };
 struct Offset {
-  uint32_t at = 0;  // of the image: what lies before it stands in flash
+  uint32_t at;  // of the image: what lies before it stands in flash
 };
 struct Installed {
-  uint32_t length = 0;  // 0: not known
-  uint8_t sha256[32] = {0};
+  uint32_t length;  // 0: not known
+  uint8_t sha256[32];
 };
 struct Facts {
   Seen seen;
-  uint32_t floor = 0, enrolled = 0;
+  uint32_t floor, enrolled;
   Installed image[2];
-  char token[NAME] = {0};
+  char token[NAME];
   Log log;  // which every later one must go on from
 };
 
-class Client {
+struct Hint {  // what the check's answer said; believed in nothing
+  uint32_t order, role, root, director_root, delegation, attempt;
+  char deployment[NAME], url[160], delta_url[160];
+  bool delta;
+  uint8_t sha256[32], delta_sha256[32], base_sha256[32];
+  uint32_t delta_size, delta_memory;
+};
+
+// What a client remembers: all zero before it begins. Small and often used first: short offsets are short
+// instructions. Large ones last.
+struct Memory {
+  State state_;
+  bool fresh_;  // the state was just entered
+  bool is_open_, has_head_, rang_, back_;
+  bool begun_, report_due_;  // fetching
+  uint8_t segments_, test_, marks_;
+  uint32_t got_;  // bytes of the answer
+  uint32_t opened_ms_, moved_ms_, window_ms_, window_bytes_;
+  uint32_t wake_ms_, rest_ms_, away_;
+  uint32_t begun_ms_, skip_, said_percent_, patch_at_, breaks_, saved_at_;
+  uint32_t hashed_, segment_at_;
+  Head head_;
+  DeltaRun delta_;
+  Sha256 sha_;
+  Fault fault_;
+  Record<Offset> offset_;
+  Record<Journal> journal_;
+  Record<Facts> facts_;
+  char nonce_[NONCE + 1];
+  Hint hint_;
+  Order order_;
+  char path_[448], body_[720];
+  SlotWriter writer_;
+  uint8_t buffer_[PAGE];
+  Record<Keys> keys_;
+  // One room for what is never there together: an answer or a signed file; the delta decoder's tables.
+  union Arena {
+    char file[MOST_ROLE + 1];
+    uint64_t delta[DELTA_MEMORY / 8];
+  } arena_;
+};
+
+class Client : Memory {
  public:
-  Client(Port& port, Hooks& hooks) : port_(port), hooks_(hooks) {}
+  Client(Port& port, Hooks& hooks) : Memory(), port_(port), hooks_(hooks) {}
 
   void begin(const Config& config);
   uint32_t step();  // milliseconds until the next
@@ -108,13 +151,6 @@ class Client {
 
  private:
   friend struct Machine;
-  struct Hint {  // what the check's answer said; believed in nothing
-    uint32_t order = 0, role = 0, root = 0, director_root = 0, delegation = 0, attempt = 0;
-    char deployment[NAME] = {0}, url[160] = {0}, delta_url[160] = {0};
-    bool delta = false;
-    uint8_t sha256[32] = {0}, delta_sha256[32] = {0}, base_sha256[32] = {0};
-    uint32_t delta_size = 0, delta_memory = 0;
-  };
 
   // boot.cpp
   State first_state();
@@ -126,6 +162,7 @@ class Client {
   Outcome roll_back();
   // talk.cpp
   Outcome ask_for(const char* path, uint32_t most);
+  Outcome get_file(uint32_t most, const char* missing);
   Outcome tell(const char* path);
   Outcome exchange(const Ask& ask, uint8_t* to, uint32_t most);
   Outcome refused_or_away(const char* what);
@@ -171,45 +208,16 @@ class Client {
   Outcome later(uint32_t seconds, const char* why);
   Outcome bad(Reason reason, const char* words);
   bool save_journal();
-  void end_update(Said how, const Fault& why);
+  Outcome written(bool all);
+  void end_update(Said how);  // for what `fault_` says
   bool is_answered(uint32_t tag) const;
-  int64_t time() const;
+  uint32_t time() const;
   int percent() const;
   uint32_t hash_some(uint8_t slot, uint32_t length);
 
-  // Small and often used first: short offsets are short instructions. Large ones last.
   Port& port_;
   Hooks& hooks_;
-  State state_ = State::HALT;
-  bool fresh_ = true;  // the state was just entered
-  bool is_open_ = false, has_head_ = false, rang_ = false, back_ = false;
-  bool begun_ = false, report_due_ = false;  // fetching
-  uint8_t segments_ = 0, test_ = 0, marks_ = 0;
-  uint32_t got_ = 0;  // bytes of the answer
-  uint32_t opened_ms_ = 0, moved_ms_ = 0, window_ms_ = 0, window_bytes_ = 0;
-  uint32_t wake_ms_ = 0, rest_ms_ = 0, away_ = 0;
-  uint32_t begun_ms_ = 0, skip_ = 0, said_percent_ = 0, patch_at_ = 0, breaks_ = 0, saved_at_ = 0;
-  uint32_t hashed_ = 0, segment_at_ = 0;
-  Head head_;
   Config config_;
-  DeltaRun delta_;
-  Sha256 sha_;
-  Fault fault_;
-  Record<Offset> offset_;
-  Record<Journal> journal_;
-  Record<Facts> facts_;
-  char nonce_[NONCE + 1];
-  Hint hint_;
-  Order order_;
-  char path_[448], body_[720];
-  SlotWriter writer_;
-  uint8_t buffer_[PAGE];
-  Record<Keys> keys_;
-  // One room for what is never there together: an answer or a signed file; the delta decoder's tables.
-  union Arena {
-    char file[MOST_ROLE + 1];
-    uint64_t delta[DELTA_MEMORY / 8];
-  } arena_;
 };
 
 }  // namespace skylift

@@ -7,7 +7,7 @@ namespace skylift {
 
 constexpr uint32_t DELTA_MEMORY = 16u << 10;  // what the profile `mcu-16k` promises
 
-class DeltaRun {
+class DeltaRun {  // all zero until it begins
  public:
   enum class Want : uint8_t { INPUT, OUTPUT, DONE, FAILED };
 
@@ -27,15 +27,15 @@ class DeltaRun {
   static int write(void* self, const uint8_t* from, size_t n);
   bool other_base() const;
 
-  Fiber* fiber_ = nullptr;
-  const uint8_t *base_ = nullptr, *base_sha256_ = nullptr, *in_ = nullptr, *out_ = nullptr;
-  uint32_t base_size_ = 0, most_ = 0, in_size_ = 0, out_size_ = 0;
-  void* memory_ = nullptr;
+  Fiber* fiber_;
+  const uint8_t *base_, *base_sha256_, *in_, *out_;
+  uint32_t base_size_, most_, in_size_, out_size_;
+  void* memory_;
   uint8_t head_[66];
-  uint32_t head_size_ = 0;
-  int result_ = 0;
-  bool no_more_ = false, is_running_ = false;
-  Want want_ = Want::INPUT;
+  uint32_t head_size_;
+  int result_;
+  bool no_more_, is_running_;
+  Want want_;
 };
 
 }  // namespace skylift

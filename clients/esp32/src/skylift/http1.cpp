@@ -28,7 +28,7 @@ void content_range(Text value, Head& head) {
     if (value.at[k] == '/') slash = k;
   }
   if (dash < 7 || slash < dash || !equal(value.at, "bytes ", 6)) return;
-  uint64_t from, total;
+  uint32_t from, total;
   if (from_decimal({value.at + 6, dash - 6}, UINT32_MAX, &from) &&
       from_decimal({value.at + slash + 1, value.size - slash - 1}, UINT32_MAX, &total))
     head.from = from, head.total = total;
@@ -52,7 +52,7 @@ bool server_of(const char* url, Server& to) {
   if (url[end] == ':') {
     const uint32_t from = ++end;
     while (url[end] >= '0' && url[end] <= '9') end++;
-    uint64_t port;
+    uint32_t port;
     if (!from_decimal({url + from, end - from}, 65535, &port) || !port) return false;
     to.port = static_cast<uint16_t>(port);
   }
@@ -127,19 +127,18 @@ int Http1::line() {
 
 void Http1::header(Head& head) {
   Text value;
-  uint64_t number;
+  uint32_t number;
   if (header_is(line_, "content-length", &value)) {
-    head.length = from_decimal(value, INT64_MAX, &number) ? static_cast<int64_t>(number) : 0;
+    from_decimal(value, UINT32_MAX, &left_);  // 0 for what is none: nothing is read then
+    head.length = left_;
+    head.has_length = true;
     if (kind_ != Body::CHUNKS) kind_ = Body::LENGTH;
-    left_ = static_cast<uint64_t>(head.length);
   } else if (header_is(line_, "transfer-encoding", &value)) {
     kind_ = Body::CHUNKS;
-    head.length = -1;
-    left_ = 0;
   } else if (header_is(line_, "content-range", &value)) {
     content_range(value, head);
   } else if (header_is(line_, "retry-after", &value) && from_decimal(value, 1000000, &number)) {
-    head.retry_after = static_cast<uint32_t>(number);
+    head.retry_after = number;
   }
 }
 
@@ -150,8 +149,8 @@ int Http1::head(Head& head) {
     const int got = line();
     if (got != 1) return got;
     if (!status_known_) {
-      uint64_t status;
-      head = Head();
+      uint32_t status;
+      clear(head);
       if (length(line_) < 12 || !equal(line_, "HTTP/1.", 7) || !from_decimal({line_ + 9, 3}, 599, &status) || status < 100)
         return BROKEN;
       head.status = static_cast<int>(status);
@@ -161,7 +160,7 @@ int Http1::head(Head& head) {
     } else if (head.status < 200) {
       status_known_ = false;  // 100 Continue and the like: the answer follows
     } else {
-      if (kind_ == Body::CHUNKS) head.length = -1, left_ = 0;
+      if (kind_ == Body::CHUNKS) head.has_length = false, left_ = 0;
       if (head.status == 204 || head.status == 304) kind_ = Body::LENGTH, left_ = 0;
       return 1;
     }
@@ -183,7 +182,7 @@ int Http1::chunk() {
       continue;
     }
     uint32_t k = 0;
-    for (; hex_digit(line_[k]) >= 0; k++) left_ = left_ << 4 | static_cast<uint64_t>(hex_digit(line_[k]));
+    for (; hex_digit(line_[k]) >= 0; k++) left_ = left_ << 4 | static_cast<uint32_t>(hex_digit(line_[k]));
     if (!k || k > 8 || (line_[k] && line_[k] != ';')) return BROKEN;
     head_size_ = 0;
     in_trailer_ = !left_;
@@ -209,9 +208,9 @@ int Http1::read(uint8_t* to, uint32_t most) {
     if (ready != 1) return ready;
   }
   if (!left_) return END;
-  const int n = raw(to, left_ < most ? static_cast<uint32_t>(left_) : most);
+  const int n = raw(to, left_ < most ? left_ : most);
   if (n <= 0) return n == WAIT ? WAIT : BROKEN;  // it ended before what it had told
-  left_ -= static_cast<uint64_t>(n);
+  left_ -= static_cast<uint32_t>(n);
   last_chunk_ = kind_ == Body::CHUNKS && !left_;
   return n;
 }

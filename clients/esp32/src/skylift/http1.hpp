@@ -40,7 +40,7 @@ class Http1 {
   char line_[256];
   uint32_t line_size_ = 0, head_size_ = 0;
   Body kind_ = Body::UNTIL_END;
-  uint64_t left_ = 0;
+  uint32_t left_ = 0;
   bool status_known_ = false, last_chunk_ = false, in_trailer_ = false, is_open_ = false;
 };
 

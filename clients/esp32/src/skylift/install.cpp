@@ -79,7 +79,7 @@ Outcome Client::fetch_head() {
   if (head_.status == 206 && from) {
     if (head_.from != from || head_.total != whole) wrong = "the server's file has another length than was signed";
   } else if (head_.status == 200) {
-    if (head_.length >= 0 && head_.length != whole) wrong = "the server's file has another length than was signed";
+    if (head_.has_length && head_.length != whole) wrong = "the server's file has another length than was signed";
     skip_ = from;  // it does not resume: what is there already is read past
   } else if (head_.status >= 300 && head_.status < 400) {
     wrong = "the server redirects to another place";
@@ -144,7 +144,7 @@ Outcome Client::take(const uint8_t* from, uint32_t n) {
   breaks_ = 0;
   if (writer_.safe() >= saved_at_ + config_.save_every) {
     offset_.body.at = saved_at_ = writer_.safe();
-    if (!save(port_, "offset", offset_)) return bad(Reason::INSTALL_ERROR, "the key-value store cannot be written");
+    if (!save(port_, "offset", offset_)) return written(false);
   }
   const uint32_t now = static_cast<uint32_t>(percent());
   if (now < said_percent_ + config_.progress_percent || now >= 100) return Outcome::MORE;
@@ -187,9 +187,7 @@ Outcome Client::no_delta(const char* why) {
   Line(journal.url, sizeof journal.url).put("/api/blobs/").hex(journal.sha256, 32);
   offset_.body.at = 0;
   begun_ = false;
-  if (!save(port_, "offset", offset_) || !save_journal())
-    return bad(Reason::INSTALL_ERROR, "the key-value store cannot be written");
-  return Outcome::MORE;
+  return save(port_, "offset", offset_) && save_journal() ? Outcome::MORE : written(false);
 }
 
 // What stands in flash, all of it, read back: the digest that two release keys signed decides.
@@ -218,7 +216,7 @@ Outcome Client::arm() {
   journal.stage = Stage::BOOTING;
   journal.tries++;
   journal.armed = 0;
-  if (!save(port_, "facts", facts_) || !save_journal()) return bad(Reason::INSTALL_ERROR, "the key-value store cannot be written");
+  if (!save(port_, "facts", facts_) || !save_journal()) return written(false);
   if (!port_.set_boot(journal.slot)) return bad(Reason::INSTALL_ERROR, "boot control does not take the new image");
   journal.armed = 1;
   save_journal();  // lost: one try more

@@ -191,7 +191,10 @@ Text Json::string() const {
   return {raw_.at + 1, raw_.size - 2};
 }
 
-bool Json::number(uint64_t most, uint64_t* value) const { return from_decimal(raw_, most, value); }
+bool Json::says(const char* name, const char* word) const { return string(name).is(word); }
+bool Json::keep(const char* name, char* to, uint32_t room) const { return skylift::keep(string(name), to, room); }
+bool Json::hex(const char* name, uint8_t* to, uint32_t n) const { return from_hex(string(name), to, n); }
+bool Json::number(const char* name, uint32_t most, uint32_t* value) const { return (*this)[name].number(most, value); }
 
 Members::Members(const Json& of) {
   if (!of.is_object() && !of.is_array()) return;

@@ -24,8 +24,14 @@ class Json {
   Json member(Text name) const;
   // A string as it stands between its quotes; no Text where this is none. Escapes stay as they are written.
   Text string() const;
-  // A whole number in 0..most; false for anything else.
-  bool number(uint64_t most, uint64_t* value) const;
+  // A whole number in 0..most; false, and 0, for anything else.
+  bool number(uint32_t most, uint32_t* value) const { return from_decimal(raw_, most, value); }
+  // The same of an object's member.
+  Text string(const char* name) const { return (*this)[name].string(); }
+  bool says(const char* name, const char* word) const;  // it is this string
+  bool keep(const char* name, char* to, uint32_t room) const;
+  bool hex(const char* name, uint8_t* to, uint32_t n) const;
+  bool number(const char* name, uint32_t most, uint32_t* value) const;
   bool is_true() const { return raw_.is("true"); }
   bool is_bool() const { return raw_.is("true") || raw_.is("false"); }
   Text raw() const { return raw_; }

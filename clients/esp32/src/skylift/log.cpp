@@ -59,12 +59,12 @@ bool goes_on(const Log& old, const Log& fresh, const Json& proof) {
 
 bool has(const Log& log, const uint8_t leaf[32], const Json& place) {
   const Json proof = place["proof"];
-  uint64_t index;
-  if (!place["index"].number(log.size - 1, &index) || !proof.is_array()) return false;
+  uint32_t index;
+  if (!place.number("index", log.size - 1, &index) || !proof.is_array()) return false;
   uint8_t found[32];
   copy(found, leaf, 32);
   Members steps(proof);
-  return climb(steps, static_cast<uint32_t>(index), log.size - 1, found, nullptr) && equal(found, log.root, 32);
+  return climb(steps, index, log.size - 1, found, nullptr) && equal(found, log.root, 32);
 }
 
 }  // namespace

@@ -5,41 +5,40 @@ namespace skylift {
 
 struct Machine {
   struct Row {
-    State at;
     Outcome (Client::*deed)();
-    State ok, no, away, bad;
+    State next[4];
   };
   static const Row ROWS[];
 };
 
 using S = State;
 const Machine::Row Machine::ROWS[] = {
-    // state             deed                    ok               no               away        bad
-    {S::PIN, &Client::pin, S::MEASURE, S::HALT, S::REST, S::HALT},
-    {S::MEASURE, &Client::measure, S::ENROLL, S::ENROLL, S::ENROLL, S::ENROLL},
-    {S::ENROLL, &Client::enroll, S::REPORT, S::REPORT, S::REST, S::REST},
-    {S::REPORT, &Client::report, S::CHECK, S::FETCH, S::REST, S::CHECK},
-    {S::CHECK, &Client::check, S::DIRECTOR_ROOT, S::REST, S::REST, S::REFUSE},
-    {S::DIRECTOR_ROOT, &Client::director_root, S::DIRECTOR_ROOT, S::IMAGE_ROOT, S::REST, S::REFUSE},
-    {S::IMAGE_ROOT, &Client::image_root, S::IMAGE_ROOT, S::DELEGATION, S::REST, S::REFUSE},
-    {S::DELEGATION, &Client::delegation, S::ORDER, S::ORDER, S::REST, S::REFUSE},
-    {S::ORDER, &Client::order, S::ROLE, S::REST, S::REST, S::REFUSE},
-    {S::ROLE, &Client::role, S::LOG, S::REST, S::REST, S::REFUSE},
-    {S::LOG, &Client::log, S::ROOM, S::REST, S::REST, S::REFUSE},
-    {S::ROOM, &Client::room, S::PROGRESS, S::REST, S::REST, S::REFUSE},
-    {S::FETCH, &Client::fetch, S::READ_BACK, S::PROGRESS, S::REST, S::REFUSE},
-    {S::PROGRESS, &Client::say_progress, S::FETCH, S::REST, S::FETCH, S::REFUSE},
-    {S::READ_BACK, &Client::read_back, S::INSTALLING, S::FETCH, S::REST, S::REFUSE},
-    {S::INSTALLING, &Client::say_installing, S::VALIDATING, S::REST, S::VALIDATING, S::REFUSE},
-    {S::VALIDATING, &Client::say_validating, S::ARM, S::REST, S::ARM, S::REFUSE},
-    {S::ARM, &Client::arm, S::RESTART, S::REST, S::REST, S::REFUSE},
-    {S::RESTART, &Client::restart, S::HALT, S::HALT, S::HALT, S::HALT},
-    {S::REFUSE, &Client::refuse, S::REPORT, S::REST, S::REST, S::REST},
-    {S::REST, &Client::rest, S::PIN, S::PROGRESS, S::PIN, S::PIN},  // a download that rested asks whether to go on
-    {S::TRIAL, &Client::trial, S::FINISH, S::GIVE_UP, S::GIVE_UP, S::GIVE_UP},
-    {S::FINISH, &Client::finish_trial, S::PIN, S::GIVE_UP, S::GIVE_UP, S::GIVE_UP},
-    {S::GIVE_UP, &Client::give_up, S::HALT, S::HALT, S::HALT, S::HALT},
-    {S::ROLL_BACK, &Client::roll_back, S::HALT, S::REST, S::REST, S::REST},
+    // One for each state, in their order: what is done; what comes after OK, NO, AWAY, BAD.
+    /* PIN */ {&Client::pin, {S::MEASURE, S::HALT, S::REST, S::HALT}},
+    /* MEASURE */ {&Client::measure, {S::ENROLL, S::ENROLL, S::ENROLL, S::ENROLL}},
+    /* ENROLL */ {&Client::enroll, {S::REPORT, S::REPORT, S::REST, S::REST}},
+    /* REPORT */ {&Client::report, {S::CHECK, S::FETCH, S::REST, S::CHECK}},
+    /* CHECK */ {&Client::check, {S::DIRECTOR_ROOT, S::REST, S::REST, S::REFUSE}},
+    /* DIRECTOR_ROOT */ {&Client::director_root, {S::DIRECTOR_ROOT, S::IMAGE_ROOT, S::REST, S::REFUSE}},
+    /* IMAGE_ROOT */ {&Client::image_root, {S::IMAGE_ROOT, S::DELEGATION, S::REST, S::REFUSE}},
+    /* DELEGATION */ {&Client::delegation, {S::ORDER, S::ORDER, S::REST, S::REFUSE}},
+    /* ORDER */ {&Client::order, {S::ROLE, S::REST, S::REST, S::REFUSE}},
+    /* ROLE */ {&Client::role, {S::LOG, S::REST, S::REST, S::REFUSE}},
+    /* LOG */ {&Client::log, {S::ROOM, S::REST, S::REST, S::REFUSE}},
+    /* ROOM */ {&Client::room, {S::PROGRESS, S::REST, S::REST, S::REFUSE}},
+    /* FETCH */ {&Client::fetch, {S::READ_BACK, S::PROGRESS, S::REST, S::REFUSE}},
+    /* PROGRESS */ {&Client::say_progress, {S::FETCH, S::REST, S::FETCH, S::REFUSE}},
+    /* READ_BACK */ {&Client::read_back, {S::INSTALLING, S::FETCH, S::REST, S::REFUSE}},
+    /* INSTALLING */ {&Client::say_installing, {S::VALIDATING, S::REST, S::VALIDATING, S::REFUSE}},
+    /* VALIDATING */ {&Client::say_validating, {S::ARM, S::REST, S::ARM, S::REFUSE}},
+    /* ARM */ {&Client::arm, {S::RESTART, S::REST, S::REST, S::REFUSE}},
+    /* RESTART */ {&Client::restart, {S::HALT, S::HALT, S::HALT, S::HALT}},
+    /* REFUSE */ {&Client::refuse, {S::REPORT, S::REST, S::REST, S::REST}},
+    /* REST */ {&Client::rest, {S::PIN, S::PROGRESS, S::PIN, S::PIN}},  // a download that rested asks whether to go on
+    /* TRIAL */ {&Client::trial, {S::FINISH, S::GIVE_UP, S::GIVE_UP, S::GIVE_UP}},
+    /* FINISH */ {&Client::finish_trial, {S::PIN, S::GIVE_UP, S::GIVE_UP, S::GIVE_UP}},
+    /* GIVE_UP */ {&Client::give_up, {S::HALT, S::HALT, S::HALT, S::HALT}},
+    /* ROLL_BACK */ {&Client::roll_back, {S::HALT, S::REST, S::REST, S::REST}},
 };
 static_assert(sizeof Machine::ROWS / sizeof *Machine::ROWS + 1 == static_cast<size_t>(State::COUNT),
               "every state but HALT has its row");
@@ -55,20 +54,15 @@ uint32_t Client::step() {
     back_ = false;
     become(State::ROLL_BACK);
   }
-  for (const Machine::Row& row : Machine::ROWS) {
-    if (row.at != state_) continue;
-    const bool was_fresh = fresh_;
-    const Outcome outcome = (this->*row.deed)();
-    if (was_fresh && outcome == Outcome::MORE) fresh_ = false;
-    switch (outcome) {
-      case Outcome::MORE: return rest_ms_;
-      case Outcome::OK: become(row.ok); return 0;
-      case Outcome::NO: become(row.no); return 0;
-      case Outcome::AWAY: become(row.away); return 0;
-      case Outcome::BAD: become(row.bad); return 0;
-    }
+  if (state_ == State::HALT) return 1000;  // the chip restarts, or there is nothing this device can be told
+  const Machine::Row& row = Machine::ROWS[static_cast<int>(state_) - 1];
+  const Outcome outcome = (this->*row.deed)();
+  if (outcome != Outcome::MORE) {
+    become(row.next[static_cast<int>(outcome) - 1]);
+    return 0;
   }
-  return 1000;  // HALT: the chip restarts, or there is nothing this device can be told
+  fresh_ = false;
+  return rest_ms_;
 }
 
 void Client::close() {
@@ -99,14 +93,15 @@ Outcome Client::later(uint32_t seconds, const char* why) {
   return Outcome::AWAY;
 }
 
-bool Client::save_journal() {
-  if (save(port_, "journal", journal_)) return true;
-  port_.log("the key-value store cannot be written");
-  return false;
+bool Client::save_journal() { return save(port_, "journal", journal_); }
+
+// Without its records nothing goes on.
+Outcome Client::written(bool all) {
+  return all ? Outcome::OK : bad(Reason::INSTALL_ERROR, "the key-value store cannot be written");
 }
 
-int64_t Client::time() const {
-  const int64_t now = port_.now();
+uint32_t Client::time() const {
+  const uint32_t now = port_.now();
   return now && now < config_.built ? config_.built : now;
 }
 

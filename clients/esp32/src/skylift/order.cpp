@@ -11,48 +11,44 @@ constexpr uint32_t MOST_ROTATIONS = 256;  // followed in one go
 Outcome Client::director_root() { return next_root(Repo::DIRECTOR, keys_.body.director_root, hint_.director_root); }
 Outcome Client::image_root() { return next_root(Repo::IMAGE, keys_.body.image_root, hint_.root); }
 
+// A signed file: OK once it is there, whole.
+Outcome Client::get_file(uint32_t most, const char* missing) {
+  const Outcome found = ask_for(path_, most);
+  return found == Outcome::OK && head_.status != 200 ? refused_or_away(missing) : found;
+}
+
 // The next root, while the answer says that there is one.
 Outcome Client::next_root(Repo repo, uint32_t known, uint32_t newest) {
   if (newest <= known || newest - known > MOST_ROTATIONS) return Outcome::NO;
-  const bool image = repo == Repo::IMAGE;
   if (!is_open_) {
     Line path(path_, sizeof path_);
-    path.put(image ? "/image/" : "/director/");
-    if (!image) path.escaped(config_.device_id).put('/');
+    if (repo == Repo::IMAGE)
+      path.put("/image/");
+    else
+      path.put("/director/").escaped(config_.device_id).put('/');
     path.number(known + 1).put(".root.json");
   }
-  const Outcome found = ask_for(path_, MOST_ROOT);
+  const Outcome found = get_file(MOST_ROOT, "a root is not there");
   if (found != Outcome::OK) return found;
-  if (head_.status != 200) return refused_or_away("a root is not there");
-  // A root is judged by signatures, not by its date: only the newest of a chain has to be in time, and the order's
-  // and the role's checks see to that.
-  if (!take_root(repo, {arena_.file, got_}, false, 0, keys_.body, facts_.body.seen, fault_)) return Outcome::BAD;
-  if (!save(port_, "keys", keys_) || !save(port_, "facts", facts_))
-    return bad(Reason::INSTALL_ERROR, "the key-value store cannot be written");
-  return Outcome::OK;
+  if (!take_root(repo, {arena_.file, got_}, false, keys_.body, facts_.body.seen, fault_)) return Outcome::BAD;
+  return written(save(port_, "keys", keys_) && save(port_, "facts", facts_));
 }
 
 Outcome Client::delegation() {
   Keys& keys = keys_.body;
   if (keys.delegated && hint_.delegation <= keys.delegation) return Outcome::NO;
   if (!is_open_) Line(path_, sizeof path_).put("/image/").number(hint_.delegation).put(".targets.json");
-  const Outcome found = ask_for(path_, MOST_ROOT);
+  const Outcome found = get_file(MOST_ROOT, "the delegation is not there");
   if (found != Outcome::OK) return found;
-  if (head_.status != 200) return refused_or_away("the delegation is not there");
   if (!take_delegation({arena_.file, got_}, config_.product, time(), keys, facts_.body.seen, fault_)) return Outcome::BAD;
-  if (!save(port_, "keys", keys_) || !save(port_, "facts", facts_))
-    return bad(Reason::INSTALL_ERROR, "the key-value store cannot be written");
-  return Outcome::OK;
+  return written(save(port_, "keys", keys_) && save(port_, "facts", facts_));
 }
 
 Outcome Client::order() {
-  if (!is_open_) {
-    Line path(path_, sizeof path_);
-    path.put("/director/").escaped(config_.device_id).put("/order.json?nonce=").put(nonce_);
-  }
-  const Outcome found = ask_for(path_, MOST_ORDER);
+  if (!is_open_)
+    Line(path_, sizeof path_).put("/director/").escaped(config_.device_id).put("/order.json?nonce=").put(nonce_);
+  const Outcome found = get_file(MOST_ORDER, "the order is not there");
   if (found != Outcome::OK) return found;
-  if (head_.status != 200) return refused_or_away("the order is not there");
   const Device device = {config_.device_id, config_.device_type, config_.product};
   if (!read_order({arena_.file, got_}, device, text(nonce_), keys_.body, facts_.body.seen, time(), order_, fault_))
     return Outcome::BAD;
@@ -62,13 +58,11 @@ Outcome Client::order() {
 Outcome Client::role() {
   if (!is_open_)
     Line(path_, sizeof path_).put("/image/").number(hint_.role).put('.').put(config_.product).put(".json");
-  const Outcome found = ask_for(path_, MOST_ROLE);
+  const Outcome found = get_file(MOST_ROLE, "the release's role is not there");
   if (found != Outcome::OK) return found;
-  if (head_.status != 200) return refused_or_away("the release's role is not there");
   const Device device = {config_.device_id, config_.device_type, config_.product};
-  if (!read_role({arena_.file, got_}, device, keys_.body, facts_.body.seen, floor(), time(), order_, fault_))
-    return Outcome::BAD;
-  return Outcome::OK;
+  const bool good = read_role({arena_.file, got_}, device, keys_.body, facts_.body.seen, floor(), time(), order_, fault_);
+  return good ? Outcome::OK : Outcome::BAD;
 }
 
 // What is ordered stands in the log that the order shows. A server may have none until this device has seen one.
@@ -83,18 +77,15 @@ Outcome Client::log() {
       path.put("/api/log/compact?size=").number(order_.log.size).put("&since=").number(facts.log.size);
       for (const uint8_t* each : leaf) path.put("&leaf=").hex(each, 32);
     }
-    const Outcome found = ask_for(path_, MOST_PROOFS);
+    const Outcome found = get_file(MOST_PROOFS, "the log does not prove what is ordered");
     if (found != Outcome::OK) return found;
-    if (head_.status != 200) return refused_or_away("the log does not prove what is ordered");
     if (!read_proofs({arena_.file, got_}, keys_.body, facts.log, order_, fault_)) return Outcome::BAD;
   }
-  Seen& seen = facts.seen;
-  const bool is_new = seen.order != order_.version || seen.role != order_.role_version || facts.log.size != order_.log.size;
-  seen.order = order_.version;
-  seen.role = order_.role_version;
+  const Seen now = {order_.version, order_.role_version};
+  const bool is_new = !equal(&facts.seen, &now, sizeof now) || facts.log.size != order_.log.size;
+  facts.seen = now;
   facts.log = order_.log;
-  if (is_new && !save(port_, "facts", facts_)) return bad(Reason::INSTALL_ERROR, "the key-value store cannot be written");
-  return Outcome::OK;
+  return written(!is_new || save(port_, "facts", facts_));
 }
 
 bool Client::wants_delta() const {
@@ -115,7 +106,8 @@ Outcome Client::room() {
   journal.slot = port_.running() ^ 1;
   if (!order_.is_image) return bad(Reason::INSTALL_ERROR, "this client installs images, nothing else");
   if (running_sha256(running) && equal(running, order_.sha256, 32)) {  // it runs: only the report got lost
-    end_update(Said::COMPLETE, Fault());
+    fault_.clear();
+    end_update(Said::COMPLETE);
     wake_ms_ = 0;
     return Outcome::NO;
   }
@@ -141,11 +133,9 @@ Outcome Client::room() {
   journal.reason = Reason::NONE;
   begun_ = false;
   offset_.body.at = 0;
-  if (!save(port_, "offset", offset_) || !save_journal()) {
-    journal.stage = Stage::IDLE;
-    return bad(Reason::INSTALL_ERROR, "the key-value store cannot be written");
-  }
-  return Outcome::OK;
+  const bool kept = save(port_, "offset", offset_) && save_journal();
+  if (!kept) journal.stage = Stage::IDLE;
+  return written(kept);
 }
 
 // Never begun, or given up: reported once. What names it is the order where it was read, else the check's word.
@@ -158,7 +148,7 @@ Outcome Client::refuse() {
     journal.attempt = hint_.attempt;
     copy(journal.deployment, hint_.deployment, sizeof journal.deployment);
   }
-  end_update(Said::FAILED, fault_);
+  end_update(Said::FAILED);
   return Outcome::OK;
 }
 

@@ -18,10 +18,11 @@ struct Ask {
   const char* etag = nullptr;  // If-Range insists on this, when `from` is not 0
 };
 struct Head {
-  int status = 0;
-  int64_t length = -1;  // of the body; -1: not told
-  uint64_t from = 0, total = 0;  // of a 206's Content-Range
-  uint32_t retry_after = 0;      // seconds; 0: not told
+  int status;
+  bool has_length;
+  uint32_t length;       // of the body, where it is told
+  uint32_t from, total;  // of a 206's Content-Range
+  uint32_t retry_after;  // seconds; 0: not told
 };
 
 // A second stack for the delta decoder, which pulls its input. `resume` runs it until it calls `yield` or returns.
@@ -60,9 +61,9 @@ class Port {
   virtual void mark_invalid_and_reboot() = 0;
   virtual void restart() = 0;
 
-  // The rest. `now`: seconds since 1970, 0 while the clock is not set. `put`: all or nothing, as far as it can.
+  // The rest. `now`: seconds since 1970 (until 2106), 0 while the clock is not set. `put`: all or nothing, as far as it can.
   virtual uint32_t millis() = 0;
-  virtual int64_t now() = 0;
+  virtual uint32_t now() = 0;
   virtual void random(uint8_t* to, uint32_t n) = 0;
   virtual int get(const char* key, void* to, uint32_t room) = 0;  // bytes; -1: not there
   virtual bool put(const char* key, const void* from, uint32_t n) = 0;

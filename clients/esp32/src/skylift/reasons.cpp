@@ -22,9 +22,9 @@ const char* name_of(Reason reason) {
   return NAMES[static_cast<size_t>(reason)];
 }
 
-bool Fault::set(Reason why, const char* sentence) {
+bool Fault::set(Reason why, const char* what, const char* sentence) {
   reason = why;
-  keep_words(sentence, words, sizeof words);
+  Line(words, sizeof words).put(what).put(sentence);
   return false;
 }
 

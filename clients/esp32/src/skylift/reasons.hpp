@@ -26,11 +26,12 @@ const char* name_of(Reason reason);
 
 constexpr uint32_t WORDS = 96;
 struct Fault {
-  Reason reason = Reason::NONE;
-  char words[WORDS] = {0};
+  Reason reason;
+  char words[WORDS];
   explicit operator bool() const { return reason != Reason::NONE; }
-  // Says why, and is false: `return fault.set(...)`.
-  bool set(Reason why, const char* sentence);
+  void clear() { reason = Reason::NONE, words[0] = 0; }
+  // Says why, in a sentence of two parts, and is false: `return fault.set(...)`.
+  bool set(Reason why, const char* what, const char* sentence = "");
 };
 
 }  // namespace skylift

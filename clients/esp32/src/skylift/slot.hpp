@@ -7,7 +7,7 @@ namespace skylift {
 
 constexpr uint32_t PAGE = 1024;
 
-class SlotWriter {
+class SlotWriter {  // all zero until it begins
  public:
   // Goes on at `at`, a sector's begin; what lies before it stands already. With `from_start` the bytes before it
   // come once more (a delta is always rebuilt from its beginning) and are passed over.
@@ -20,11 +20,11 @@ class SlotWriter {
 
  private:
   bool flush();
-  Port* port_ = nullptr;
-  uint8_t slot_ = 0;
-  uint32_t taken_ = 0, written_ = 0;
+  Port* port_;
+  uint8_t slot_;
+  uint32_t taken_, written_;
   uint8_t page_[PAGE];
-  uint32_t have_ = 0;
+  uint32_t have_;
 };
 
 }  // namespace skylift

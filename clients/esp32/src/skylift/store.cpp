@@ -27,7 +27,9 @@ bool load_record(Port& port, const char* name, RecordHead* record, uint32_t size
   const uint32_t number = record->number;
   const bool odd = load_copy(port, name, 1, record, size);
   if (odd && (!even || record->number > number)) return true;
-  return even && load_copy(port, name, 0, record, size);
+  if (even && load_copy(port, name, 0, record, size)) return true;
+  fill(record, 0, size);
+  return false;
 }
 
 bool save_record(Port& port, const char* name, RecordHead* record, uint32_t size) {

@@ -6,7 +6,7 @@
 namespace skylift {
 
 struct RecordHead {
-  uint32_t crc = 0, number = 0;
+  uint32_t crc, number;
 };
 
 template <class Body>
@@ -15,15 +15,13 @@ struct Record {
   Body body;
 };
 
+// False, and all zero, where nothing whole is there.
 bool load_record(Port& port, const char* name, RecordHead* record, uint32_t size);
 bool save_record(Port& port, const char* name, RecordHead* record, uint32_t size);
 
-// False, and an untouched fresh body, where nothing whole is there.
 template <class Body>
 bool load(Port& port, const char* name, Record<Body>& record) {
-  if (load_record(port, name, &record.head, sizeof record)) return true;
-  record = Record<Body>();
-  return false;
+  return load_record(port, name, &record.head, sizeof record);
 }
 template <class Body>
 bool save(Port& port, const char* name, Record<Body>& record) {

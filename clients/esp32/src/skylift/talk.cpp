@@ -11,13 +11,6 @@ bool refused(int status) {  // repeating does not mend it
   return status == 400 || status == 403 || status == 404 || status == 409 || status == 413 || status == 422;
 }
 
-bool hint(const Json& value, uint32_t* to) {
-  uint64_t found = 0;
-  const bool good = value.number(MOST_VERSION, &found);
-  *to = static_cast<uint32_t>(found);
-  return good;
-}
-
 }  // namespace
 
 // A file, or an answer, into the arena.
@@ -136,7 +129,7 @@ Outcome Client::say(Said what, int percent) {
   const Outcome found = tell("/api/updates/status");
   if (found == Outcome::AWAY) return Outcome::AWAY;
   if (found != Outcome::OK || head_.status != 200) return found == Outcome::MORE ? found : Outcome::OK;
-  const Text state = Json::parse({reinterpret_cast<const char*>(buffer_), got_})["state"].string();
+  const Text state = Json::parse({reinterpret_cast<const char*>(buffer_), got_}).string("state");
   bool open = state.is("pending");
   for (int k = 1; k <= 3; k++) open |= state.is(NAMES[k]);
   if (open || !state) return Outcome::OK;
@@ -171,12 +164,12 @@ Outcome Client::check() {
   const Json answer = Json::parse({arena_.file, got_});
   if (!answer["update_available"].is_bool()) return later(60, "the check's answer makes no sense: no update now");
   away_ = 0;
-  uint64_t told;
-  if (!answer["retry_after"].number(LONGEST_S, &told) || !told) told = USUAL_S;
+  uint32_t told;
+  if (!answer.number("retry_after", LONGEST_S, &told) || !told) told = USUAL_S;
   if (config_.poll_seconds && told > config_.poll_seconds) told = config_.poll_seconds;
   uint8_t dice[2];  // spreads a herd: from 85 to 115 percent
   port_.random(dice, sizeof dice);
-  wake_ms_ = static_cast<uint32_t>(told) * (850 + (dice[0] | static_cast<uint32_t>(dice[1]) << 8) % 301);
+  wake_ms_ = told * (850 + (dice[0] | static_cast<uint32_t>(dice[1]) << 8) % 301);
   if (!answer["update_available"].is_true()) return Outcome::NO;
   if (!read_answer(answer)) return later(60, "the check's answer makes no sense: no update now");
   char tag[NAME + 12];
@@ -187,20 +180,21 @@ Outcome Client::check() {
 
 // What it hints at. The delta is optional; so is a way to the image of the server's own choice.
 bool Client::read_answer(const Json& answer) {
-  hint_ = Hint();
+  clear(hint_);
   const Json trust = answer["trust"], delta = answer["delta"];
-  if (!hint(trust["order"], &hint_.order) || !hint(trust["role"], &hint_.role) || !hint(answer["attempt"], &hint_.attempt) ||
-      !keep(answer["deployment"].string(), hint_.deployment, sizeof hint_.deployment))
+  if (!trust.number("order", MOST_VERSION, &hint_.order) || !trust.number("role", MOST_VERSION, &hint_.role) ||
+      !answer.number("attempt", MOST_VERSION, &hint_.attempt) ||
+      !answer.keep("deployment", hint_.deployment, sizeof hint_.deployment))
     return false;
-  hint(trust["root_version"], &hint_.root);
-  hint(trust["director_root_version"], &hint_.director_root);
-  hint(trust["delegation_version"], &hint_.delegation);
-  keep(answer["url"].string(), hint_.url, sizeof hint_.url);
-  from_hex(answer["sha256"].string(), hint_.sha256, 32);
-  hint_.delta = keep(delta["url"].string(), hint_.delta_url, sizeof hint_.delta_url) && hint_.delta_url[0] == '/' &&
-                hint(delta["size"], &hint_.delta_size) && hint(delta["memory"], &hint_.delta_memory) &&
-                from_hex(delta["sha256"].string(), hint_.delta_sha256, 32) &&
-                from_hex(delta["base_sha256"].string(), hint_.base_sha256, 32);
+  trust.number("root_version", MOST_VERSION, &hint_.root);
+  trust.number("director_root_version", MOST_VERSION, &hint_.director_root);
+  trust.number("delegation_version", MOST_VERSION, &hint_.delegation);
+  answer.keep("url", hint_.url, sizeof hint_.url);
+  answer.hex("sha256", hint_.sha256, 32);
+  hint_.delta = delta.keep("url", hint_.delta_url, sizeof hint_.delta_url) && hint_.delta_url[0] == '/' &&
+                delta.number("size", MOST_VERSION, &hint_.delta_size) &&
+                delta.number("memory", MOST_VERSION, &hint_.delta_memory) &&
+                delta.hex("sha256", hint_.delta_sha256, 32) && delta.hex("base_sha256", hint_.base_sha256, 32);
   return true;
 }
 
@@ -219,7 +213,7 @@ Outcome Client::rest() {
     rest_ms_ = wake_ms_ - gone < 50 ? wake_ms_ - gone : 50;
     return Outcome::MORE;
   }
-  if (!away_) fault_ = Fault();
+  if (!away_) fault_.clear();
   rang_ = false;
   return journal_.body.stage == Stage::FETCHING && begun_ ? Outcome::NO : Outcome::OK;
 }

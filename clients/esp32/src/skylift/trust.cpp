@@ -8,10 +8,26 @@ namespace {
 
 // --- a file, opened ------------------------------------------------------------------------------------------------
 
-struct Signed {
+// `what` begins every sentence about it.
+struct File {
+  File(Text file, const char* named, Fault& where) : text(file), what(named), fault(where) {}
+  bool no(Reason reason, const char* words) const { return fault.set(reason, what, words); }
+  bool open(uint32_t most);
+  bool is_signed_by(const KeySet& keys) const;
+  bool is_of(const char* type, uint32_t least);  // and not of an older version
+  bool is_in_time(uint32_t now);
+  // What all but roots must be, before anything else is looked at.
+  bool holds(uint32_t most, const KeySet& keys, uint32_t least) {
+    return open(most) && is_signed_by(keys) && is_of("targets", least);
+  }
+
+  Text text;
+  const char* what;
+  Fault& fault;
   Json body;        // what was signed
   Json signatures;  // by whom
   uint8_t digest[32];
+  uint32_t version = 0, expires = 0;
 };
 
 const char HEAD[] = "{\"signatures\":[", MIDDLE[] = "],\"signed\":";
@@ -43,32 +59,29 @@ bool digest_of(Text slice, uint8_t out[32]) {
 bool signatures_hold(const Json& signatures) {
   uint32_t count = 0;
   for (Members each(signatures); each.next(); count++) {
-    const Text id = each.value["keyid"].string();
-    if (count == MOST_SIGNATURES || !id || !each.value["sig"].string()) return false;
+    const Text id = each.value.string("keyid");
+    if (count == MOST_SIGNATURES || !id || !each.value.string("sig")) return false;
     Members other(signatures);
-    for (uint32_t k = 0; k < count && other.next(); k++) {
-      const Text before = other.value["keyid"].string();
-      if (before.size == id.size && equal(before.at, id.at, id.size)) return false;
-    }
+    for (uint32_t k = 0; k < count && other.next(); k++)
+      if (other.value.string("keyid").is(id)) return false;
   }
   return true;
 }
 
-bool open(Text file, uint32_t most, Signed& out, Fault& fault) {
-  if (file.size > most) return fault.set(Reason::SIGNATURE_INVALID, "a signed file is larger than this device takes");
+bool File::open(uint32_t most) {
+  if (text.size > most) return no(Reason::SIGNATURE_INVALID, " is larger than this device takes");
   const uint32_t head = sizeof HEAD - 1, middle = sizeof MIDDLE - 1;
   uint32_t at = head;
-  bool whole = starts(file, 0, HEAD);
-  while (whole && !starts(file, at, MIDDLE)) whole = ++at < file.size;
-  whole = whole && file.at[file.size - 1] == '}';
+  bool whole = starts(text, 0, HEAD);
+  while (whole && !starts(text, at, MIDDLE)) whole = ++at < text.size;
+  whole = whole && text.at[text.size - 1] == '}';
   if (whole) {
-    const Text slice = {file.at + at + middle, file.size - at - middle - 1};
-    out.signatures = Json::parse({file.at + head - 1, at - head + 2}, true);
-    out.body = Json::parse(slice, true);
-    whole = out.signatures.is_array() && signatures_hold(out.signatures) && out.body.is_object() &&
-            digest_of(slice, out.digest);
+    const Text slice = {text.at + at + middle, text.size - at - middle - 1};
+    signatures = Json::parse({text.at + head - 1, at - head + 2}, true);
+    body = Json::parse(slice, true);
+    whole = signatures.is_array() && signatures_hold(signatures) && body.is_object() && digest_of(slice, digest);
   }
-  return whole || fault.set(Reason::SIGNATURE_INVALID, "a signed file does not follow the byte rule");
+  return whole || no(Reason::SIGNATURE_INVALID, " does not follow the byte rule");
 }
 
 // --- who signed it ----------------------------------------------------------------------------------------------------
@@ -82,27 +95,21 @@ int index_of(const KeySet& keys, const uint8_t id[32]) {
 // One signature's key, by its place in the set; -1 where it is no valid signature of one of them.
 int signer(const Json& signature, const KeySet& keys, const uint8_t digest[32]) {
   uint8_t id[32], der[72];
-  const Text sig = signature["sig"].string();
-  if (!from_hex(signature["keyid"].string(), id, 32) || sig.size > 2 * sizeof der ||
-      !from_hex(sig, der, sig.size / 2))
-    return -1;
+  const Text sig = signature.string("sig");
+  if (!signature.hex("keyid", id, sizeof id) || sig.size > 2 * sizeof der || !from_hex(sig, der, sig.size / 2)) return -1;
   const int key = index_of(keys, id);
   return key >= 0 && p256_verify(keys.key[key].point, digest, der, sig.size / 2) ? key : -1;
 }
 
-bool enough(const Signed& file, const KeySet& keys) {
+bool File::is_signed_by(const KeySet& keys) const {
   uint32_t said = 0, count = 0;
-  for (Members each(file.signatures); each.next() && count < keys.threshold;) {
-    const int key = signer(each.value, keys, file.digest);
+  for (Members each(signatures); each.next() && count < keys.threshold;) {
+    const int key = signer(each.value, keys, digest);
     if (key < 0 || said >> key & 1) continue;
     said |= 1u << key;
     count++;
   }
-  return keys.threshold && count >= keys.threshold;
-}
-
-bool signed_by(const Signed& file, const KeySet& keys, const char* who, Fault& fault) {
-  return enough(file, keys) || fault.set(Reason::SIGNATURE_INVALID, who);
+  return (keys.threshold && count >= keys.threshold) || no(Reason::SIGNATURE_INVALID, " is not signed by enough of its keys");
 }
 
 // --- keys ---------------------------------------------------------------------------------------------------------------
@@ -143,17 +150,16 @@ bool point_of(Text pem, uint8_t to[64]) {
 
 // The keys of a role: distinct ids, distinct keys, all of our one scheme; and a threshold they can reach.
 bool keys_of(const Json& keys, const Json& role, uint32_t least, KeySet& to) {
-  to = KeySet();
-  uint64_t threshold;
-  if (!role["threshold"].number(MOST_KEYS, &threshold) || threshold < least) return false;
+  clear(to);
+  uint32_t threshold;
+  if (!role.number("threshold", MOST_KEYS, &threshold) || threshold < least) return false;
   for (Members each(role["keyids"]); each.next();) {
     const Text id = each.value.string();
     const Json key = keys.member(id);
     if (to.count == MOST_KEYS) return false;
     Key& next = to.key[to.count];
-    if (!from_hex(id, next.id, 32) || !key["keytype"].string().is("ecdsa") ||
-        !key["scheme"].string().is("ecdsa-sha2-nistp256") ||
-        !point_of(key["keyval"]["public"].string(), next.point))
+    if (!from_hex(id, next.id, 32) || !key.says("keytype", "ecdsa") || !key.says("scheme", "ecdsa-sha2-nistp256") ||
+        !point_of(key["keyval"].string("public"), next.point))
       return false;
     for (int k = 0; k < to.count; k++)
       if (equal(to.key[k].id, next.id, 32) || equal(to.key[k].point, next.point, 64)) return false;
@@ -179,47 +185,33 @@ bool same(const KeySet& a, const KeySet& b) {
 
 // --- what every file says ---------------------------------------------------------------------------------------------------
 
-bool version_of(const Json& body, uint32_t* version) {
-  uint64_t found;
-  if (!body["version"].number(MOST_VERSION, &found) || !found) return false;
-  *version = static_cast<uint32_t>(found);
-  return true;
+bool File::is_of(const char* type, uint32_t least) {
+  if (!body.says("_type", type) || !body.number("version", MOST_VERSION, &version) || !version ||
+      !starts(body.string("spec_version"), 0, "1."))
+    return no(Reason::SIGNATURE_INVALID, " is of another type, or without a version");
+  return version >= least || no(Reason::METADATA_ROLLBACK, " is older than the last one");
 }
 
-bool of_type(const Json& body, const char* type, uint32_t* version, Fault& fault) {
-  const Text spec = body["spec_version"].string();
-  if (body["_type"].string().is(type) && version_of(body, version) && starts(spec, 0, "1.")) return true;
-  return fault.set(Reason::SIGNATURE_INVALID, "a signed file is of another type, or without a version");
+bool File::is_in_time(uint32_t now) {
+  if (!seconds_of(body.string("expires"), &expires)) return no(Reason::SIGNATURE_INVALID, " does not say when it expires");
+  return now < expires || no(Reason::METADATA_EXPIRED, " has expired");
 }
 
-bool until(int64_t end, int64_t now, const char* what, Fault& fault) {
-  return now < end || fault.set(Reason::METADATA_EXPIRED, what);
-}
-bool in_time(const Json& body, int64_t now, const char* what, Fault& fault) {
-  const int64_t end = seconds_of(body["expires"].string());
-  if (end < 0) return fault.set(Reason::SIGNATURE_INVALID, "a signed file does not say when it expires");
-  return until(end, now, what, fault);
+// The same of a file that was verified before.
+bool still(uint32_t expires, uint32_t now, const char* what, Fault& fault) {
+  return now < expires || fault.set(Reason::METADATA_EXPIRED, what, " has expired");
 }
 
-bool not_below(uint32_t version, uint32_t seen, const char* what, Fault& fault) {
-  return version >= seen || fault.set(Reason::METADATA_ROLLBACK, what);
-}
-
+// Digits of a moment; 100 where there are none.
 uint32_t two(Text t, uint32_t at) {
-  uint64_t value;
-  return from_decimal({t.at + at, 2}, 99, &value) ? static_cast<uint32_t>(value) : 100;
+  uint32_t value;
+  return from_decimal({t.at + at, 2}, 99, &value) ? value : 100;
 }
 
-// What both files say of an image.
-bool image_of(const Json& target, Order& to) {
-  uint64_t size;
-  if (!target["length"].number(0xFFFFFF00u, &size) || !size) return false;
-  to.length = static_cast<uint32_t>(size);
-  return from_hex(target["hashes"]["sha256"].string(), to.sha256, 32);
-}
-
-bool described_as(const Json& description, uint8_t out[32]) {
-  return description.is_object() && digest_of(description.raw(), out);
+// What both files say of an image; `description` is where its digest is of.
+bool image_of(const Json& target, const Json& description, Described& to) {
+  return target.number("length", 0xFFFFFF00u, &to.length) && to.length && target["hashes"].hex("sha256", to.sha256, 32) &&
+         description.is_object() && digest_of(description.raw(), to.description);
 }
 
 bool fits(const Json& description, const char* device_type) {
@@ -245,165 +237,135 @@ bool its_paths(const Json& paths, const char* product) {
   return path.size == n + 4 && equal(path.at, product, n) && equal(path.at + n, "/*/*", 4) && !each.next();
 }
 
+// No log is as good as none: an older server's.
 bool log_of(const Json& shown, Log& to) {
-  uint64_t size;
-  if (!shown["size"].number(MOST_VERSION, &size) || !size) return false;
-  to.size = static_cast<uint32_t>(size);
-  return from_hex(shown["root"].string(), to.root, 32);
+  return !shown || (shown.number("size", MOST_VERSION, &to.size) && to.size && shown.hex("root", to.root, 32));
 }
 
 bool read_ordered(const Json& body, const Device& device, Order& order) {
-  const Json targets = body["targets"], log = body["log"];
-  if (log && !log_of(log, order.log)) return false;
-  if (!targets.is_object()) return false;
+  const Json targets = body["targets"];
+  if (!log_of(body["log"], order.log) || !targets.is_object()) return false;
   Members each(targets);
   if (!each.next()) return true;  // nothing ordered
   const Json custom = each.value["custom"];
-  uint64_t attempt;
-  if (!keep(each.name, order.path, sizeof order.path) || !image_of(each.value, order) ||
-      !described_as(custom["image"], order.described) || !custom["attempt"].number(1000000, &attempt) ||
-      !keep(custom["deployment"].string(), order.deployment, sizeof order.deployment) ||
-      !custom["device_id"].string().is(device.device_id))
-    return false;
-  order.attempt = static_cast<uint32_t>(attempt);
   order.mandatory = custom["mandatory"].is_true();
   order.any = true;
-  return !each.next();
+  return keep(each.name, order.path, sizeof order.path) && image_of(each.value, custom["image"], order) &&
+         custom.number("attempt", 1000000, &order.attempt) &&
+         custom.keep("deployment", order.deployment, sizeof order.deployment) &&
+         custom.says("device_id", device.device_id) && !each.next();
 }
 
 }  // namespace
 
-int64_t seconds_of(Text t) {
-  if (t.size != 20 || t.at[4] != '-' || t.at[7] != '-' || t.at[10] != 'T' || t.at[13] != ':' || t.at[16] != ':' ||
-      t.at[19] != 'Z')
-    return -1;
+bool seconds_of(Text t, uint32_t* seconds) {
+  static const char FORM[] = "    -  -  T  :  :  Z";
+  bool good = t.size == sizeof FORM - 1;
+  for (uint32_t k = 0; good && k < t.size; k++) good = FORM[k] == ' ' || FORM[k] == t.at[k];
+  if (!good) return false;
   const uint32_t month = two(t, 5), day = two(t, 8), hour = two(t, 11), minute = two(t, 14), second = two(t, 17);
   const uint32_t century = two(t, 0), rest = two(t, 2);
-  if (century > 99 || rest > 99 || month < 1 || month > 12 || day < 1 || day > 31 || hour > 23 || minute > 59 ||
-      second > 60)
-    return -1;
+  if (century > 99 || rest > 99 || month < 1 || month > 12 || day < 1 || day > 31 || hour > 23 || minute > 59 || second > 60)
+    return false;
   // Days since 1 March of the year 0: years begin in March, so that the odd day comes last.
-  const int64_t year = static_cast<int64_t>(century) * 100 + rest - (month < 3);
-  const int64_t days = year * 365 + year / 4 - year / 100 + year / 400 + (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-  return (days - 719468) * 86400 + hour * 3600 + minute * 60 + second;
+  const uint32_t year = century * 100 + rest - (month < 3), first = 719468, last = first + UINT32_MAX / 86400 - 1;
+  uint32_t days = year * 365 + year / 4 - year / 100 + year / 400 + (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+  days = century * 100 + rest < 1 ? first : days < first ? first : days > last ? last : days;
+  *seconds = (days - first) * 86400 + hour * 3600 + minute * 60 + second;
+  return true;
 }
 
-bool take_root(Repo repo, Text file, bool pinned, int64_t now, Keys& keys, Seen& seen, Fault& fault) {
+bool take_root(Repo repo, Text text, bool pinned, Keys& keys, Seen& seen, Fault& fault) {
   const bool image = repo == Repo::IMAGE;
+  const char* name = image ? "image" : "director";
   uint32_t& known = image ? keys.image_root : keys.director_root;
   KeySet& root_keys = image ? keys.image_root_keys : keys.director_root_keys;
   KeySet& next_keys = image ? keys.delegation_keys : keys.order_keys;
-  Signed opened;
-  uint32_t version;
+  File file(text, "a root", fault);
   KeySet roots, targets;
-  if (!open(file, MOST_ROOT, opened, fault)) return false;
-  const Json all = opened.body["keys"], roles = opened.body["roles"];
+  if (!file.open(MOST_ROOT)) return false;
+  const Json all = file.body["keys"], roles = file.body["roles"];
   if (!keys_of(all, roles["root"], 2, roots) || !keys_of(all, roles["targets"], image ? 2 : 1, targets))
-    return fault.set(Reason::SIGNATURE_INVALID, "a root's keys or thresholds are not ours");
-  if (!pinned && !signed_by(opened, root_keys, "a new root is not signed by the old one's keys", fault)) return false;
-  if (!signed_by(opened, roots, "a root is not signed by its own keys", fault)) return false;
-  if (!of_type(opened.body, "root", &version, fault)) return false;
-  if (!opened.body["repository"].string().is(image ? "image" : "director"))
-    return fault.set(Reason::SIGNATURE_INVALID, "a root is of the other repository");
-  if (!pinned && version != known + 1)
-    return fault.set(Reason::METADATA_ROLLBACK, "a new root is not the next version");
-  if (!pinned && !in_time(opened.body, now, "a new root has expired", fault)) return false;
+    return file.no(Reason::SIGNATURE_INVALID, "'s keys or thresholds are not ours");
+  if ((!pinned && !file.is_signed_by(root_keys)) || !file.is_signed_by(roots) || !file.is_of("root", 0)) return false;
+  if (!file.body.says("repository", name)) return file.no(Reason::SIGNATURE_INVALID, " is of the other repository");
+  if (!pinned && file.version != known + 1) return file.no(Reason::METADATA_ROLLBACK, " is not the next version");
+  // By its signatures, not by its date: only the newest of a chain has to be in time, and the order's and the role's
+  // checks see to that.
+  if (!file.is_in_time(0)) return false;
   if (image) {
     if (!same(next_keys, targets)) keys.delegated = 0;  // until these keys have vouched for the delegation
     if (!outlives(targets, next_keys)) keys.delegation = 0;
   } else if (!outlives(targets, next_keys)) {
     seen.order = 0;
   }
-  file_leaf(file, image ? "image" : "director", "root", version, image ? keys.image_root_leaf : keys.director_root_leaf);
+  file_leaf(text, name, "root", file.version, image ? keys.image_root_leaf : keys.director_root_leaf);
   next_keys = targets;
   root_keys = roots;
-  known = version;
-  (image ? keys.image_root_until : keys.director_root_until) = seconds_of(opened.body["expires"].string());
+  known = file.version;
+  (image ? keys.image_root_until : keys.director_root_until) = file.expires;
   return true;
 }
 
-bool take_delegation(Text file, const char* product, int64_t now, Keys& keys, Seen& seen, Fault& fault) {
-  Signed opened;
-  uint32_t version;
-  if (!open(file, MOST_ROOT, opened, fault) ||
-      !signed_by(opened, keys.delegation_keys, "the delegation is not signed by two of its keys", fault) ||
-      !of_type(opened.body, "targets", &version, fault) ||
-      !not_below(version, keys.delegation, "the delegation went back to an older version", fault) ||
-      !in_time(opened.body, now, "the delegation has expired", fault))
-    return false;
-  const Json delegations = opened.body["delegations"];
+bool take_delegation(Text text, const char* product, uint32_t now, Keys& keys, Seen& seen, Fault& fault) {
+  File file(text, "the delegation", fault);
+  if (!file.holds(MOST_ROOT, keys.delegation_keys, keys.delegation) || !file.is_in_time(now)) return false;
+  const Json delegations = file.body["delegations"];
   KeySet found;
+  found.count = 0;
   for (Members each(delegations["roles"]); each.next() && !found.count;) {
-    if (!each.value["name"].string().is(product)) continue;
+    if (!each.value.says("name", product)) continue;
     if (!its_paths(each.value["paths"], product) || !keys_of(delegations["keys"], each.value, 2, found))
-      return fault.set(Reason::SIGNATURE_INVALID, "the product's release keys, threshold or paths are not ours");
+      return file.no(Reason::SIGNATURE_INVALID, "'s keys, threshold or paths for this product are not ours");
   }
-  if (!found.count) return fault.set(Reason::SIGNATURE_INVALID, "nobody signs for this device's product");
+  if (!found.count) return file.no(Reason::SIGNATURE_INVALID, " names nobody for this device's product");
   if (!outlives(found, keys.release_keys)) seen.role = 0;
   keys.release_keys = found;
   keys.delegated = 1;
-  keys.delegation = version;
-  keys.delegation_until = seconds_of(opened.body["expires"].string());
+  keys.delegation = file.version;
+  keys.delegation_until = file.expires;
   return true;
 }
 
-bool read_order(Text file, const Device& device, Text nonce, const Keys& keys, const Seen& seen, int64_t now,
+bool read_order(Text text, const Device& device, Text nonce, const Keys& keys, const Seen& seen, uint32_t now,
                 Order& order, Fault& fault) {
-  order = Order();
-  Signed opened;
-  if (!open(file, MOST_ORDER, opened, fault) ||
-      !signed_by(opened, keys.order_keys, "the order is not signed by the server's key", fault) ||
-      !of_type(opened.body, "targets", &order.version, fault) ||
-      !not_below(order.version, seen.order, "the order is older than the last one", fault))
-    return false;
-  const Text whose = opened.body["device_id"].string(), answered = opened.body["nonce"].string();
-  if (!whose.is(device.device_id))
-    return fault.set(Reason::SIGNATURE_INVALID, "the order is for another device");
-  if (opened.body["delegations"]) return fault.set(Reason::SIGNATURE_INVALID, "the order delegates");
-  if (nonce && !(answered.size == nonce.size && equal(answered.at, nonce.at, nonce.size)))
-    return fault.set(Reason::METADATA_ROLLBACK, "the order answers another question: its nonce is not ours");
-  if (!nonce && !now) return fault.set(Reason::METADATA_EXPIRED, "the clock is not set, and the order has no nonce");
-  if (!in_time(opened.body, now, "the order has expired", fault) ||
-      !until(keys.director_root_until, now, "the director's root has expired", fault))
-    return false;
-  if (!read_ordered(opened.body, device, order))
-    return fault.set(Reason::SIGNATURE_INVALID, "the order names more than one image, or describes none, or no log");
-  return true;
+  File file(text, "the order", fault);
+  clear(order);
+  if (!file.holds(MOST_ORDER, keys.order_keys, seen.order)) return false;
+  order.version = file.version;
+  if (!file.body.says("device_id", device.device_id)) return file.no(Reason::SIGNATURE_INVALID, " is for another device");
+  if (file.body["delegations"]) return file.no(Reason::SIGNATURE_INVALID, " delegates");
+  if (nonce && !file.body.string("nonce").is(nonce))
+    return file.no(Reason::METADATA_ROLLBACK, " answers another question: its nonce is not ours");
+  if (!nonce && !now) return file.no(Reason::METADATA_EXPIRED, " has no nonce, and the clock is not set");
+  if (!file.is_in_time(now) || !still(keys.director_root_until, now, "the director's root", fault)) return false;
+  return read_ordered(file.body, device, order) ||
+         file.no(Reason::SIGNATURE_INVALID, " names more than one image, or describes none, or no log");
 }
 
-bool read_role(Text file, const Device& device, const Keys& keys, const Seen& seen, uint32_t floor, int64_t now,
+bool read_role(Text text, const Device& device, const Keys& keys, const Seen& seen, uint32_t floor, uint32_t now,
                Order& order, Fault& fault) {
-  Signed opened;
-  uint32_t version;
-  if (!keys.delegated)
-    return fault.set(Reason::SIGNATURE_INVALID, "the image repository's keys do not vouch for any delegation");
-  if (!open(file, MOST_ROLE, opened, fault) ||
-      !signed_by(opened, keys.release_keys, "the release is not signed by two of its keys", fault) ||
-      !of_type(opened.body, "targets", &version, fault) ||
-      !not_below(version, seen.role, "the release's role went back to an older version", fault) ||
-      !in_time(opened.body, now, "the release's signatures have expired", fault) ||
-      !until(keys.delegation_until, now, "the delegation has expired", fault) ||
-      !until(keys.image_root_until, now, "the image repository's root has expired", fault))
+  File file(text, "the release", fault);
+  if (!keys.delegated) return file.no(Reason::SIGNATURE_INVALID, "'s keys are not vouched for by the image repository");
+  if (!file.holds(MOST_ROLE, keys.release_keys, seen.role) || !file.is_in_time(now) ||
+      !still(keys.delegation_until, now, "the delegation", fault) ||
+      !still(keys.image_root_until, now, "the image repository's root", fault))
     return false;
-  const Json target = opened.body["targets"].member(text(order.path)), said = target["custom"];
+  const Json target = file.body["targets"].member(skylift::text(order.path)), said = target["custom"];
   if (!target || !of_product(order.path, device.product))
-    return fault.set(Reason::SIGNATURE_INVALID, "no release key vouches for the ordered image");
-  Order vouched;
-  if (!image_of(target, vouched) || !described_as(said, vouched.described) || vouched.length != order.length ||
-      !equal(vouched.sha256, order.sha256, 32) || !equal(vouched.described, order.described, 32))
-    return fault.set(Reason::HASH_MISMATCH, "director and image repository disagree about the image");
-  if (!fits(said, device.device_type)) return fault.set(Reason::WRONG_HARDWARE, "the image is for other hardware");
-  uint64_t security = 0;
-  if (!keep(said["version"].string(), order.image_version, sizeof order.image_version) ||
-      !said["security_version"].number(MOST_VERSION, &security) || !said["kind"].string())
-    return fault.set(Reason::SIGNATURE_INVALID, "the image's description is incomplete");
-  if (security < floor)
-    return fault.set(Reason::BELOW_SECURITY_FLOOR, "the image is below the security floor");
-  order.security_version = static_cast<uint32_t>(security);
-  order.role_version = version;
-  file_leaf(file, "image", device.product, version, order.role_leaf);
+    return file.no(Reason::SIGNATURE_INVALID, " does not have the ordered image");
+  Described vouched;
+  if (!image_of(target, said, vouched) || !equal(&vouched, static_cast<Described*>(&order), sizeof vouched))
+    return file.no(Reason::HASH_MISMATCH, " and the order disagree about the image");
+  if (!fits(said, device.device_type)) return file.no(Reason::WRONG_HARDWARE, " is for other hardware");
+  if (!said.keep("version", order.image_version, sizeof order.image_version) ||
+      !said.number("security_version", MOST_VERSION, &order.security_version) || !said.string("kind"))
+    return file.no(Reason::SIGNATURE_INVALID, "'s image is described incompletely");
+  if (order.security_version < floor) return file.no(Reason::BELOW_SECURITY_FLOOR, " is below the security floor");
+  order.role_version = file.version;
+  file_leaf(text, "image", device.product, file.version, order.role_leaf);
   order_leaf(order, order.leaf);
-  order.is_image = said["kind"].string().is("image");
+  order.is_image = said.says("kind", "image");
   return true;
 }
 

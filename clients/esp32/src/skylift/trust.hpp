@@ -29,39 +29,44 @@ struct Key {
   uint8_t id[32], point[64];
 };
 struct KeySet {
-  uint8_t count = 0, threshold = 0;
-  Key key[MOST_KEYS] = {};
+  uint8_t count, threshold;
+  Key key[MOST_KEYS];
 };
 
+// All of them are zero where nothing is known yet.
 // What a device keeps of the files it has verified: written anew when keys change.
 struct Keys {
-  uint32_t image_root = 0, director_root = 0, delegation = 0;  // versions
-  uint32_t delegated = 0;  // whether the image root's keys of today have vouched for the release keys
-  int64_t image_root_until = 0, director_root_until = 0, delegation_until = 0;
+  uint32_t image_root, director_root, delegation;  // versions
+  uint32_t delegated;  // whether the image root's keys of today have vouched for the release keys
+  uint32_t image_root_until, director_root_until, delegation_until;
   KeySet image_root_keys, delegation_keys, director_root_keys, order_keys, release_keys;
-  uint8_t image_root_leaf[32] = {0}, director_root_leaf[32] = {0};  // both roots, as the log has them
+  uint8_t image_root_leaf[32], director_root_leaf[32];  // both roots, as the log has them
 };
 // The versions that must not fall.
 struct Seen {
-  uint32_t order = 0, role = 0;
+  uint32_t order, role;
 };
 
 // The transparency log up to some entry: how many entries, and the root over them. 0: none was ever seen.
 struct Log {
-  uint32_t size = 0;
-  uint8_t root[32] = {0};
+  uint32_t size;
+  uint8_t root[32];
 };
 
+// An image as a signed file describes it. `description`: the digest of what is said of it.
+struct Described {
+  uint32_t length;
+  uint8_t sha256[32], description[32];
+};
 // What is ordered, once everything is verified. Strings are zero-terminated.
-struct Order {
-  bool any = false;       // false: nothing is ordered
-  bool is_image = false;  // not a configuration
-  bool mandatory = false;
-  Log log;                                           // as the order shows it
-  uint8_t leaf[32] = {0}, role_leaf[32] = {0};  // the order and the role, as the log has them
-  uint32_t version = 0, role_version = 0, length = 0, attempt = 0, security_version = 0;
-  uint8_t sha256[32] = {0}, described[32] = {0};  // described: the digest of the image's description
-  char path[3 * NAME] = {0}, image_version[NAME] = {0}, deployment[NAME] = {0};
+struct Order : Described {
+  bool any;       // false: nothing is ordered
+  bool is_image;  // not a configuration
+  bool mandatory;
+  uint32_t version, role_version, attempt, security_version;
+  Log log;                          // as the order shows it
+  uint8_t leaf[32], role_leaf[32];  // the order and the role, as the log has them
+  char path[3 * NAME], image_version[NAME], deployment[NAME];
 };
 
 struct Device {
@@ -72,16 +77,16 @@ enum class Repo : uint8_t { IMAGE, DIRECTOR };
 
 // Roots. The factory's own is pinned (`pinned`): signed by itself is enough. Any other must be the next version,
 // signed by the old root's keys and by its own. Changes `keys` and `seen` only where it holds.
-bool take_root(Repo repo, Text file, bool pinned, int64_t now, Keys& keys, Seen& seen, Fault& fault);
+bool take_root(Repo repo, Text file, bool pinned, Keys& keys, Seen& seen, Fault& fault);
 // The image repository's targets: who signs `product`.
-bool take_delegation(Text file, const char* product, int64_t now, Keys& keys, Seen& seen, Fault& fault);
+bool take_delegation(Text file, const char* product, uint32_t now, Keys& keys, Seen& seen, Fault& fault);
 // The order, signed by the server's online key. `nonce` is what the check sent; `now` 0: no clock, no build time; then only
 // the nonce proves that it is new, and must be there.
-bool read_order(Text file, const Device& device, Text nonce, const Keys& keys, const Seen& seen, int64_t now,
+bool read_order(Text file, const Device& device, Text nonce, const Keys& keys, const Seen& seen, uint32_t now,
                 Order& order, Fault& fault);
 // The product's role: whether it vouches for the very image of this order, for this hardware, at or above the floor.
 // The two files are never in memory at the same time: of the image's description the digest is compared.
-bool read_role(Text file, const Device& device, const Keys& keys, const Seen& seen, uint32_t floor, int64_t now,
+bool read_role(Text file, const Device& device, const Keys& keys, const Seen& seen, uint32_t floor, uint32_t now,
                Order& order, Fault& fault);
 
 // Whether the log that the order shows may be asked for its proofs: `known` obliges it. `leaf`: what they are about.
@@ -91,7 +96,7 @@ void leaves_of(const Keys& keys, const Order& order, const uint8_t* leaf[LEAVES]
 // The log's proofs: it goes on from `known`, and has the leaves.
 bool read_proofs(Text file, const Keys& keys, const Log& known, const Order& order, Fault& fault);
 
-// Seconds since 1970 of `2026-11-28T12:00:00Z`; -1 for anything else.
-int64_t seconds_of(Text moment);
+// Seconds since 1970 of `2026-11-28T12:00:00Z`, as far as 32 bits go; false for anything else.
+bool seconds_of(Text moment, uint32_t* seconds);
 
 }  // namespace skylift

@@ -6,7 +6,7 @@ using namespace skylift;
 
 struct Heard {
   int result = 0;
-  Head head;
+  Head head = {};
   std::string body;
 };
 

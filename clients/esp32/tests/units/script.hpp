@@ -42,7 +42,7 @@ class Clock final : public desk::DeskPort {
   int http_read(uint8_t*, uint32_t) override { return skylift::BROKEN; }
   void http_close() override {}
   uint32_t millis() override { return at; }
-  int64_t now() override { return 0; }
+  uint32_t now() override { return 0; }
   void random(uint8_t*, uint32_t) override {}
   void log(const char*) override {}
   uint32_t at = 0;

@@ -11,7 +11,7 @@ struct World {
   desk::Answers answers;
   std::string old_image, new_image, image_root, director_root, folder;
   std::string id, type, product, old_version, new_version;
-  int64_t now = 0;
+  uint32_t now = 0;
 };
 extern World world;
 
@@ -35,7 +35,7 @@ struct Story {
   Config config;
   std::string version;
   std::vector<std::string> reports;
-  int64_t now = world.now;
+  uint32_t now = world.now;
   int boots = 0;
   bool has_fiber = true;
   uint32_t polls = 3;

@@ -6,18 +6,18 @@
 using namespace skylift;
 
 static void orders_and_roles_are_bounded() {
-  Keys keys;
-  Seen seen;
-  Fault fault;
-  Order order;
+  Keys keys = {};
+  Seen seen = {};
+  Fault fault = {};
+  Order order = {};
   const Device device = {"dev-1", "sensor-v2", "sensor"};
-  CHECK(take_root(Repo::IMAGE, Story::as_text(world.image_root), true, 0, keys, seen, fault));
-  CHECK(!take_root(Repo::DIRECTOR, Story::as_text(world.image_root), true, 0, keys, seen, fault));
-  CHECK(take_root(Repo::DIRECTOR, Story::as_text(world.director_root), true, 0, keys, seen, fault));
-  CHECK(!take_root(Repo::IMAGE, Story::as_text(world.image_root), false, 0, keys, seen, fault) && fault.reason == Reason::METADATA_ROLLBACK);
+  CHECK(take_root(Repo::IMAGE, Story::as_text(world.image_root), true, keys, seen, fault));
+  CHECK(!take_root(Repo::DIRECTOR, Story::as_text(world.image_root), true, keys, seen, fault));
+  CHECK(take_root(Repo::DIRECTOR, Story::as_text(world.director_root), true, keys, seen, fault));
+  CHECK(!take_root(Repo::IMAGE, Story::as_text(world.image_root), false, keys, seen, fault) && fault.reason == Reason::METADATA_ROLLBACK);
   const std::string huge(20000, ' ');
   CHECK(!read_order(Story::as_text(huge), device, Text(), keys, seen, 1, order, fault) && std::strstr(fault.words, "larger"));
-  CHECK(!read_role(Story::as_text(huge), device, keys, seen, 0, 1, order, fault) && std::strstr(fault.words, "vouch"));
+  CHECK(!read_role(Story::as_text(huge), device, keys, seen, 0, 1, order, fault) && std::strstr(fault.words, "vouched"));
   const std::string path = "/director/dev-1/order.json", own = world.answers.files.at(path);
   CHECK(!read_order(Story::as_text(own), device, Text(), keys, seen, 0, order, fault) && fault.reason == Reason::METADATA_EXPIRED);
   CHECK(read_order(Story::as_text(own), device, Text(), keys, seen, world.now, order, fault) && order.any);
