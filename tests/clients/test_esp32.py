@@ -99,6 +99,7 @@ def test_a_delta_is_applied_while_it_comes_in(desk, proxy, device) -> None:
     whole = f"/api/blobs/{hashlib.sha256(desk.images['1.1.0'].read_bytes()).hexdigest()}"
     assert len(fetched) == 1
     assert whole not in fetched, "the whole image was fetched"
+    assert next(report for report in said(proxy, one) if report["state"] == "installing")["way"] == "delta"
     assert slot(one, 1, 1 << 16)[:1] == b"\xe9"
 
 
@@ -317,7 +318,9 @@ def test_a_delta_for_another_base_is_given_up_for_the_whole_image(desk, proxy, d
     proxy.lie("check", lambda asked, go: _with(go(), delta=delta))
     proxy.lie("blobs/evil", hostile.instead(wrong))
     assert desk.ended(desk.deploy(one, "1.1.0"))["state"] == "complete"
-    assert "the delta is for another base" in one.log
+    assert "the delta is of no use: base" in one.log
+    told = next(report for report in said(proxy, one) if report["state"] == "installing")
+    assert (told["way"], told["passed"]) == ("full", {"delta": "base"})
 
 
 def _crc(body: bytes) -> bytes:
@@ -378,3 +381,30 @@ def test_a_device_follows_the_log_from_update_to_update(desk, proxy, device) -> 
     asked = [a.path for a in proxy.asked if a.where == "/api/log/compact"]
     assert "since=0" in asked[0]
     assert "since=0" not in asked[-1]
+
+
+@cpp_alone
+def test_a_device_says_how_it_is(desk, proxy, device) -> None:
+    """Before a check, and of an image that stays: its verdict and its numbers."""
+    one = device(deltas="0", health="1")
+    name = one.settings["device_id"]
+
+    def word() -> dict[str, object]:
+        return dict(desk.stage.client.get(f"/api/devices/{name}").get("health") or {})
+
+    wait(lambda: word().get("healthy") is True, "it says that it is well")
+    assert word()["metrics"] == {"temperature": -29.5, "uptime": 7}
+    assert desk.ended(desk.deploy(one, "1.1.0"))["state"] == "complete"
+    assert said(proxy, one)[-1]["healthy"] is True
+    one.kill()
+    one.start(unwell="1")
+    wait(lambda: word().get("healthy") is False, "it says that it is not")
+
+
+@cpp_alone
+def test_an_image_that_moved_on_the_same_server_is_not_followed(desk, proxy, device) -> None:
+    """No redirect is: what is signed is on the server that was asked, or it is not there."""
+    one = device(deltas="0")
+    proxy.lie(IMAGE_BLOB, hostile.instead(b"", 302, ("Location", "/api/blobs/elsewhere")))
+    refused(desk, proxy, one, "1.1.0", "download_error", "redirects to another place")
+    assert not any(asked.where == "/api/blobs/elsewhere" for asked in proxy.asked)

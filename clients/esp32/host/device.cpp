@@ -3,7 +3,7 @@
 //
 // usage: device DIR server=URL device_id=.. device_type=.. product=.. [claim=..] [roots=DIR] [factory=FILE] [mqtt=URL]
 //               [log_size=N log_root=HEX] [ca=FILE] [slot_kb=N] [poll=S] [trial=S] [brown_out=PPM] [calm=1] [flaky=PPM] [seed=N] [worn=1] [broken=1]
-//               [no_clock=1] [deltas=0] [rollback=1] [quit_at=STATE]
+//               [no_clock=1] [unwell=1] [health=S] [deltas=0] [rollback=1] [quit_at=STATE]
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -70,10 +70,15 @@ bool ends(const std::string& name, const char* with) {
 
 class DeviceHooks final : public Hooks {
  public:
-  Verdict sensors() override { return healthy ? Verdict::PASS : Verdict::FAIL; }
+  Verdict sensors() override { return is_good ? Verdict::PASS : Verdict::FAIL; }
   Verdict mqtt() override { return !bell || bell->connected() ? Verdict::PASS : Verdict::WAIT; }
-  const char* trial_message() override { return healthy ? "" : "(this image is made so)"; }
-  bool healthy = true;
+  const char* trial_message() override { return is_good ? "" : "(this image is made so)"; }
+  bool healthy() override { return option("unwell") != "1"; }
+  void metrics(Metrics& to) override {
+    to.add("temperature", -2950, 2);
+    to.add("uptime", 7);
+  }
+  bool is_good = true;
   Doorbell* bell = nullptr;
 };
 
@@ -91,7 +96,7 @@ void tell(const std::string& home, const desk::AppDescription& app, int slot, bo
   std::rename((path + ".new").c_str(), path.c_str());
 }
 
-const char* const STATES[] = {"halt", "pin", "measure", "enroll", "report", "check", "director_root", "image_root", "delegation",
+const char* const STATES[] = {"halt", "pin", "measure", "enroll", "report", "health", "check", "director_root", "image_root", "delegation",
                               "order", "role", "log", "room", "fetch", "progress", "read_back", "installing", "validating", "arm",
                               "restart", "refuse", "rest", "trial", "finish", "give_up", "roll_back"};
 static_assert(sizeof STATES / sizeof *STATES == static_cast<size_t>(State::COUNT), "a state without its name");
@@ -124,7 +129,7 @@ bool live(Desk& desk) {
   port = new DevicePort(desk.flash, desk.loader, desk.socket, desk.server);
   DeviceHooks hooks;
   Doorbell bell(desk.bell_socket, *port);
-  hooks.healthy = !ends(app.project, "-unhealthy");
+  hooks.is_good = !ends(app.project, "-unhealthy");
   hooks.bell = desk.broker.port ? &bell : nullptr;
   port->has_fiber = option("deltas", "1") == "1";
   client = new Client(*port, hooks);
@@ -142,6 +147,7 @@ bool live(Desk& desk) {
   config.trial_seconds = count("trial", 20);
   config.poll_seconds = count("poll", 0);
   config.save_every = count("save_every", 65536);
+  config.health_seconds = count("health", 500);
   client->begin(config);
   const bool trial = desk.loader.pending();
   tell(desk.home, app, slot, trial, desk.flash);

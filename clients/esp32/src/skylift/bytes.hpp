@@ -41,6 +41,7 @@ class Line {
   Line& escaped(const char* chars);  // as a URL's query writes a value
   bool whole() const { return whole_; }
   uint32_t size() const { return size_; }
+  uint32_t left() const { return room_ - size_; }
 
  private:
   char* to_;

@@ -30,10 +30,23 @@ struct Config {
   uint32_t progress_percent = 10;  // how often progress is reported; 100: at begin and end
   uint32_t save_every = 65536;     // bytes: how much a power cut may cost, a multiple of a sector
   uint32_t poll_seconds = 0;       // at most between two checks; 0: as the server says
+  uint32_t health_seconds = 500;   // how often, before a check, it says how it is; 0: never
 };
 
 enum class Verdict : uint8_t { WAIT, PASS, FAIL };
 class Client;
+
+// A few numbers of a device: at most eight of them are said.
+class Metrics {
+ public:
+  explicit Metrics(Line& to) : to_(to) {}
+  // `name`: letters, digits, `-`, `_`. The last `decimals` digits stand behind the point: 3312 with 3 is 3.312.
+  void add(const char* name, int32_t value, uint8_t decimals = 0);
+
+ private:
+  Line& to_;
+  uint8_t count_ = 0;
+};
 
 // What the firmware knows better. Self-tests run on the trial boot, one after the other, until each has passed.
 class Hooks {
@@ -45,13 +58,15 @@ class Hooks {
   virtual bool may_restart() { return true; }      // false: the restart waits
   virtual void progress(int percent) { (void)percent; }
   virtual const char* trial_message() { return ""; }  // why a self-test failed, in the report
+  virtual bool healthy() { return true; }             // how it is now: said at checks, and of an image that stays
+  virtual void metrics(Metrics& to) { (void)to; }     // for operators who compare devices
 
  protected:
   ~Hooks() = default;
 };
 
 enum class State : uint8_t {
-  HALT, PIN, MEASURE, ENROLL, REPORT, CHECK, DIRECTOR_ROOT, IMAGE_ROOT, DELEGATION, ORDER, ROLE, LOG, ROOM,
+  HALT, PIN, MEASURE, ENROLL, REPORT, HEALTH, CHECK, DIRECTOR_ROOT, IMAGE_ROOT, DELEGATION, ORDER, ROLE, LOG, ROOM,
   FETCH, PROGRESS, READ_BACK, INSTALLING, VALIDATING, ARM, RESTART, REFUSE, REST,
   TRIAL, FINISH, GIVE_UP, ROLL_BACK, COUNT
 };
@@ -107,9 +122,10 @@ struct Memory {
   uint8_t segments_, test_, marks_;
   uint32_t got_;  // bytes of the answer
   uint32_t opened_ms_, moved_ms_, window_ms_, window_bytes_;
-  uint32_t wake_ms_, rest_ms_, away_;
+  uint32_t wake_ms_, rest_ms_, away_, health_ms_;
   uint32_t begun_ms_, skip_, said_percent_, patch_at_, breaks_, saved_at_;
   uint32_t hashed_, segment_at_;
+  const char* passed_;  // why a delta was of no use for this update
   Head head_;
   DeltaRun delta_;
   Sha256 sha_;
@@ -120,7 +136,7 @@ struct Memory {
   char nonce_[NONCE + 1];
   Hint hint_;
   Order order_;
-  char path_[448], body_[720];
+  char path_[448], body_[1024];
   SlotWriter writer_;
   uint8_t buffer_[PAGE];
   Record<Keys> keys_;
@@ -168,6 +184,7 @@ class Client : Memory {
   Outcome refused_or_away(const char* what);
   Outcome enroll();
   Outcome report();
+  Outcome health();
   Outcome check();
   Outcome say_progress();
   Outcome say_installing();
@@ -175,6 +192,7 @@ class Client : Memory {
   Outcome say(Said what, int percent);
   Outcome rest();
   void body_of(Said what, int percent);
+  void put_health(Line& body);
   bool read_answer(const Json& answer);
   // order.cpp
   Outcome director_root();
@@ -198,6 +216,7 @@ class Client : Memory {
   Outcome take(const uint8_t* from, uint32_t n);
   Outcome fetch_broke(uint32_t retry_after, const char* why);
   Outcome no_delta(const char* why);
+  Outcome from_the_start();
   Outcome read_back();
   Outcome arm();
   Outcome restart();

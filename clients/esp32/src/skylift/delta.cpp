@@ -77,16 +77,8 @@ int DeltaRun::write(void* self, const uint8_t* from, size_t n) {
 }
 
 const char* DeltaRun::why() const {
-  if (head_size_ == sizeof head_ && other_base()) return "the delta is for another base";
-  switch (result_) {
-    case SD_CUT: return "the delta ends early";
-    case SD_BASE: return "the delta is for another base";
-    case SD_MEMORY: return "the delta needs more memory than this device gives";
-    case SD_LIMIT: return "the delta makes more bytes than were ordered";
-    case SD_RESULT: return "the delta did not make the image that it promised";
-    case SD_LEFT_OUT: return "the delta is of a kind that this device does not know";
-    default: return "the delta is damaged";
-  }
+  if (result_ == SD_MEMORY) return "memory";
+  return result_ == SD_BASE || (head_size_ == sizeof head_ && other_base()) ? "base" : "broken";
 }
 
 }  // namespace skylift

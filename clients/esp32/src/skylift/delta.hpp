@@ -18,7 +18,7 @@ class DeltaRun {  // all zero until it begins
   Want step();                                 // at most 512 bytes of image
   const uint8_t* out() const { return out_; }
   uint32_t out_size() const { return out_size_; }
-  const char* why() const;  // FAILED
+  const char* why() const;  // FAILED: "memory", "base" (it is for another one) or "broken"
   void end();
 
  private:

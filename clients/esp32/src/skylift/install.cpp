@@ -48,7 +48,7 @@ Outcome Client::fetch_open() {
     const Installed& base = facts_.body.image[port_.running()];
     const uint8_t* mapped = journal.by_delta ? port_.map(port_.running(), base.length) : nullptr;
     Fiber* fiber = port_.fiber();
-    if (journal.by_delta && !(mapped && fiber && base.length)) return no_delta("the running image cannot be read in one piece");
+    if (journal.by_delta && !(mapped && fiber && base.length)) return no_delta("base");
     if (journal.by_delta) delta_.begin(*fiber, mapped, base.length, base.sha256, arena_.delta, journal.length);
     return Outcome::MORE;
   }
@@ -89,7 +89,7 @@ Outcome Client::fetch_head() {
     wrong = "the server does not give the image";
   }
   if (!wrong) return Outcome::MORE;
-  return journal.by_delta ? no_delta(wrong) : bad(Reason::DOWNLOAD_ERROR, wrong);
+  return journal.by_delta ? no_delta("download") : bad(Reason::DOWNLOAD_ERROR, wrong);
 }
 
 Outcome Client::fetch_some() {
@@ -129,7 +129,7 @@ Outcome Client::fetch_delta() {
   switch (delta_.step()) {
     case DeltaRun::Want::INPUT: return Outcome::OK;
     case DeltaRun::Want::OUTPUT: return take(delta_.out(), delta_.out_size());
-    case DeltaRun::Want::DONE: return no_delta("the delta makes fewer bytes than were ordered");
+    case DeltaRun::Want::DONE: return no_delta("broken");  // and makes fewer bytes than were ordered
     default: return no_delta(delta_.why());
   }
 }
@@ -172,15 +172,23 @@ Outcome Client::fetch_done() {
 // The way is bad. What came stays; a way that never brings anything ends the update.
 Outcome Client::fetch_broke(uint32_t retry_after, const char* why) {
   if (++breaks_ > MOST_BREAKS)
-    return journal_.body.by_delta ? no_delta(why) : bad(Reason::DOWNLOAD_ERROR, why);
+    return journal_.body.by_delta ? no_delta("download") : bad(Reason::DOWNLOAD_ERROR, why);
   if (breaks_ == 1) away_ = 0;  // it comes on
   return later(retry_after, why);
 }
 
-// A delta that does not work out costs time, never the update: the whole image is fetched instead.
+// A delta that does not work out costs time, never the update: the whole image is fetched instead. `why` is one of the
+// server's words (core/ways.py), and told with the next report.
 Outcome Client::no_delta(const char* why) {
+  char said[40];
+  Line(said, sizeof said).put("the delta is of no use: ").put(why);
+  port_.log(said);
+  passed_ = why;
+  return from_the_start();
+}
+
+Outcome Client::from_the_start() {
   Journal& journal = journal_.body;
-  port_.log(why);
   close();
   delta_.end();
   journal.by_delta = 0;
@@ -200,11 +208,13 @@ Outcome Client::read_back() {
   sha_.end(found);
   hashed_ = 0;
   if (equal(found, journal.sha256, 32)) return Outcome::OK;
+  const char* wrong = "what stands in flash is not what was signed";
   const bool again = journal.by_delta || journal.resumed || journal.stage == Stage::BOOTING;
-  if (!again) return bad(Reason::HASH_MISMATCH, "what stands in flash is not what was signed");
+  if (!again) return bad(Reason::HASH_MISMATCH, wrong);
+  port_.log(wrong);
   journal.resumed = 0;
   journal.stage = Stage::FETCHING;
-  const Outcome whole = no_delta("what stands in flash is not what was signed: once more, from the beginning");
+  const Outcome whole = journal.by_delta ? no_delta("broken") : from_the_start();
   return whole == Outcome::MORE ? Outcome::NO : whole;
 }
 

@@ -17,7 +17,8 @@ const Machine::Row Machine::ROWS[] = {
     /* PIN */ {&Client::pin, {S::MEASURE, S::HALT, S::REST, S::HALT}},
     /* MEASURE */ {&Client::measure, {S::ENROLL, S::ENROLL, S::ENROLL, S::ENROLL}},
     /* ENROLL */ {&Client::enroll, {S::REPORT, S::REPORT, S::REST, S::REST}},
-    /* REPORT */ {&Client::report, {S::CHECK, S::FETCH, S::REST, S::CHECK}},
+    /* REPORT */ {&Client::report, {S::HEALTH, S::FETCH, S::REST, S::HEALTH}},
+    /* HEALTH */ {&Client::health, {S::CHECK, S::CHECK, S::CHECK, S::CHECK}},  // an update is worth more than a word
     /* CHECK */ {&Client::check, {S::DIRECTOR_ROOT, S::REST, S::REST, S::REFUSE}},
     /* DIRECTOR_ROOT */ {&Client::director_root, {S::DIRECTOR_ROOT, S::IMAGE_ROOT, S::REST, S::REFUSE}},
     /* IMAGE_ROOT */ {&Client::image_root, {S::IMAGE_ROOT, S::DELEGATION, S::REST, S::REFUSE}},

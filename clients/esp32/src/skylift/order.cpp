@@ -131,6 +131,7 @@ Outcome Client::room() {
   journal.stage = Stage::FETCHING;
   journal.tries = journal.armed = journal.resumed = 0;
   journal.reason = Reason::NONE;
+  passed_ = nullptr;
   begun_ = false;
   offset_.body.at = 0;
   const bool kept = save(port_, "offset", offset_) && save_journal();

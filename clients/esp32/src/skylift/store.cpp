@@ -16,8 +16,9 @@ void key_of(const char* name, uint32_t number, char* to, uint32_t room) {
 bool load_copy(Port& port, const char* name, uint32_t which, RecordHead* record, uint32_t size) {
   char key[16];
   key_of(name, which, key, sizeof key);
-  return port.get(key, record, size) == static_cast<int>(size) && sum(record, size) == record->crc &&
-         (record->number & 1) == which;
+  fill(record, 0, size);
+  const int n = port.get(key, record, size);
+  return n >= static_cast<int>(sizeof *record) && sum(record, static_cast<uint32_t>(n)) == record->crc && (record->number & 1) == which;
 }
 
 }  // namespace

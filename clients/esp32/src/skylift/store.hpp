@@ -1,5 +1,6 @@
 // What must survive a power cut, in the port's key-value store: each record twice, written in turns, numbered and
-// with a checksum. A write that was torn costs what it wanted to say, never what was there.
+// with a checksum. A write that was torn costs what it wanted to say, never what was there. What an older firmware wrote
+// may be shorter: the rest is zero. So records grow at their end, and nowhere else.
 #pragma once
 #include "port.hpp"
 

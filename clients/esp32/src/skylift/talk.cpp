@@ -85,6 +85,47 @@ Outcome Client::enroll() {
   return Outcome::OK;
 }
 
+// --- how it is --------------------------------------------------------------------------------------------------------------
+
+void Metrics::add(const char* name, int32_t value, uint8_t decimals) {
+  if (count_ == 8 || to_.left() < length(name) + 48) return;  // 48: the longest number, and what may follow
+  if (count_++) to_.put(',');
+  to_.quoted(name).put(':');
+  if (value < 0) to_.put('-');
+  uint32_t whole = value < 0 ? 0u - static_cast<uint32_t>(value) : static_cast<uint32_t>(value), unit = 1;
+  for (; decimals; decimals--) unit *= 10;
+  to_.number(whole / unit);
+  if (unit > 1) to_.put('.');
+  while (unit > 1) {
+    whole %= unit;
+    unit /= 10;
+    to_.number(whole / unit);
+  }
+}
+
+void Client::put_health(Line& body) {
+  body.put("\"healthy\":").put(hooks_.healthy() ? "true" : "false").put(",\"metrics\":{");
+  Metrics metrics(body);
+  hooks_.metrics(metrics);
+  body.put('}');
+}
+
+// Often enough for the server's watch, updated or not: who speaks more often than others would look worse, or better.
+Outcome Client::health() {
+  if (!config_.health_seconds || static_cast<int32_t>(port_.millis() - health_ms_) < 0) return Outcome::NO;
+  if (!is_open_) {
+    Line(path_, sizeof path_).put("/api/devices/").escaped(config_.device_id).put("/health");
+    Line body(body_, sizeof body_);
+    put_health(body.put('{'));
+    body.put('}');
+  }
+  const Outcome found = tell(path_);
+  if (found == Outcome::MORE) return found;
+  health_ms_ = port_.millis() + config_.health_seconds * 1000;
+  if (found == Outcome::OK && head_.status != 200) port_.log("the server does not take the word of health");
+  return Outcome::OK;
+}
+
 // --- reports --------------------------------------------------------------------------------------------------------------
 
 void Client::body_of(Said what, int percent) {
@@ -93,11 +134,15 @@ void Client::body_of(Said what, int percent) {
   body.put("{\"device_id\":").quoted(config_.device_id).put(",\"deployment\":").quoted(journal.deployment);
   body.put(",\"attempt\":").number(journal.attempt).put(",\"state\":").quoted(NAMES[static_cast<int>(what)]);
   if (percent >= 0) body.put(",\"progress\":").number(static_cast<uint32_t>(percent));
-  if (what >= Said::FAILED) {
+  if (what == Said::INSTALLING) {
+    body.put(",\"way\":\"").put(journal.by_delta ? "delta\"" : "full\"");
+    if (passed_) body.put(",\"passed\":{\"delta\":").quoted(passed_).put('}');
+  } else if (what >= Said::FAILED) {
     body.put(",\"reason\":").quoted(name_of(journal.reason)).put(",\"error_message\":").quoted(journal.words);
   } else if (what == Said::COMPLETE) {
     body.put(",\"image_sha256\":\"").hex(journal.sha256, 32).put('"');
     body.put(",\"version\":").quoted(config_.version);
+    if (config_.health_seconds) put_health(body.put(','));  // its self-tests have just passed
   }
   const Log& log = facts_.body.log;
   if (what >= Said::COMPLETE && log.size)  // which log this device was shown

@@ -202,12 +202,6 @@ bool still(uint32_t expires, uint32_t now, const char* what, Fault& fault) {
   return now < expires || fault.set(Reason::METADATA_EXPIRED, what, " has expired");
 }
 
-// Digits of a moment; 100 where there are none.
-uint32_t two(Text t, uint32_t at) {
-  uint32_t value;
-  return from_decimal({t.at + at, 2}, 99, &value) ? value : 100;
-}
-
 // What both files say of an image; `description` is where its digest is of.
 bool image_of(const Json& target, const Json& description, Described& to) {
   return target.number("length", 0xFFFFFF00u, &to.length) && to.length && target["hashes"].hex("sha256", to.sha256, 32) &&
@@ -260,18 +254,17 @@ bool read_ordered(const Json& body, const Device& device, Order& order) {
 
 bool seconds_of(Text t, uint32_t* seconds) {
   static const char FORM[] = "    -  -  T  :  :  Z";
+  static const uint8_t AT[] = {0, 2, 5, 8, 11, 14, 17}, MOST[] = {99, 99, 12, 31, 23, 59, 60};
+  uint32_t part[7];
   bool good = t.size == sizeof FORM - 1;
   for (uint32_t k = 0; good && k < t.size; k++) good = FORM[k] == ' ' || FORM[k] == t.at[k];
-  if (!good) return false;
-  const uint32_t month = two(t, 5), day = two(t, 8), hour = two(t, 11), minute = two(t, 14), second = two(t, 17);
-  const uint32_t century = two(t, 0), rest = two(t, 2);
-  if (century > 99 || rest > 99 || month < 1 || month > 12 || day < 1 || day > 31 || hour > 23 || minute > 59 || second > 60)
-    return false;
+  for (uint32_t k = 0; good && k < 7; k++) good = from_decimal({t.at + AT[k], 2}, MOST[k], &part[k]);
+  if (!good || !part[2] || !part[3]) return false;
   // Days since 1 March of the year 0: years begin in March, so that the odd day comes last.
-  const uint32_t year = century * 100 + rest - (month < 3), first = 719468, last = first + UINT32_MAX / 86400 - 1;
-  uint32_t days = year * 365 + year / 4 - year / 100 + year / 400 + (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-  days = century * 100 + rest < 1 ? first : days < first ? first : days > last ? last : days;
-  *seconds = (days - first) * 86400 + hour * 3600 + minute * 60 + second;
+  const uint32_t said = part[0] * 100 + part[1], year = said - (part[2] < 3), first = 719468, last = first + UINT32_MAX / 86400 - 1;
+  uint32_t days = year * 365 + year / 4 - year / 100 + year / 400 + (153 * ((part[2] + 9) % 12) + 2) / 5 + part[3] - 1;
+  days = !said || days < first ? first : days > last ? last : days;
+  *seconds = (days - first) * 86400 + part[4] * 3600 + part[5] * 60 + part[6];
   return true;
 }
 

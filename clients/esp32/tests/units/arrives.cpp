@@ -176,6 +176,50 @@ static void an_enrolled_device_keeps_its_token() {
   CHECK(worn.run() && worn.reports.empty());
 }
 
+// --- words of health ------------------------------------------------------------------------------------------------
+
+class Numbers final : public Hooks {
+ public:
+  bool healthy() override { return false; }
+  void metrics(Metrics& to) override {
+    to.add(std::string(1000, 'x').c_str(), 1);  // none of ours: it is left out
+    to.add("a", 3312, 3);
+    to.add("b", -5, 2);
+    to.add("c", INT32_MIN);
+    for (int k = 0; k < 9; k++) to.add("d", k);
+  }
+};
+
+static void it_says_how_it_is() {
+  Numbers hooks;
+  Story story;
+  std::string word;
+  int words = 0;
+  story.own_hooks = &hooks;
+  story.answers.check = "";
+  story.polls = 4;
+  story.config.health_seconds = 700;
+  story.each = [&](desk::MemoryPort& p, Client&) {
+    if (p.word.empty()) return;
+    word = p.word;
+    p.word.clear();
+    words++;
+  };
+  CHECK(story.run() && words == 2);  // 300 seconds between two checks
+  CHECK(word == "{\"healthy\":false,\"metrics\":{\"a\":3.312,\"b\":-0.05,\"c\":-2147483648,\"d\":0,\"d\":1,\"d\":2,\"d\":3,\"d\":4}}");
+  Story silent;
+  silent.config.health_seconds = 0;
+  silent.each = [&](desk::MemoryPort& p, Client&) { words += !p.word.empty(); };
+  words = 0;
+  CHECK(silent.updated() && !words);
+  Story refused;  // what nobody hears stops nothing
+  refused.each = [](desk::MemoryPort& p, Client&) { p.status_for["/api/devices/dev-1/health"] = 404; };
+  CHECK(refused.updated());
+  Story unheard;
+  unheard.each = [](desk::MemoryPort& p, Client& c) { p.unreachable = c.state() == State::HEALTH; };
+  CHECK(unheard.updated());
+}
+
 void arrives_chapter() {
   an_update_arrives();
   downloads_go_on_where_they_broke();
@@ -186,4 +230,5 @@ void arrives_chapter() {
   reports_wait_until_they_are_heard();
   rings_and_pauses();
   an_enrolled_device_keeps_its_token();
+  it_says_how_it_is();
 }

@@ -25,6 +25,12 @@ static void a_torn_record_costs_its_news_only() {
   CHECK(load(*port, "offset", record) && record.body.value == 2);
   record.body.value = 9;
   CHECK(save(*port, "offset", record) && load(*port, "offset", record) && record.body.value == 9);
+  struct Grown {
+    uint32_t value, more;
+  };
+  Record<Grown> grown;
+  grown.body.more = 5;
+  CHECK(load(*port, "offset", grown) && grown.body.value == 9 && !grown.body.more);
   flash.worn = true;
   CHECK(!save(*port, "offset", record));
   delete port;
