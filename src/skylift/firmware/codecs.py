@@ -378,7 +378,7 @@ def memory(name: str) -> int:
     of 1 MiB at most, which bounds its tables."""
     outer, _, inner = name.partition("|")
     if inner:
-        return memory(outer) + memory(inner)
+        return memory(outer) + (10 << 20) + 3 * _range(inner)[1]
     kind, *how = name.split(" ")
     if kind in ("xz", "xzs") and len(how) > 1:
         return int(how[1]) * 11 + (8 << 20)
