@@ -26,6 +26,22 @@ static u32 worth_priming(const sd_match *m, u32 n, u32 on, u32 nn)
 
 static int small_machine(int arch) { return arch == SD_THUMB || arch == SD_MIXED || arch == SD_XTENSA || arch == SD_RISCV; }
 
+/* Where an image is loaded: as the caller knows, else by its bytes. */
+static void segments(const sd_wish *wish, int which, int arch, const u8 *p, u32 size, sd_segment *s, u32 *n)
+{
+    u32 told = wish->segment_count[which];
+    if (!told || told > SD_MAX_SEGMENTS) {
+        sd_segments(arch, p, size, s, n);
+        return;
+    }
+    *n = told;
+    for (u32 k = 0; k < told; k++) {
+        s[k] = wish->segments[which][k];
+        s[k].off = s[k].off < size ? s[k].off : size;
+        s[k].len = s[k].len < size - s[k].off ? s[k].len : size - s[k].off;
+    }
+}
+
 static int make_by(const u8 *base, uint64_t base_size, const u8 *target, uint64_t target_size, const sd_wish *wish,
                    int names, sd_made *made)
 {
@@ -50,8 +66,8 @@ static int make_by(const u8 *base, uint64_t base_size, const u8 *target, uint64_
     w->h.blocks = wish->profile != SD_LINUX_16M || nn > 4u << 20;
     w->h.base_size = on;
     w->h.target_size = nn;
-    sd_segments(arch, base, on, w->old_seg, &w->old_segs);
-    sd_segments(arch, target, nn, w->new_seg, &w->new_segs);
+    segments(wish, 0, arch, base, on, w->old_seg, &w->old_segs);
+    segments(wish, 1, arch, target, nn, w->new_seg, &w->new_segs);
     if ((bad = checksum(wish, base, on, &w->h.base_crc)) || (bad = checksum(wish, target, nn, &w->h.target_crc)))
         goto done;
     memcpy(w->h.base_sha256, wish->base_sha256, SD_DIGEST);

@@ -66,6 +66,8 @@ typedef struct {
     uint8_t base_sha256[32], target_sha256[32];
     int (*progress)(void *user, uint32_t done, uint32_t all); /* not 0: stop */
     void *user;
+    const sd_segment *segments[2]; /* of base and target, where the caller knows better than their bytes say */
+    uint32_t segment_count[2];     /* at most SD_MAX_SEGMENTS; 0: by their bytes */
 } sd_wish;
 
 typedef struct {

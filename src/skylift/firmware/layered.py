@@ -63,11 +63,12 @@ class Made:
 @dataclass(frozen=True, slots=True)
 class Piece:
     """A range of the new view; `base`: the range of the old view it is compared with, None: whatever is
-    left."""
+    left. `segments`: what is loaded where, of the base and of this; none: the bytes say that."""
 
     start: int
     end: int
     base: Range | None
+    segments: native.Segments | None = None
 
 
 def worth_layers(old: Any, new: Any) -> bool:
@@ -168,8 +169,8 @@ def _complement(ranges: Iterable[Range], size: int) -> list[Range]:
 
 def _pieces(pair: view.Pair, gaps: list[Range], runs: list[Step]) -> list[Piece]:
     """The new ranges, in order: programs and large blocks whole, the rest between them."""
-    programs = elf.extents(pair.new.body)
-    bases = elf.extents(pair.old.body)
+    ours, theirs = elf.programs(pair.new.body), elf.programs(pair.old.body)
+    programs, bases = ([(each.start, each.end) for each in found] for found in (ours, theirs))
     if _one_program(pair, len(programs)):
         return [Piece(0, len(pair.new), (0, len(pair.old)))]
     taken: list[Piece] = []
@@ -182,10 +183,19 @@ def _pieces(pair: view.Pair, gaps: list[Range], runs: list[Step]) -> list[Piece]
             continue
         base = _relative(start, end, runs, sorted([*bases, *_blocks(pair.old)]))
         if base is not None and base[1] - base[0] <= most:
-            taken.append(Piece(start, end, base))
+            taken.append(
+                Piece(start, end, base, _segments(pair, elf.at(theirs, *base), elf.at(ours, start, end)))
+            )
     between = _without(gaps, [(piece.start, piece.end) for piece in taken])
     rest = [Piece(start, end, None) for start, end in between]
     return sorted([*taken, *rest], key=lambda piece: piece.start)
+
+
+def _segments(pair: view.Pair, old: elf.Program | None, new: elf.Program | None) -> native.Segments | None:
+    if old is None or new is None:
+        return None
+    before, after = old.segments(pair.old.body), new.segments(pair.new.body)
+    return (before, after) if before and after else None
 
 
 def _one_program(pair: view.Pair, programs: int) -> bool:
@@ -323,6 +333,7 @@ class Job:
     size: int
     ranges: tuple[Range, ...]
     held: bool
+    segments: native.Segments | None = None
 
     @property
     def makes(self) -> int:
@@ -334,7 +345,13 @@ def _plan(
 ) -> tuple[list[Job], list[Step]]:
     """The parts, and the steps that write the image."""
     jobs = [
-        Job(stock.place(piece.base[0]), piece.base[1] - piece.base[0], ((piece.start, piece.end),), False)
+        Job(
+            stock.place(piece.base[0]),
+            piece.base[1] - piece.base[0],
+            ((piece.start, piece.end),),
+            False,
+            piece.segments,
+        )
         for piece in pieces
         if piece.base is not None
     ]
@@ -427,7 +444,7 @@ def _patches(pair: view.Pair, stock: Stock, jobs: list[Job], said: _Said, thread
 
         if stop.is_set():
             raise DeltaError(native.ERRORS[8])
-        return native.make(before, after, "linux-16m", say).patch
+        return native.make(before, after, "linux-16m", say, segments=job.segments).patch
 
     with ThreadPoolExecutor(threads or min(_AT_ONCE, os.cpu_count() or 1)) as pool:
         try:

@@ -20,6 +20,7 @@ PROFILES = {"mcu-16k": 1, "mcu-64k": 2, "linux-16m": 3}
 ARCHES = ("plain", "thumb", "arm", "aarch64", "x86-64", "xtensa", "riscv", "arm+thumb")
 _SUFFIX = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
 MOST_IMAGE = 0x7FFFFFFF  # bytes that one patch is made from, or makes
+MOST_SEGMENTS = 24  # that a patch can tell of an image
 PART_MEMORY = 16 << 20  # of the largest profile
 _DROP_EVERY = 8 << 20  # bytes of image after which mapped pages of the base are given back
 
@@ -37,6 +38,7 @@ ERRORS = {
 }
 
 Image = bytes | bytearray | memoryview | mmap.mmap
+Segments = tuple[list[tuple[int, int, int]], list[tuple[int, int, int]]]  # place, bytes, address: old, new
 
 
 class DeltaError(SkyliftError):
@@ -66,6 +68,10 @@ _WRITE = ctypes.CFUNCTYPE(c_int, c_void_p, POINTER(c_uint8), c_size_t)
 _PROGRESS = ctypes.CFUNCTYPE(c_int, c_void_p, c_uint32, c_uint32)
 
 
+class _Segment(ctypes.Structure):
+    _fields_ = (("off", c_uint32), ("len", c_uint32), ("va", c_uint64))
+
+
 class _Wish(ctypes.Structure):
     _fields_ = (
         ("profile", c_uint8),
@@ -74,6 +80,8 @@ class _Wish(ctypes.Structure):
         ("target_sha256", c_uint8 * 32),
         ("progress", _PROGRESS),
         ("user", c_void_p),
+        ("segments", POINTER(_Segment) * 2),
+        ("segment_count", c_uint32 * 2),
     )
 
 
@@ -168,10 +176,12 @@ def make(
     profile: str,
     progress: Callable[[int, int], bool] | None = None,
     arch: str | None = None,
+    segments: Segments | None = None,
 ) -> Made:
     """The patch from old to new. `progress(done, all)` is asked every so often; True stops it.
 
-    `arch` overrides what the images say (tests). Raises `DeltaError`.
+    `arch` overrides what the images say (tests), `segments` where they say that they are loaded. Raises
+    `DeltaError`.
     """
     library = _library()
     assert library is not None
@@ -182,6 +192,9 @@ def make(
     wish.arch = -1 if arch is None else ARCHES.index(arch)
     wish.base_sha256[:] = list(digest(old))
     wish.target_sha256[:] = list(digest(new))
+    for k, loaded in enumerate(segments or ()):
+        wish.segments[k] = (_Segment * len(loaded))(*(_Segment(*each) for each in loaded))
+        wish.segment_count[k] = len(loaded)
     calls = dropped = 0
 
     def say(_user: object, done: int, everything: int) -> int:
