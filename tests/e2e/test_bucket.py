@@ -1,4 +1,4 @@
-"""A real server with its blobs in an S3-compatible store: out they go without the server."""
+"""Real servers with their blobs in an S3-compatible store: out they go without the server."""
 
 import hashlib
 import json
@@ -15,6 +15,7 @@ import pytest
 from skylift.agent.config import Config
 from skylift.agent.transport import Transport
 from skylift.testkit.image import build
+from skylift.testkit.postgresql import Cluster
 from skylift.testkit.s3 import ObjectStore
 from skylift.testkit.server import Failed, Server
 from skylift.testkit.stage import DEVICE_TYPE, PRODUCT, Stage, wait
@@ -191,6 +192,44 @@ def test_a_bucket_that_will_not_do_is_one_line_at_the_start(
     assert len(said) == 1
     assert said[0].startswith("skylift: blobs is 's3://")
     assert rule in said[0]
+
+
+@pytest.mark.postgresql
+def test_three_servers_on_one_bucket_update_agents_while_each_is_killed(
+    objects: ObjectStore, cluster: Cluster, tmp_path: Path
+) -> None:
+    """An agent asks each of them; none of the three has a blob of its own, before or after it was killed."""
+    stage = Stage(tmp_path / "stage", settings=objects.settings("three"))
+    stage.settings["SKYLIFT_DATABASE_URL"] = cluster.url(cluster.fresh())
+    try:
+        stage.home.mkdir()
+        stage.serve("--mqtt", "off", servers=3)
+        stage.ceremony()
+        images = {v: build(stage.home / f"{v}.pyz", v) for v in ("1.0.0", "1.1.0")}
+        release = stage.release(images["1.1.0"], "1.1.0")
+        agents = [
+            stage.enroll([f"asks-{number}"], images["1.0.0"], "1.0.0", server=url)[0]
+            for number, url in enumerate(stage.urls)
+        ]
+        wait(lambda: all(agent.version() == "1.0.0" for agent in agents), "all run the factory's image")
+        made = stage.skylift("deploy", "create", "1.1.0", "--all", "--all-at-once")["id"]
+        for server in stage.servers:
+            server.kill()
+            server.start()
+        found = stage.ended(made)
+        assert (found["status"], found["totals"]["complete"]) == ("complete", 3), found["status_reason"]
+        assert [agent.version() for agent in agents] == ["1.1.0"] * 3
+        assert not [server.data / "blobs" for server in stage.servers if (server.data / "blobs").exists()]
+        assert not (stage.home / "shared" / "blobs").exists()
+        headers = {"Authorization": f"Bearer {stage.environment['SKYLIFT_TOKEN']}"}
+        for url in stage.urls:
+            told = httpx2.get(f"{url}/api/releases/{release}", headers=headers).json()
+            full = next(one for one in told["artifacts"] if one["kind"] == "full")
+            away = httpx2.get(url + full["url"], headers=headers)
+            body = httpx2.get(away.headers["location"]).content
+            assert body == images["1.1.0"].read_bytes()
+    finally:
+        stage.close()
 
 
 def test_a_store_that_is_away_is_told_and_waited_for(

@@ -101,7 +101,8 @@ class Stage:
     def serve(self, *words: str, servers: int = 1) -> None:
         """Start the server and wait until it listens. Again after `kill_server`: the same one comes back.
 
-        `servers` beside each other, all at once, share keys, blobs and the database that `settings` name.
+        `servers` beside each other, all at once, share the database that `settings` name, keys and, where
+        `settings` do not say otherwise, a folder of blobs.
         """
         if not self.servers:
             shared = {}
@@ -111,7 +112,7 @@ class Stage:
                     "SKYLIFT_BLOBS": str(self.home / "shared" / "blobs"),
                 }
             names = ["data", *(f"data-{number}" for number in range(1, servers))]
-            settings = self.settings | shared
+            settings = shared | self.settings
             self.servers = [
                 Server(self.home / name, settings, words, detached=self.detached) for name in names
             ]
