@@ -29,6 +29,7 @@ from skylift.testkit.postgresql import free_port
 
 LINES = 1_000  # kept connections
 START_S = 20.0
+IDLE, IDLE_S, SETTLE_S = 0.05, 6.0, 60.0  # of a core; longer than last contacts wait; at most
 
 
 def envoy() -> Path | None:
@@ -150,6 +151,7 @@ def measure(
             "tls_core_percent": round((front + behind) * each * per_second / 1e4, 1),
         }
         for resume, name in ((False, "tls_handshake"), (True, "tls_resumed")):
+            _settled(lambda: cpu_s([process.pid, *servers]))
             spent = cpu_s([process.pid]), cpu_s(servers)
             answered, resumed = _one_by_one(port, request(True), context, seconds, resume)
             found |= {
@@ -162,6 +164,16 @@ def measure(
     finally:
         process.terminate()
         process.wait()
+
+
+def _settled(cpu_s: Callable[[], float]) -> None:
+    """Wait for what the polls before left to do: a thousand connections to close, last contacts to write."""
+    until = time.monotonic() + SETTLE_S
+    while time.monotonic() < until:
+        before = cpu_s()
+        time.sleep(IDLE_S)
+        if cpu_s() - before < IDLE * IDLE_S:
+            return
 
 
 def _one_by_one(
