@@ -1,6 +1,7 @@
 """kill -9, at random, a hundred times, during a deployment over five hundred devices: what is lost?
 
-A real `skylift serve` on SQLite, or several beside each other on one PostgreSQL, with a signed release;
+A real `skylift serve` on SQLite, or several beside each other on one PostgreSQL, which is killed as any of
+them is (`DURABLE`, as an operator runs it), with a signed release;
 simulated devices that send each request to any of them, report through every stage and remember each report
 that was acknowledged. At the end the devices' memory is laid beside the database and its durable events.
 Nothing may be lost, nothing done twice, no phase opened before its time.
@@ -22,12 +23,14 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from skylift.cli.exits import Leave
 from skylift.testkit.behaviours import Behaviour
 from skylift.testkit.fleet import Fleet, Pace
 from skylift.testkit.identity import Identity
 from skylift.testkit.image import build
 from skylift.testkit.judge import clean, judge_fleet
-from skylift.testkit.postgresql import Cluster
+from skylift.testkit.postgresql import DURABLE, Cluster
+from skylift.testkit.server import Server, wait
 from skylift.testkit.stage import DEVICE_TYPE, Failed, Stage
 
 SOAK_MINUTES = 0.02
@@ -56,8 +59,10 @@ class Bench:
     draw: Random
     kills: int
     servers: int = 1
+    cluster: Cluster | None = None
     deployments: list[str] = field(default_factory=list)
     restarts_s: list[float] = field(default_factory=list)
+    database_kills: int = 0
 
 
 def say(sentence: str) -> None:
@@ -81,6 +86,7 @@ async def run(bench: Bench, count: int, seed: int) -> Fleet:
         if (number + 1) % 10 == 0:
             await asyncio.to_thread(tell, bench, number + 1)
     say("no more kills: the deployment goes on to its end")
+    await asyncio.to_thread(looked_up, bench)
     await asyncio.to_thread(stage.ended, bench.deployments[-1], PATIENCE_S)
     fleet.stop()
     await working
@@ -110,16 +116,38 @@ def deploy(bench: Bench) -> None:
 
 def next_deployment(bench: Bench) -> None:
     """Kills fall into a deployment, never beside one: the next one, should they outlast it."""
-    found = bench.stage.deployment(bench.deployments[-1])
+    found = looked_up(bench)
     if found["status"] == "complete":
         deploy(bench)
     elif found["status"] not in ("scheduled", "running"):
         raise Failed(f"the deployment is {found['status']}: {found['status_reason']}")
 
 
+def looked_up(bench: Bench) -> dict[str, Any]:
+    """The deployment under way, once a server answers: behind a kill of the database none does."""
+
+    def look() -> dict[str, Any] | None:
+        try:
+            return bench.stage.deployment(bench.deployments[-1])
+        except Leave:
+            return None
+
+    found: dict[str, Any] = wait(look, "a server answers", PATIENCE_S)
+    return found
+
+
 def kill_and_restart(bench: Bench) -> None:
-    """Any of them."""
-    server = bench.draw.choice(bench.stage.servers)
+    """Any of them; the database is one."""
+    process = bench.draw.choice([*bench.stage.servers, *([bench.cluster] if bench.cluster else [])])
+    if isinstance(process, Cluster):
+        process.crash()
+        process.start()
+        bench.database_kills += 1
+        return
+    restart(bench, process)
+
+
+def restart(bench: Bench, server: Server) -> None:
     server.kill()
     started = time.monotonic()
     server.start()
@@ -127,7 +155,7 @@ def kill_and_restart(bench: Bench) -> None:
 
 
 def tell(bench: Bench, number: int) -> None:
-    found = bench.stage.deployment(bench.deployments[-1])
+    found = looked_up(bench)
     opened = sum(phase["state"] != "closed" for phase in found["phases"])
     say(
         f"  {number:3} kills: deployment {len(bench.deployments)}, {opened} of {len(PHASES)} phases open, "
@@ -151,18 +179,19 @@ def main() -> int:
         stage = Stage(Path(tempfile.mkdtemp(prefix="skylift-kill-")))
         stack.callback(stage.close)
         url = f"sqlite:///{stage.home / 'data' / 'skylift.db'}"
+        cluster = None
         if given.database == "postgresql":
-            cluster = Cluster.make()
+            cluster = Cluster.make(**DURABLE)
             stack.callback(cluster.stop)
             url = cluster.url(cluster.fresh())
             stage.settings["SKYLIFT_DATABASE_URL"] = url
-        return measure(given, stage, url)
+        return measure(given, stage, url, cluster)
 
 
-def measure(given: argparse.Namespace, stage: Stage, url: str) -> int:
+def measure(given: argparse.Namespace, stage: Stage, url: str, cluster: Cluster | None) -> int:
     """The story, then the verdict."""
     started = time.monotonic()
-    bench = Bench(stage, Random(given.seed), given.kills, given.servers)
+    bench = Bench(stage, Random(given.seed), given.kills, given.servers, cluster)
     try:
         fleet = asyncio.run(run(bench, given.devices, given.seed))
     except Failed as e:
@@ -174,6 +203,7 @@ def measure(given: argparse.Namespace, stage: Stage, url: str) -> int:
         server.kill()
     restarts = sorted(bench.restarts_s) or [0.0]
     found: dict[str, Any] = {"database": given.database, "servers": given.servers, "kills": given.kills}
+    found["database_kills"] = bench.database_kills
     found |= judge_fleet(url, fleet)
     findings = found.pop("findings")
     found["restart_s_median"] = round(restarts[len(restarts) // 2], 2)
