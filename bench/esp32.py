@@ -26,6 +26,7 @@ FULL, SHORT = 1_000_000, 20_000  # fuzzed inputs of each parser
 PARSERS = ("json", "order", "role", "root", "http", "mqtt", "p256", "check", "delta", "log")
 # Bytes of an input, where fewer than a signed file's 16 KB say all there is to say.
 LONGEST = {"mqtt": 1024, "p256": 256, "check": 9 << 10, "http": 4096}
+MICROPYTHON_PAIRS = {False: 20, True: 200}  # lives of processes: all pairs would be a night
 SIZE = 48 << 10  # of the image whose every operation is cut
 LARGE = 1 << 20  # of the one whose writes are weighed
 TARGETS = {
@@ -122,8 +123,8 @@ def writes(folder: Path) -> dict[str, Any]:
     }
 
 
-def micropython_cuts(folder: Path, step: int) -> dict[str, Any]:
-    """The MicroPython client's power cuts; {} without its interpreter."""
+def micropython_cuts(folder: Path, step: int, pairs: int, seed: int) -> dict[str, Any]:
+    """The MicroPython client's power cuts, each and some pairs; {} without its interpreter."""
     if micropython.interpreter() is None:
         say("no micropython here: its power cuts are not measured")
         return {}
@@ -134,8 +135,28 @@ def micropython_cuts(folder: Path, step: int) -> dict[str, Any]:
         f"MicroPython: {found.cuts} cuts in {found.operations} operations: {found.unbootable} unbootable, "
         f"{found.unverified} unverified; ends: {found.ends}"
     )
+    both = micropython.cut_pairs(folder / "pairs", library, scene, pairs, seed)
+    say(
+        f"MicroPython, {pairs} lives cut twice: {both.cuts} cuts: {both.unbootable} unbootable, "
+        f"{both.unverified} unverified; ends: {both.ends}"
+    )
     keys = ("operations", "cuts", "unbootable", "unverified")
-    return {"micropython": {key: getattr(found, key) for key in keys}}
+    told = {key: getattr(found, key) for key in keys} | {"pairs": pairs}
+    for key in ("unbootable", "unverified"):
+        told[key] += getattr(both, key)
+    return {"micropython": told}
+
+
+def micropython_fuzz(folder: Path, each: int, seed: int) -> dict[str, Any]:
+    """`each` inputs for everything of the MicroPython client that reads what a stranger sent."""
+    if micropython.interpreter() is None:
+        return {}
+    where = folder / "micropython-fuzz"
+    where.mkdir()
+    library = micropython.packed(where / "library")
+    found = micropython.fuzz(where, library, esp32scene.scene(size=4 << 10), each, seed)
+    say(f"fuzz MicroPython: {found.inputs:,} inputs, {len(found.findings)} findings", *found.findings[:5])
+    return {"micropython_fuzz": {"inputs": found.inputs, "findings": len(found.findings)}}
 
 
 # --- sizes --------------------------------------------------------------------------------------------
@@ -506,8 +527,9 @@ def main() -> int:
             **writes(folder),
             **coverage(folder),
             **cuts(folder, asked.pairs or ("all" if asked.full else "40"), asked.step),
-            **micropython_cuts(folder, asked.step),
+            **micropython_cuts(folder, asked.step, MICROPYTHON_PAIRS[asked.full], asked.seed),
             **(fuzz(folder, each, asked.seed) if each else {}),
+            **(micropython_fuzz(folder, each, asked.seed) if each else {}),
         }
     print(json.dumps(found, sort_keys=True))
     return 0

@@ -29,6 +29,21 @@ def test_the_power_may_go_at_every_operation_of_the_flash(library: Path, tmp_pat
     assert found.ends["1.1.0 complete"] > found.cuts // 2
 
 
+def test_the_power_may_go_twice(library: Path, tmp_path: Path) -> None:
+    """Once in the update, once in what it does about it; more of them: `bench esp32`."""
+    found = micropython.cut_pairs(tmp_path, library, esp32scene.scene(), 4, seed=3)
+    assert found.cuts > 4
+    assert (found.unbootable, found.unverified) == (0, 0)
+    assert set(found.ends) <= {"1.1.0 complete", "1.0.0 rolled_back"}
+
+
+def test_what_a_stranger_sends_breaks_nothing(library: Path, tmp_path: Path) -> None:
+    """More of it: `bench esp32`."""
+    found = micropython.fuzz(tmp_path, library, esp32scene.scene(4 << 10), 1500, seed=8)
+    assert not found.findings, "\n".join(found.findings[:10])
+    assert found.inputs == 6 * 1500
+
+
 def test_mip_installs_what_was_packed(tmp_path: Path) -> None:
     there, library = tmp_path / "there", tmp_path / "library"
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=str(library)))

@@ -44,6 +44,8 @@ class Records:
             found = json.loads(self._port.get(name) or b"{}")
         except ValueError:
             return fresh
+        if not isinstance(found, dict):
+            return fresh
         fresh.update({key: value for key, value in found.items() if type(value) is type(fresh.get(key))})
         return fresh
 

@@ -3,6 +3,7 @@ MicroPython's own interpreter, with the desk's flash file beneath. `interpreter(
 """
 
 import json
+import random
 import re
 import shutil
 import subprocess
@@ -117,7 +118,28 @@ def cut_everywhere(
 ) -> Cuts:
     """One update of `scene`, again and again, the power cut in each `step`th operation of flash and files;
     each device then lives on until the server has heard how it ended. `told(operation, of)` as it goes on."""
-    found, reports = Cuts(), list[dict[str, Any]]()
+    found = Cuts()
+    with _bench(home, library, scene, found) as cut:
+        for operation in range(1, found.operations + 1, step):
+            told(operation, found.operations)
+            cut(operation)
+    return found
+
+
+def cut_pairs(home: Path, library: Path, scene: Scene, count: int, seed: int = 1) -> Cuts:
+    """The same with two cuts each: one anywhere, and one in the life that follows, where that is long
+    enough."""
+    chance, found = random.Random(seed), Cuts()
+    with _bench(home, library, scene, found) as cut:
+        for _ in range(count):
+            cut(chance.randint(1, found.operations), chance.randint(1, found.operations))
+    return found
+
+
+@contextmanager
+def _bench(home: Path, library: Path, scene: Scene, found: Cuts) -> Iterator[Callable[..., None]]:
+    """`cut(operation, ...)`: one device's lives, the power cut once in each; judged at its end."""
+    reports = list[dict[str, Any]]()
     scene.write(home)
     for repo in ("image", "director"):
         (home / f"{repo}.root.json").write_bytes(forge.root(repo))
@@ -126,17 +148,19 @@ def cut_everywhere(
         if one.live(home / "uncut") != 0:
             raise RuntimeError(f"an update with no cut does not end:\n{one.said}")
         found.operations = int(json.loads((home / "uncut" / "status.json").read_text())["operations"])
-        for operation in range(1, found.operations + 1, step):
-            told(operation, found.operations)
+
+        def cut(*operations: int) -> None:
             reports.clear()
-            folder = home / f"cut-{operation}"
-            if one.live(folder, operation) == CUT:
-                found.cuts += 1
-                if one.live(folder) != 0:
-                    found.unbootable += 1
+            folder = home / "cut"
+            for operation in operations:
+                ended = one.live(folder, operation)
+                found.cuts += ended == CUT
+            if ended not in (0, CUT) or (ended == CUT and one.live(folder) != 0):
+                found.unbootable += 1
             _judge(folder, scene, reports, found)
             shutil.rmtree(folder)
-    return found
+
+        yield cut
 
 
 class _Lives:
@@ -178,3 +202,55 @@ def _judge(folder: Path, scene: Scene, reports: list[dict[str, Any]], found: Cut
     last = reports[-1]["state"] if reports else "nothing"
     end = f"{status['version']} {last}"
     found.ends[end] = found.ends.get(end, 0) + 1
+
+
+# --- fuzzing ------------------------------------------------------------------------------------------
+
+CALM = {  # what is nearly right is made of these
+    "http": (
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n1;x=y\r\n!\r\n0\r\n\r\n",
+        b"HTTP/1.1 503 No\r\nRetry-After: 7\r\nContent-Length: 1\r\n\r\nx",
+    ),
+    "report": (b'{"recorded": true, "state": "downloading", "retry_after": 5}',),
+    "mqtt": (
+        b"\x20\x02\x00\x00\x90\x03\x00\x01\x00\x30\x0d\x00\x0bdevices/x/z{}",
+        b"\x20\x02\x00\x00\xd0\x00",
+    ),
+    "records": (
+        b'{"stage": 1, "slot": "ota_1", "tries": 1, "answered": ["dep_1/1"], "length": 9}',
+        b'{"floor": 1, "token": "t", "images": {"ota_0": [9, "ab"]}, "log_size": 3}',
+    ),
+}
+
+
+@dataclass
+class Fuzzed:
+    """`findings`: exceptions that no caller expects, with the input in hexadecimal."""
+
+    inputs: int = 0
+    findings: list[str] = field(default_factory=list)
+
+
+def fuzz(home: Path, library: Path, scene: Scene, each: int, seed: int) -> Fuzzed:
+    """`each` inputs for everything that reads what a stranger sent, on the interpreter itself."""
+    place, seeds = scene.write(home / "scene"), home / "seeds"
+    seeds.mkdir()
+    given = {name: list(bodies) for name, bodies in CALM.items()}
+    given["check"] = [json.dumps(scene.check).encode(), json.dumps(scene.by_delta).encode()]
+    given["signed"] = [body for path, body in scene.files.items() if path.endswith(".json")]
+    for name, bodies in given.items():
+        for number, body in enumerate(bodies):
+            (seeds / f"{name}-{number}").write_bytes(body)
+    begin = [str(interpreter()), "-X", f"heapsize={HEAP}", str(HOME / "host" / "fuzz.py"), str(library)]
+    words = [*begin, str(place), str(seeds), str(each), str(seed)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(done.stdout[-2000:] + done.stderr[-2000:])
+    found = Fuzzed()
+    for line in done.stdout.splitlines():
+        if line.startswith("finding "):
+            found.findings.append(line)
+        elif line.partition(" ")[2].isdigit():
+            found.inputs += int(line.partition(" ")[2])
+    return found
