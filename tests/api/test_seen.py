@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from skylift.core.errors import Unavailable
+from skylift.engine import behind
 from skylift.store.db import Database
 
 from .conftest import Api
@@ -38,6 +39,36 @@ def test_polls_of_many_are_one_commit_and_that_is_later(api: Api) -> None:
     assert all(last_seen(api, name) > before[name] for name in tokens)
     api.server.seen.flush()
     assert api.database.stats.commits == commits + 1, "what is written is not written again"
+
+
+def test_many_are_written_in_pieces_and_an_outage_between_loses_none(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others write in between, and nobody waits for a whole fleet's contacts."""
+    tokens = quiet(api, 5)
+    before = {name: last_seen(api, name) for name in tokens}
+    api.clock.forward(minutes=5)
+    for name, token in tokens.items():
+        api.check(name, token)
+    monkeypatch.setattr(behind, "PIECE", 2)
+    write, commits = Database.write, api.database.stats.commits
+    written: list[Any] = []
+
+    def gone_after_two(self: Database, deed: Callable[..., Any]) -> Any:
+        if len(written) == 2:
+            raise Unavailable("the database does not answer")
+        written.append(deed)
+        return write(self, deed)
+
+    monkeypatch.setattr(Database, "write", gone_after_two)
+    with pytest.raises(Unavailable):
+        api.server.seen.flush()
+    assert api.database.stats.commits == commits + 2
+    monkeypatch.setattr(Database, "write", write)
+    assert [last_seen(api, name) > before[name] for name in tokens].count(True) == 4
+    api.server.seen.flush()
+    assert api.database.stats.commits == commits + 3, "what was written is not written again"
+    assert all(last_seen(api, name) > before[name] for name in tokens)
 
 
 def test_an_outage_loses_no_contact_and_the_later_one_counts(

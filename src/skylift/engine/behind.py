@@ -6,6 +6,7 @@ decided by one of them. A crash loses the last seconds of it; an outage of the d
 
 import threading
 from datetime import datetime, timedelta
+from functools import partial
 
 from skylift.core.errors import SkyliftError
 from skylift.engine.proofs import Word, write_words
@@ -13,6 +14,9 @@ from skylift.store import devices, updates
 from skylift.store.db import Database
 from skylift.store.updates import Moved, Update
 
+# Contacts in one write: more hold the interpreter, and whoever waits to write, for tens of milliseconds;
+# fewer cost more each.
+PIECE = 4_000
 NEAR = timedelta(minutes=1)  # many times as long as anything is kept here
 
 _Key = tuple[str, int]  # deployment, device
@@ -86,9 +90,12 @@ class SeenBook:
             contacts, self._contacts = self._contacts, {}
             said, self._health = self._health, {}
         try:
-            if contacts:
-                self._database.write(lambda conn: devices.touch(conn, contacts))
-                contacts = {}
+            order = sorted(contacts)  # neighbours lie on one page
+            for at in range(0, len(order), PIECE):
+                some = {device_pk: contacts[device_pk] for device_pk in order[at : at + PIECE]}
+                self._database.write(partial(devices.touch, contacts=some))
+                for device_pk in some:
+                    del contacts[device_pk]
             if said:
                 self._database.write(lambda conn: write_words(conn, said))
         except SkyliftError:  # an outage: they are written when it is over
