@@ -3,6 +3,7 @@
  *   depth N              the N-th from the right of what the client sent; too short is nobody
  *   excluded NETWORK     the first from the right that is in none of these
  *   allow NETWORK   deny NETWORK   status N   body TEXT
+ *   tell HEADER          nobody is refused: the address is told in this header to what comes behind
  *
  * Envoy has put the peer's own address behind what the client sent: that one is never looked at. */
 #include "envoy.h"
@@ -11,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_BODY = 512, MAX_ADDRESS = 64 };
+enum { MAX_BODY = 512, MAX_ADDRESS = 64, MAX_TOLD = 64 };
 
 typedef struct {
     uint8_t bytes[16]; /* IPv4 as ::ffff:a.b.c.d */
@@ -28,6 +29,7 @@ typedef struct {
     networks excluded, allow, deny;
     uint32_t status;
     char body[MAX_BODY];
+    char tell[MAX_TOLD];
     bool on;
 } config;
 
@@ -86,6 +88,8 @@ static bool parse(void *into, const char *word, const char *value)
         return add(&c->allow, value);
     if (!strcmp(word, "deny"))
         return add(&c->deny, value);
+    if (!strcmp(word, "tell"))
+        return strlen(value) < MAX_TOLD && strcpy(c->tell, value);
     if (!strcmp(word, "status"))
         return (c->status = (uint32_t)atoi(value)) >= 400;
     if (!strcmp(word, "body"))
@@ -114,17 +118,16 @@ static void *configure(char *lines)
     return NULL;
 }
 
-/* The address that counts; false where there is none. */
-static bool wanted(void *envoy, const config *c, uint8_t bytes[16])
+/* The address that counts, as it stands there too; false where there is none. */
+static bool wanted(void *envoy, const config *c, uint8_t bytes[16], text *hop)
 {
     const text all = get(envoy, REQUEST, "x-forwarded-for");
-    text hop;
-    size_t end = hop_before(all.at, all.length, &hop); /* the peer */
+    size_t end = hop_before(all.at, all.length, hop); /* the peer */
     for (int turn = 1; end; turn++) {
-        end = hop_before(all.at, end, &hop);
+        end = hop_before(all.at, end, hop);
         if (c->depth && turn < c->depth)
             continue;
-        const bool is_one = address_of(hop.at, hop.length, bytes);
+        const bool is_one = address_of(hop->at, hop->length, bytes);
         if (c->depth || !is_one || !within(&c->excluded, bytes))
             return is_one;
     }
@@ -146,7 +149,16 @@ static int request(void *envoy, void *s, const void *config_)
     uint8_t bytes[16];
     if (!c->on)
         return GO_ON;
-    const bool known = wanted(envoy, c, bytes);
+    text hop;
+    const bool known = wanted(envoy, c, bytes, &hop);
+    if (c->tell[0]) {
+        char told[MAX_TOLD]; /* the header's own text may move when another is set */
+        if (known && hop.length < sizeof told) {
+            memcpy(told, hop.at, hop.length);
+            ENVOY(http_set_header)(envoy, REQUEST, TEXT(c->tell), (text){told, hop.length});
+        }
+        return GO_ON;
+    }
     if ((!known || !within(&c->deny, bytes)) && (!c->allow.n || (known && within(&c->allow, bytes))))
         return GO_ON;
     const char *type = c->body[0] == '{' ? "application/json" : "text/plain; charset=utf-8";

@@ -134,6 +134,30 @@ def test_a_cookie_counts_in_the_store_too(
         assert [answer.status for answer in answers] == [200, 200, 429]
 
 
+HOPS = """
+http:
+  routers: {r: {rule: 'PathPrefix(`/`)', service: s, middlewares: [m]}}
+  services: {s: {loadBalancer: {servers: [{url: 'http://@backend'}]}}}
+  middlewares:
+    m:
+      rateLimit:
+        average: 1
+        period: 1h
+        burst: 2
+        redis: {endpoints: ['127.0.0.1:%d']}
+        sourceCriterion: {ipStrategy: {depth: 1}}
+"""
+
+
+def test_an_address_by_depth_counts_in_the_store_too(
+    doors: tuple[Door, Door], backend: Echo, store: RedisServer
+) -> None:
+    both(doors, HOPS % store.port, backend, "traefik.yaml")
+    for who in ("192.0.2.1", "192.0.2.2"):
+        answers = [doors[n % 2].ask("/", x_forwarded_for=f"9.9.9.{n}, {who}") for n in range(3)]
+        assert [answer.status for answer in answers] == [200, 200, 429]
+
+
 SOLD = """
 gateway: 1
 services: {s: {targets: ['@backend']}}

@@ -171,6 +171,15 @@ def test_a_limit_counts_by_the_hop_it_is_told_to(door: Door, backend: Echo) -> N
     assert door.ask("/", x_forwarded_for="10.0.0.1, 10.0.0.3").status == 200
 
 
+def test_a_limit_passes_over_the_proxies_it_knows(door: Door, backend: Echo) -> None:
+    source = "sourceCriterion: {ipStrategy: {excludedIPs: [10.0.0.0/8]}}"
+    open_(door, backend, f"rateLimit: {{average: 1, period: 1h, burst: 2, {source}}}")
+    ways = ("192.0.2.1", "192.0.2.1, 10.1.1.1", "9.9.9.9, 192.0.2.1, 10.0.0.7")
+    assert [door.ask("/", x_forwarded_for=way, x_sl_hop=way).status for way in ways] == [200, 200, 429]
+    assert door.ask("/", x_forwarded_for="192.0.2.1, 192.0.2.2, 10.1.1.1").status == 200
+    assert "x-sl-hop" not in backend.asked[-1]["headers"]
+
+
 QUEUE = """
 gateway: 1
 services: {s: {targets: ['@backend']}}

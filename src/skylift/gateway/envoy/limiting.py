@@ -11,7 +11,7 @@ from skylift.gateway.envoy.pieces import Book, Piece
 from skylift.gateway.envoy.snapshot import TYPE, Json
 from skylift.gateway.envoy.transforms import mutation
 from skylift.gateway.errors import Problem, Refused
-from skylift.gateway.helper.asked import KEY
+from skylift.gateway.helper.asked import HOP, KEY
 from skylift.gateway.model import Gateway, Route
 from skylift.gateway.policies import (
     PEER,
@@ -76,7 +76,7 @@ def _config(name: str, text: str) -> Json:
 
 def rate_limit(policy: RateLimit, gateway: Gateway, book: Book) -> list[Piece]:
     if policy.redis is not None:
-        return helping.shared_limit(policy, book)
+        return [*_hop(policy.key, book), *helping.shared_limit(policy, book)]
     return [*_told(policy.key, book), piece("limits", "".join(_lines(policy, book)))]
 
 
@@ -85,11 +85,27 @@ TOLD = (KeyKind.CLAIM, KeyKind.COOKIE)
 
 def _told(key: Key, book: Book) -> list[Piece]:
     """A claim of the verified token, or a cookie, in a header where our filter can see it."""
+    if key.address.excluded:
+        return _hop(key, book)
     if key.kind not in TOLD:
         return []
     book.ours.add(KEY)
     said: list[Json] = [{"remove": KEY}, {"append": header(KEY, helping.key_format(key))}]
     return [*helping.noted(key), mutation(said)]
+
+
+def _hop(key: Key, book: Book) -> list[Piece]:
+    """An address of X-Forwarded-For, in a header where the filters behind can see it."""
+    if key.kind is not KeyKind.CLIENT or key.address == PEER:
+        return []
+    if key.address.ipv6_prefix != PEER.ipv6_prefix:
+        raise Refused(
+            [Problem("", "ipv6Subnet", "a limit counts whole addresses here", key.address.ipv6_prefix)]
+        )
+    book.ours.add(HOP)
+    text = f"depth {key.address.depth}\n" if key.address.depth else ""
+    text += "".join(f"excluded {network}\n" for network in key.address.excluded)
+    return [mutation([{"remove": HOP}]), piece("addresses", f"{text}tell {HOP}\n")]
 
 
 def in_flight(policy: InFlight, route: Route, book: Book) -> list[Piece]:
@@ -246,10 +262,13 @@ def _is_id(var: Var) -> bool:
 
 def _keys(key: Key, book: Book) -> Iterator[str]:
     """The headers that tell clients apart, the first that is there."""
-    if key.address.excluded or key.address.ipv6_prefix != PEER.ipv6_prefix:
-        rule = "a limit's client is the peer, or one by depth; networks are the listener's trusted proxies"
-        raise Refused([Problem("", "ipStrategy", rule, key.address)])
+    if key.address.ipv6_prefix != PEER.ipv6_prefix:
+        rule = "a limit counts whole addresses here"
+        raise Refused([Problem("", "ipv6Subnet", rule, key.address.ipv6_prefix)])
     if key.kind is KeyKind.EVERYBODY:
+        return
+    if key.address.excluded:
+        yield f"key {HOP}\n"
         return
     if key.kind is not KeyKind.CLIENT:
         yield f"key {_header(key, book)}\n"

@@ -8,6 +8,7 @@ from skylift.gateway.policies import Answer
 from skylift.gateway.template import Source, Template, Var, fill
 
 ASK, KEY, CLIENT, CREDENTIAL = "x-sl-ask", "x-sl-key", "x-sl-client", "x-sl-credential"
+HOP = "x-sl-hop"  # an address of X-Forwarded-For, where it counts for the client's
 WHO = "x-sl-who"  # the consumer, where each has a plan of its own
 SERVICE = "x-sl-service"  # which backend the inner listener shall ask
 RULES, SOCKET, INSIDE = "helper.json", "helper.sock", "inside.sock"  # in the supervisor's place
