@@ -5,6 +5,8 @@ import gzip
 import hashlib
 import os
 import random
+import struct
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -19,7 +21,7 @@ from skylift.agent.disk import Disk, write_all
 from skylift.agent.fetch import Fetcher
 from skylift.agent.journal import Order, Stage
 from skylift.core.errors import Unavailable
-from skylift.firmware import delta, layered, native
+from skylift.firmware import delta, layered, native, purepython
 from skylift.testkit.image import build
 
 from .conftest import Depot, Device, Fault, MakeDevice
@@ -235,4 +237,24 @@ def test_a_line_that_breaks_goes_on_in_the_middle_of_a_delta(
     assert cut.fill(len(new)) is Stage.READY
     assert cut.device.file.load().way == "delta"
     assert depot.sent == len(patch) == cut.device.file.load().received
+    cut.device.off()
+
+
+def test_a_delta_of_another_size_than_the_order_is_refused_before_it_is_followed(
+    cutter: Callable[..., Cutter], tmp_path: Path
+) -> None:
+    """However long it would take."""
+    if not native.available():
+        missing("the C core (a C compiler)")
+    old, new = plain_pair(tmp_path / "image.pyz")
+    patch = one_patch(old, new)
+    fields = list(purepython.HEADER.unpack_from(patch))
+    fields[6] = len(new) - 1  # bytes of target
+    head = purepython.HEADER.pack(*fields)[:-4]
+    lying = head + struct.pack("<I", zlib.crc32(head)) + patch[purepython.HEADER.size :]
+    cut = cutter(old, new, lying)
+    assert cut.fill(len(new)) is Stage.READY
+    journal = cut.device.file.load()
+    assert journal.passed == {"delta": "broken"}
+    assert "another image than the one that was ordered" in journal.notes[0]
     cut.device.off()

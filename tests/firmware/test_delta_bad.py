@@ -139,6 +139,29 @@ def test_both_decoders_refuse_a_script_that_its_header_contradicts(
     assert decoder
 
 
+@pytest.mark.parametrize("profile", list(native.PROFILES))
+def test_python_refuses_a_size_that_no_patch_of_that_length_can_tell(
+    profile: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At once: it would be at work for hours. What is honest is never near that."""
+    old = Random(1).randbytes(60_000)
+    patch = native.make(old, old[:30_000] + b"new" + old[30_000:], profile).patch
+    monkeypatch.setattr(native, "_library", lambda: None)
+    monkeypatch.setattr(purepython, "_Walk", None)  # nothing is begun
+    with pytest.raises(DeltaError, match="cannot tell so many"):
+        delta.rebuild(old, resealed(patch, target_size=0x7FFFFFFF), lambda piece: None)
+
+
+@pytest.mark.parametrize(
+    ("profile", "size"),
+    [("mcu-16k", 1 << 20), ("mcu-64k", 1), ("linux-16m", 1 << 20), ("linux-16m", (4 << 20) + 4096)],
+)
+def test_the_shortest_honest_patch_may_tell_what_it_tells(profile: str, size: int) -> None:
+    image = bytes(size)
+    facts = purepython.read_header(native.make(image, image, profile).patch)
+    assert facts.target_size * 1.2 < purepython.most_told(facts)
+
+
 def test_a_patch_cannot_want_four_gigabytes(small: tuple[bytes, bytes, bytes]) -> None:
     """Whatever its header says: memory follows from the profile, and a larger image is only a longer one."""
     for profile, memory in enumerate(delta.MEMORY.values(), 1):

@@ -161,8 +161,13 @@ class Patcher:
         return patches
 
     def _check(self, order: Order, headers: list[Header]) -> None:
-        if not order.sha256.startswith(headers[-1].target_sha256):
+        """Sizes too: a lie is found here, and not after so much work as it promises."""
+        last = headers[-1]
+        if not order.sha256.startswith(last.target_sha256) or last.target_size != order.length:
             raise DeltaError("it makes another image than the one that was ordered")
+        for before, header in pairwise(headers):
+            if header.base_size != before.target_size:
+                raise DeltaError("a delta of the chain is for another image than the one before it makes")
         in_memory = [
             max(header.base_size, header.target_size) for header in headers if header.format == "hdiffpatch"
         ]

@@ -23,6 +23,8 @@ U64 = 0xFFFFFFFFFFFFFFFF
 NONE = U32
 TAIL, BLOCK, PAGE = 128, 48, 4096
 MOST_SEGMENTS = 24
+# How often a byte of patch can say "as predicted": 8 / log2(65536 / p), p at its limit, and some more.
+SUREST_RUN, SUREST_BYTE = 800, 133_000  # of a run or page (p 65024), of a byte (p 65533)
 STATE = 3584  # bytes that a decoder's own state is reckoned at
 
 
@@ -124,11 +126,24 @@ def most_matches(size: Size, width: int) -> int:
     return min((size.memory - fixed) // (3 * width + 2), 65535)
 
 
+def most_told(facts: Facts) -> int:
+    """Bytes that a body of this length can tell at most: no bit costs less than its counter's limit says."""
+    if not facts.blocks:
+        each = SUREST_BYTE
+    else:
+        each = SUREST_RUN * (PAGE if SIZES[facts.profile - 1].history else BLOCK + 8)
+    return (facts.body + 16) * each
+
+
 def apply(old: bytes | memoryview, patch: bytes, write: Callable[[bytes], None]) -> None:
     """Hand the new image to `write`, a piece at a time. Raises `DeltaError`."""
     facts = read_header(patch)
     if len(patch) < HEADER.size + facts.body:
         raise DeltaError("the delta ends before the image does")
+    if facts.target_size > most_told(facts):
+        raise DeltaError(
+            f"the delta makes {facts.target_size} bytes, it says; {len(patch)} cannot tell so many"
+        )
     patch = patch[: HEADER.size + facts.body]
     if len(old) != facts.base_size or zlib.crc32(old) != facts.base_crc:
         raise DeltaError("the delta was made from another image than the one here")
