@@ -29,6 +29,7 @@ from joserfc.jwk import OctKey
 from parts.gateway_herd import herd
 from parts.gateway_instructions import instructions
 from parts.gateway_proxies import (
+    Proxy,
     Setup,
     backend,
     bare,
@@ -91,13 +92,20 @@ def costs(rounds: int, seconds: float, place: Path) -> dict[str, Any]:
             proxies["caddy"] = stack.enter_context(caddy(port, place))
         proxies["python"] = stack.enter_context(python_proxy(port, place))
         for turn in range(rounds + 1):
-            for proxy in proxies.values():
+            for proxy in turned(list(proxies.values()), turn):
                 load(proxy, seconds, token)
             say(f"round {turn} of {rounds}" if turn else "warm")
         for proxy in proxies.values():
             proxy.cost.pop(0)
             say(f"{proxy.name:32} {median(proxy.cost):7.1f} us")
         return ratios({name: proxy.cost for name, proxy in proxies.items()})
+
+
+def turned(proxies: list[Proxy], turn: int) -> list[Proxy]:
+    """Another one begins each round, and they go round both ways: it must not tell whose neighbour one is."""
+    first = turn % len(proxies)
+    order = proxies[first:] + proxies[:first]
+    return order if turn % 2 else order[::-1]
 
 
 def counts(place: Path) -> dict[str, Any]:
