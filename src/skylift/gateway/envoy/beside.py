@@ -9,7 +9,7 @@ from pathlib import Path
 from skylift.core.errors import Unavailable
 from skylift.gateway.helper.asked import SOCKET
 
-START_S = 30.0  # Python and its imports, on a machine that does other things
+START_S = 60.0  # Python and its imports, on a machine that does other things
 LOOK_S = 0.02
 
 
