@@ -5,12 +5,10 @@ import gc
 import json
 import os
 import signal
-import socket
-import ssl
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -26,15 +24,17 @@ from skylift.api.context import Context
 from skylift.api.door import Hall
 from skylift.api.front import Front
 from skylift.api.hop import Hop, TrustedHop
+from skylift.api.listening import ask_for_certificates, listening, tls
 from skylift.api.metrics import Metrics
 from skylift.core.deadlines import Deadlines
 from skylift.core.errors import SkyliftError, Unavailable, invalid
 from skylift.core.lifecycle import UpdateState
-from skylift.engine import access, deltas, expiry, log, matching, sealed, signing, waiting
+from skylift.engine import access, deltas, log, sealed, waiting
 from skylift.engine.behind import SeenBook
 from skylift.engine.blobs import Blobs, BlobStore
 from skylift.engine.broker import EmbeddedBroker
 from skylift.engine.checkin import Checkin, LiveCache
+from skylift.engine.chores import Chores
 from skylift.engine.identity import Revocations, open_authorities
 from skylift.engine.loop import Loop
 from skylift.engine.matching import Matching
@@ -55,8 +55,6 @@ from skylift.engine.together import Reports
 from skylift.engine.uploads import Uploads
 from skylift.engine.workshop import Bounds, Unblob, Workshop
 from skylift.settings import Settings
-from skylift.store import access as stored
-from skylift.store import channels, outbox
 from skylift.store.db import Database, migrate
 from skylift.store.gather import Gather
 from skylift.store.glance import Glances, glances
@@ -64,66 +62,12 @@ from skylift.store.notices import Listener
 
 LOG = structlog.get_logger("skylift")
 Clock = Callable[[], datetime]
-SEEN_FLUSH_S = 5.0
-FRESHEN_EVERY = timedelta(minutes=5)
-SWEEP_EVERY = timedelta(hours=1)
 LAG_LOOK_S = 0.25
-KEEP_ANSWERS = timedelta(days=7)  # for repeated requests
 GARBAGE = 20_000  # objects made and not yet gone: what a thousand requests under way hold is none
-KEEP_EFFECTS = timedelta(days=7)  # done outbox rows
-KEEP_DELIVERIES = timedelta(days=30)  # of the log of messages
 
 
 def utc_now() -> datetime:
     return datetime.now(UTC)
-
-
-@dataclass
-class Chores:
-    """What the loop does now and then."""
-
-    database: Database
-    online: OnlineKeys
-    seen: SeenBook
-    blobs: Blobs
-    matching: Matching
-    retention: Retention
-    tally: Tally
-    planner: deltas.DeltaPlanner
-    _due: dict[str, datetime] = field(default_factory=dict)
-
-    def __call__(self, now: datetime) -> None:
-        if self._is_due("seen", now, timedelta(seconds=SEEN_FLUSH_S)):
-            self.seen.flush()
-            self.tally.flush()
-        if self._is_due("deltas", now, deltas.AGAIN_EVERY):
-            self.planner.again(now)
-        if self._is_due("matching", now, matching.EVERY):
-            self.matching(now)
-        if self._is_due("freshen", now, FRESHEN_EVERY):
-            self._freshen(now)
-        if self._is_due("expiry", now, SWEEP_EVERY):
-            expiry.tell(self.database, now)
-        if self._is_due("sweep", now, SWEEP_EVERY):
-            self.database.write(lambda conn: stored.forget_kept(conn, now - KEEP_ANSWERS))
-            self.database.write(lambda conn: outbox.sweep(conn, now - KEEP_EFFECTS))
-            self.database.write(lambda conn: channels.sweep(conn, now - KEEP_DELIVERIES))
-            self.blobs.sweep()
-            self.retention(now)
-
-    def _is_due(self, name: str, now: datetime, every: timedelta) -> bool:
-        due = self._due.get(name, now)
-        # A clock that jumped back must not stop a chore for as long as it jumped.
-        if due <= now or due - now > every:
-            self._due[name] = now + every
-            return True
-        return False
-
-    def _freshen(self, now: datetime) -> None:
-        with self.database.read() as conn:
-            stale = signing.is_stale(conn, now)
-        if stale:
-            self.database.write(lambda conn: signing.freshen(conn, self.online, now))
 
 
 @dataclass
@@ -417,11 +361,11 @@ def serve(settings: Settings) -> None:
 
 
 async def _serve(settings: Settings) -> None:
-    with _listening(settings.host, settings.port) as listening:
-        tls = _tls(settings.tls_certificate, settings.tls_key)
+    with listening(settings.host, settings.port) as door:
+        context = tls(settings.tls_certificate, settings.tls_key)
         server = build(settings)
-        if tls is not None and settings.tls_client_ca is not None:
-            _ask_for_certificates(tls, settings.tls_client_ca)
+        if context is not None and settings.tls_client_ca is not None:
+            ask_for_certificates(context, settings.tls_client_ca)
         hall = Hall(server.app, server.front)
         stopped = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -430,8 +374,8 @@ async def _serve(settings: Settings) -> None:
         gc.freeze()  # what is there now stays: looking through it stopped every poll for a while
         gc.set_threshold(GARBAGE)
         try:
-            await hall.open(listening, tls)
-            url = f"{'https' if tls else 'http'}://{settings.host}:{listening.getsockname()[1]}"
+            await hall.open(door, context)
+            url = f"{'https' if context else 'http'}://{settings.host}:{door.getsockname()[1]}"
             _announce(settings.data_dir, {"url": url, "pid": os.getpid(), "mqtt": server.mqtt_url})
             LOG.info("listening", url=url, mqtt=server.mqtt_url, data=str(settings.data_dir))
             watching = asyncio.create_task(_watch_lag(server.load))
@@ -449,46 +393,6 @@ async def _watch_lag(load: Load) -> None:
         meant = clock() + LAG_LOOK_S
         await asyncio.sleep(LAG_LOOK_S)
         load.note_lag(max(0.0, clock() - meant))
-
-
-def _listening(host: str, port: int) -> socket.socket:
-    """A socket bound to this address; port 0 is any that is free."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        made = socket.socket(family, kind, protocol)
-        try:
-            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as any server that is restarted
-            made.bind(address)
-        except OSError:
-            made.close()
-            raise
-    except OSError as e:
-        raise OSError(e.errno, f"cannot listen: {e.strerror}", f"{host}:{port}") from e
-    return made
-
-
-def _tls(certificate: Path | None, key: Path | None) -> ssl.SSLContext | None:
-    """None without. Half of it is refused: the server would answer in clear where somebody wanted TLS."""
-    if certificate is None or key is None:
-        for name, value in (("tls_certificate", certificate), ("tls_key", key)):
-            if value is None and (certificate or key) is not None:
-                raise invalid(name, "", "is needed: certificate and key go together")
-        return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    try:
-        context.load_cert_chain(certificate, key, password=lambda: "")
-    except (OSError, ValueError) as e:
-        raise invalid("tls_certificate", str(certificate), f"must be PEM with tls_key as its key: {e}") from e
-    return context
-
-
-def _ask_for_certificates(tls: ssl.SSLContext, client_ca: Path) -> None:
-    tls.verify_mode = ssl.CERT_REQUIRED
-    try:
-        tls.load_verify_locations(client_ca)
-    except OSError as e:
-        raise invalid("tls_client_ca", str(client_ca), f"must be PEM: {e}") from e
 
 
 def _announce(data: Path, what: dict[str, Any]) -> None:
