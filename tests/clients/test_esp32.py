@@ -408,3 +408,22 @@ def test_an_image_that_moved_on_the_same_server_is_not_followed(desk, proxy, dev
     proxy.lie(IMAGE_BLOB, hostile.instead(b"", 302, ("Location", "/api/blobs/elsewhere")))
     refused(desk, proxy, one, "1.1.0", "download_error", "redirects to another place")
     assert not any(asked.where == "/api/blobs/elsewhere" for asked in proxy.asked)
+
+
+@pytest.mark.parametrize("kind", ["micropython"])
+def test_a_device_that_is_asked_says_how_it_is(desk, proxy, device) -> None:
+    """As a gate asks those that it compares; whoever is not asked says nothing."""
+    one = device()
+    name = one.settings["device_id"]
+    where = f"/api/devices/{name}"
+    assert desk.stage.client.get(where)["health"] is None
+
+    def asks(asked: Asked, go: Callable[[], Answer]) -> Answer:
+        found = go()
+        return replace(found, body=json.dumps(json.loads(found.body) | {"report_health": True}).encode())
+
+    proxy.lie("check", asks)
+    wait(lambda: desk.stage.client.get(where)["health"], "it says so")
+    said = desk.stage.client.get(where)["health"]
+    assert said["healthy"] is True
+    assert said["metrics"]["flash_operations"] > 0

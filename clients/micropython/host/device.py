@@ -74,6 +74,9 @@ class DeskHooks(skylift.Hooks):
     def mqtt(self):
         return True if self._bell is None or self._bell.connected else None
 
+    def metrics(self):
+        return {"flash_operations": flash.operations}
+
     def trial_message(self):
         return "" if self._healthy else "(this image is made so)"
 

@@ -109,6 +109,8 @@ class Client:
         if records.journal["stage"] != FETCHING:
             found = yield from talk.check(self)
             if found.image is None:
+                if found.health:
+                    yield from talk.health(self)
                 return found.wait
             if not update.room(found):
                 return found.wait

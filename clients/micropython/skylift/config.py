@@ -67,6 +67,14 @@ class Hooks:
     def progress(self, percent):
         pass
 
+    def healthy(self):
+        """How the device is between updates, where the server asks: True, False, or None for no word."""
+        return True
+
+    def metrics(self):
+        """At most eight numbers by name, which the server compares with those of devices not updated."""
+        return {}
+
     def trial_message(self):
         """Why a self-test failed, in the report."""
         return ""

@@ -39,13 +39,14 @@ class Ended(Exception):
 
 
 class Found:
-    """What a check came to: `image` as two release keys signed it or None, `url` on this server, and
-    milliseconds until the next check."""
+    """What a check came to: `image` as two release keys signed it or None, `url` on this server,
+    milliseconds until the next check, and whether the server asks how the device is."""
 
-    def __init__(self, wait, image=None, url=""):
+    def __init__(self, wait, image=None, url="", health=False):
         self.wait = wait
         self.image = image
         self.url = url
+        self.health = health
 
 
 def remember(answered, tag):
@@ -176,6 +177,20 @@ def say(client, state, percent):
         raise Ended()
 
 
+def health(client):
+    """How the device is: asked for where a gate compares it with others. Nobody's update waits for it."""
+    verdict = client.hooks.healthy()
+    if verdict is None:
+        return
+    client.state = "health"
+    said = {"healthy": bool(verdict), "metrics": client.hooks.metrics()}
+    path = "/api/devices/" + _escaped(client.config.device_id) + "/health"
+    try:
+        yield from exchange(client, "POST", path, ANSWER_MOST, said)
+    except (Broken, Away) as e:
+        client.port.log(e.words)
+
+
 # --- the check, and what it leads to ------------------------------------------------------------------
 
 
@@ -213,7 +228,7 @@ def check(client):
     client.away = 0
     wait = _pause(client, told.get("retry_after"))
     if not told["update_available"]:
-        return Found(wait)
+        return Found(wait, health=told.get("report_health") is True)
     journal, trust = client.records.journal, told.get("trust")
     deployment, attempt = told.get("deployment"), told.get("attempt")
     if not isinstance(trust, dict) or not isinstance(deployment, str) or not isinstance(attempt, int):
