@@ -402,6 +402,25 @@ def test_a_device_says_how_it_is(desk, proxy, device) -> None:
 
 
 @cpp_alone
+def test_a_device_says_how_it_is_once_a_day_and_when_it_is_asked(desk, proxy, device) -> None:
+    one = device(deltas="0")
+    words = f"/api/devices/{one.settings['device_id']}/health"
+
+    def told(where: str) -> int:
+        return sum(asked.where == where for asked in proxy.asked)
+
+    wait(lambda: told("/api/updates/check") > 3, "it checks and checks")
+    assert told(words) == 1
+
+    def asks(asked: Asked, go: Callable[[], Answer]) -> Answer:
+        found = go()
+        return replace(found, body=json.dumps(json.loads(found.body) | {"report_health": True}).encode())
+
+    proxy.lie("check", asks)
+    wait(lambda: told(words) > 2, "it says so")
+
+
+@cpp_alone
 def test_an_image_that_moved_on_the_same_server_is_not_followed(desk, proxy, device) -> None:
     """No redirect is: what is signed is on the server that was asked, or it is not there."""
     one = device(deltas="0")

@@ -37,7 +37,7 @@ State Client::first_state() {
   if (!other) return State::TRIAL;  // confirmed already, perhaps: what was not written down is done again
   if (!journal.armed && journal.tries < MOST_TRIES && journal.reason == Reason::NONE) return State::READ_BACK;
   fault_.set(journal.reason, journal.words);
-  if (!fault_) fault_.set(Reason::BOOT_FAILED, "the new image did not come up, and the boot loader fell back");
+  if (!fault_) fault_.set(Reason::BOOT_FAILED, "the new image did not come up: the boot loader fell back");
   end_update(Said::ROLLED_BACK);
   fault_.clear();
   return State::PIN;
@@ -49,7 +49,7 @@ Outcome Client::pin() {
   if (keys.image_root && keys.director_root) return Outcome::OK;
   if (!take_root(Repo::IMAGE, config_.image_root, true, keys, facts_.body.seen, fault_) ||
       !take_root(Repo::DIRECTOR, config_.director_root, true, keys, facts_.body.seen, fault_)) {
-    port_.log("the factory's roots are unusable: no update can be trusted");
+    port_.log("the factory's roots are unusable: no update");
     return Outcome::BAD;
   }
   return Outcome::OK;  // not written down: they are in the firmware

@@ -30,7 +30,7 @@ struct Config {
   uint32_t progress_percent = 10;  // how often progress is reported; 100: at begin and end
   uint32_t save_every = 65536;     // bytes: how much a power cut may cost, a multiple of a sector
   uint32_t poll_seconds = 0;       // at most between two checks; 0: as the server says
-  uint32_t health_seconds = 500;   // how often, before a check, it says how it is; 0: never
+  uint32_t health_seconds = 86400;  // how often, unasked, before a check, it says how it is; 0: never, nor asked
 };
 
 enum class Verdict : uint8_t { WAIT, PASS, FAIL };

@@ -110,7 +110,7 @@ void Client::put_health(Line& body) {
   body.put('}');
 }
 
-// Often enough for the server's watch, updated or not: who speaks more often than others would look worse, or better.
+// Now and then, and whenever the server asked, updated or not: who speaks more often than others would look worse, or better.
 Outcome Client::health() {
   if (!config_.health_seconds || static_cast<int32_t>(port_.millis() - health_ms_) < 0) return Outcome::NO;
   if (!is_open_) {
@@ -122,7 +122,7 @@ Outcome Client::health() {
   const Outcome found = tell(path_);
   if (found == Outcome::MORE) return found;
   health_ms_ = port_.millis() + config_.health_seconds * 1000;
-  if (found == Outcome::OK && head_.status != 200) port_.log("the server does not take the word of health");
+  if (found == Outcome::OK && head_.status != 200) port_.log("the word of health is refused");
   return Outcome::OK;
 }
 
@@ -205,10 +205,11 @@ Outcome Client::check() {
   }
   const Outcome found = ask_for(path_, MOST_ANSWER);
   if (found != Outcome::OK) return found;
-  if (head_.status != 200) return refused_or_away("the check is not answered with 200: no update now");
+  if (head_.status != 200) return refused_or_away("the check is not answered with 200");
   const Json answer = Json::parse({arena_.file, got_});
-  if (!answer["update_available"].is_bool()) return later(60, "the check's answer makes no sense: no update now");
+  if (!answer["update_available"].is_bool()) return later(60, "the check's answer makes no sense");
   away_ = 0;
+  if (answer["report_health"].is_true()) health_ms_ = port_.millis();  // a gate compares it with others
   uint32_t told;
   if (!answer.number("retry_after", LONGEST_S, &told) || !told) told = USUAL_S;
   if (config_.poll_seconds && told > config_.poll_seconds) told = config_.poll_seconds;
@@ -216,7 +217,7 @@ Outcome Client::check() {
   port_.random(dice, sizeof dice);
   wake_ms_ = told * (850 + (dice[0] | static_cast<uint32_t>(dice[1]) << 8) % 301);
   if (!answer["update_available"].is_true()) return Outcome::NO;
-  if (!read_answer(answer)) return later(60, "the check's answer makes no sense: no update now");
+  if (!read_answer(answer)) return later(60, "the check's answer makes no sense");
   char tag[NAME + 12];
   Line said(tag, sizeof tag);
   said.put(hint_.deployment).put('/').number(hint_.attempt);
