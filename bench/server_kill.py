@@ -19,6 +19,7 @@ import tempfile
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -60,6 +61,7 @@ class Bench:
     kills: int
     servers: int = 1
     cluster: Cluster | None = None
+    until: float = inf  # by `time.monotonic`
     deployments: list[str] = field(default_factory=list)
     restarts_s: list[float] = field(default_factory=list)
     database_kills: int = 0
@@ -80,6 +82,9 @@ async def run(bench: Bench, count: int, seed: int) -> Fleet:
     deploy(bench)
     working = asyncio.create_task(fleet.run())
     for number in range(bench.kills):
+        if time.monotonic() > bench.until:
+            bench.kills = number
+            break
         await asyncio.sleep(bench.draw.uniform(*UP_S))
         await asyncio.to_thread(next_deployment, bench)
         await asyncio.to_thread(kill_and_restart, bench)
@@ -167,6 +172,7 @@ def main() -> int:
     """0 only if nothing was lost, doubled or opened wrongly."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--minutes", type=float, default=inf, help="no kill after so long")
     parser.add_argument("--devices", type=int, default=500)
     parser.add_argument("--servers", type=int, default=1)
     parser.add_argument("--database", choices=("sqlite", "postgresql"), default="sqlite")
@@ -192,6 +198,7 @@ def measure(given: argparse.Namespace, stage: Stage, url: str, cluster: Cluster 
     """The story, then the verdict."""
     started = time.monotonic()
     bench = Bench(stage, Random(given.seed), given.kills, given.servers, cluster)
+    bench.until = started + given.minutes * 60
     try:
         fleet = asyncio.run(run(bench, given.devices, given.seed))
     except Failed as e:
@@ -202,7 +209,7 @@ def measure(given: argparse.Namespace, stage: Stage, url: str, cluster: Cluster 
     for server in stage.servers:
         server.kill()
     restarts = sorted(bench.restarts_s) or [0.0]
-    found: dict[str, Any] = {"database": given.database, "servers": given.servers, "kills": given.kills}
+    found: dict[str, Any] = {"database": given.database, "servers": given.servers, "kills": bench.kills}
     found["database_kills"] = bench.database_kills
     found |= judge_fleet(url, fleet)
     findings = found.pop("findings")
