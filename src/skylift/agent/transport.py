@@ -263,7 +263,7 @@ class Transport:
                 raise Unavailable(f"{name}: {why}", 10) from e
             if watch.over:
                 raise Unavailable(f"{name}: no whole answer within {ANSWER_S:g} s", 10)
-        if not body and answer.length_remaining is None and not answer.chunked:  # so looks one cut in its head
+        if not body and answer.length_remaining is None and not answer.chunked:  # cut in its head
             raise Unavailable(f"{name}: the answer ended before it said how long it is", 10)
         if answer.length_remaining and len(body) <= at_most:  # a line that broke: no verdict on what came
             raise Unavailable(f"{name}: the answer ended {answer.length_remaining} bytes early", 10)
