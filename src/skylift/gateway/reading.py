@@ -11,7 +11,7 @@ raises all of them together at the end.
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, TypeVar
@@ -38,6 +38,18 @@ class Problems:
         """Raise what was found, if anything was."""
         if self.found:
             raise Refused({str(problem): problem for problem in self.found[:MAX_PROBLEMS]}.values())
+
+
+def texts(value: object, path: str = "") -> Iterator[tuple[str, str]]:
+    """Every text inside a value, behind its path."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from texts(inner, f"{path}.{name}" if path else str(name))
+    elif isinstance(value, list):
+        for number, inner in enumerate(value):
+            yield from texts(inner, f"{path}[{number}]")
+    elif isinstance(value, str):
+        yield path, value
 
 
 @dataclass(slots=True)

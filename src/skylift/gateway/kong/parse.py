@@ -23,7 +23,7 @@ from skylift.gateway.kong.plugins import ABSENT, BUILT_IN, PLUGINS
 from skylift.gateway.kong.upstreams import read_target, read_upstream
 from skylift.gateway.loading import Document
 from skylift.gateway.model import Timeouts, Tls
-from skylift.gateway.reading import Fields
+from skylift.gateway.reading import Fields, texts
 from skylift.gateway.tokens import ALGORITHMS
 
 FORMATS = ("1.1", "2.1", "3.0")
@@ -56,7 +56,7 @@ def read_document(document: Document, found: Entities) -> None:
         if at.has(name):
             at.note("one_workspace", f"{name}: there is one gateway here, whatever it is called there", name)
     found.deck = _deck(at, unmarked=version in FORMATS[:2])
-    _no_vaults(at, at.value)
+    _no_vaults(at)
     for name, why in ABSENT_ENTITIES.items():
         at.lacking(name, why)
     for name, read in _ENTITIES.items():
@@ -79,17 +79,12 @@ def _deck(at: Fields, *, unmarked: bool) -> Deck:
     return Deck(unmarked, defaults, {name: dict(each.value) for name, each in at.named("_plugin_configs")})
 
 
-def _no_vaults(at: Fields, value: object, path: str = "") -> None:
+def _no_vaults(at: Fields) -> None:
     """A reference to a vault is no value: whoever took it for one would have a secret that all know."""
-    if isinstance(value, dict):
-        for name, inner in value.items():
-            _no_vaults(at, inner, f"{path}.{name}" if path else str(name))
-    elif isinstance(value, list):
-        for number, inner in enumerate(value):
-            _no_vaults(at, inner, f"{path}[{number}]")
-    elif isinstance(value, str) and value.startswith("{vault://"):
-        rule = 'secrets are not fetched from vaults; ${{ env "DECK_NAME" }} reads the environment'
-        at.wrong(path, value, rule, "not_supported")
+    rule = 'secrets are not fetched from vaults; ${{ env "DECK_NAME" }} reads the environment'
+    for path, text in texts(at.value):
+        if text.startswith("{vault://"):
+            at.wrong(path, text, rule, "not_supported")
 
 
 def _ref(at: Fields, name: str, given: str | None) -> Ref | str | None:

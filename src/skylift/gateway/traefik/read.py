@@ -28,7 +28,7 @@ from skylift.gateway.model import (
     Step,
 )
 from skylift.gateway.policies import Answer, Respond
-from skylift.gateway.reading import Fields, Problems
+from skylift.gateway.reading import Fields, Problems, texts
 from skylift.gateway.template import plain
 from skylift.gateway.traefik.backends import apply_transports, elsewhere, read_service, read_transport
 from skylift.gateway.traefik.found import (
@@ -67,7 +67,7 @@ def read(documents: Iterable[Document]) -> Gateway:
     for at in tables:
         read_ports(at, found)
     for at in tables:
-        no_templates(at, at.value)
+        _no_templates(at)
         if at.has("apiVersion") or at.has("kind"):
             read_resource(at, found)
         else:
@@ -79,16 +79,11 @@ def read(documents: Iterable[Document]) -> Gateway:
     return made
 
 
-def no_templates(at: Fields, value: object, path: str = "") -> None:
+def _no_templates(at: Fields) -> None:
     """Go's templates of the file provider: what is left of them is no value."""
-    if isinstance(value, dict):
-        for name, inner in value.items():
-            no_templates(at, inner, f"{path}.{name}" if path else str(name))
-    elif isinstance(value, list):
-        for number, inner in enumerate(value):
-            no_templates(at, inner, f"{path}[{number}]")
-    elif isinstance(value, str) and "{{" in value:
-        at.wrong(path, value, 'of templates only {{ env "NAME" }} is filled', "not_supported")
+    for path, text in texts(at.value):
+        if "{{" in text:
+            at.wrong(path, text, 'of templates only {{ env "NAME" }} is filled', "not_supported")
 
 
 def _read_file(at: Fields, found: Found) -> None:
