@@ -72,18 +72,6 @@ class Client:
             "POST", path, params=params, content=chunks(file, moved), headers=headers, timeout=300.0
         )
 
-    def stream_events(self, path: str) -> Iterator[str]:
-        """The data lines of an SSE stream, until it ends."""
-        try:
-            with self._http.stream("GET", path, timeout=httpx2.Timeout(30.0, read=60.0)) as answer:
-                if answer.status_code != 200:
-                    return
-                for line in answer.iter_lines():
-                    if line.startswith("data:"):
-                        yield line[5:].strip()
-        except httpx2.HTTPError:
-            return  # the caller polls instead
-
     def _json(self, method: str, path: str, **options: Any) -> Any:
         answer = self._send(method, path, **options)
         return answer.json() if answer.content else None

@@ -426,8 +426,3 @@ class SizeLimit:
     request: int
     answer: Answer = TOO_LARGE
     length_required: Answer | None = None
-
-
-def status_in(status: int, ranges: tuple[tuple[int, int], ...]) -> bool:
-    """Whether a status is in one of the ranges, both ends included."""
-    return any(low <= status <= high for low, high in ranges)

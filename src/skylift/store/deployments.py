@@ -181,15 +181,6 @@ def due(conn: Connection, now: datetime) -> list[DeploymentId]:
     return [DeploymentId(row.id) for row in conn.execute(question)]
 
 
-def next_wake(conn: Connection) -> datetime | None:
-    """The next moment at which any deployment wants to be looked at."""
-    question = sa.select(sa.func.min(deployments.c.wake_at)).where(
-        deployments.c.status.in_([DeploymentStatus.SCHEDULED.value, DeploymentStatus.RUNNING.value])
-    )
-    at: datetime | None = conn.execute(question).scalar()
-    return at
-
-
 # --- what offers need ------------------------------------------------------------------------------
 
 

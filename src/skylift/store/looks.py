@@ -21,7 +21,6 @@ from skylift.store.tables import (
     events,
     health,
     seen,
-    trust_pending,
     updates,
 )
 
@@ -154,7 +153,3 @@ def totals(conn: Connection, ids: Sequence[str]) -> dict[str, dict[str, int]]:
     for deployment, state, n in conn.execute(question):
         found.setdefault(deployment, {})[state] = int(n)
     return found
-
-
-def half_signed(conn: Connection) -> int:
-    return int(conn.execute(sa.select(sa.func.count()).select_from(trust_pending)).scalar_one())

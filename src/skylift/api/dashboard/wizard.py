@@ -37,7 +37,6 @@ FIELDS = (
     "parallel",
     "starts",
 )
-LISTS = ("group",)
 FLAGS = ("manual", "mandatory")
 DEFAULTS = {
     "to": "all",
