@@ -21,7 +21,6 @@ from skylift.cli.output import Format
 from skylift.cli.rounds import sign_role
 from skylift.cli.trust import DEFAULT_DESK, KeysOption, signers
 from skylift.core.errors import invalid
-from skylift.firmware.image import inspect
 
 app = typer.Typer(help="Releases: product, version, image; what gets signed.", no_args_is_help=True)
 OtherChip = Annotated[
@@ -78,6 +77,8 @@ def create(
 
     skylift release create app.img --product sensor --version 2.4.0 --device-type sensor-v2
     """
+    from skylift.firmware.image import inspect
+
     this = session(server, token, output, as_json)
     facts = inspect(image) if kind == "image" else {}
     if version is None and not facts.get("version"):
