@@ -7,9 +7,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from parts.gateway_proxies import ours, running, say
-from skylift.store.db import Database, migrate
 from skylift.testkit.identity import Identity
-from skylift.testkit.seed import seed
+from skylift.testkit.seed import seeded
 from skylift.testkit.server import Server
 
 FRONT = Path(__file__).resolve().parents[2] / "deploy" / "gateway"
@@ -21,12 +20,8 @@ def herd(devices: int) -> dict[str, int]:
     identity = Identity(seed=7, count=devices)
     with tempfile.TemporaryDirectory() as place:
         data = Path(place) / "fleet"
-        data.mkdir()
-        url = f"sqlite:///{data / 'skylift.db'}"
-        migrate(url)
-        database = Database(url)
-        seed(database, identity, device_type="sensor-v2", version="1.0.0", now=datetime.now(UTC))
-        database.close()
+        now = datetime.now(UTC)
+        seeded(data, identity, device_type="sensor-v2", version="1.0.0", now=now).close()
         server = Server(data)
         server.start()
         try:

@@ -14,7 +14,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from parts.gateway_proxies import BODY, Setup, listens
+from parts.box import listens
+from parts.gateway_proxies import BODY, Setup
 from skylift.gateway.envoy import binary
 from skylift.gateway.envoy.snapshot import Json, static_resources
 from skylift.testkit.server import wait
@@ -70,7 +71,7 @@ def _counted(setups: list[Setup], home: Path) -> Iterator[int]:
         process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **where})
     try:
         for setup in setups:
-            listens(setup.port, START_S)
+            wait(lambda setup=setup: listens(setup.port), f"{setup.name} listens", START_S)
         yield process.pid
     finally:
         process.kill()

@@ -4,17 +4,15 @@ and the backend behind them."""
 import os
 import re
 import shutil
-import signal
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from parts.box import cpu_s, listens, pin
 from skylift.gateway.envoy.compiler import compiled
 from skylift.gateway.envoy.edge import NOTHING_MORE, Extras
 from skylift.gateway.envoy.process import Options
@@ -24,31 +22,17 @@ from skylift.gateway.loading import loads
 from skylift.gateway.model import Gateway
 from skylift.gateway.policies import Algorithm, Limit, RateLimit
 from skylift.gateway.read import read_documents
+from skylift.testkit.postgresql import free_port
+from skylift.testkit.server import end, wait
 
 LOAD_CORE, PROXY_CORE = "0", "1"
 CONNECTIONS = 32
 BODY = '{"update_available":false,"retry_after":300,"padding":"0123456789"}'
-TICKS = os.sysconf("SC_CLK_TCK")
+START_S = 20.0
 
 
 def say(*words: object) -> None:
     print(*words, file=sys.stderr, flush=True)
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
-
-
-def pinned(pid: int, core: str) -> None:
-    os.sched_setaffinity(pid, {int(core) % (os.cpu_count() or 1)})
-
-
-def cpu_of(pid: int) -> float:
-    """Seconds of CPU that a process and all its threads used."""
-    words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(words[11]) + int(words[12])) / TICKS
 
 
 @contextmanager
@@ -61,27 +45,10 @@ def program(command: list[str], core: str, port: int, **env: str) -> Iterator[in
         env={**os.environ, **env},
     )
     try:
-        listens(port)
+        wait(lambda: listens(port), f"{Path(command[0]).name} listens", START_S)
         yield process.pid
     finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(5)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def listens(port: int, seconds: float = 20.0) -> None:
-    until = time.monotonic() + seconds
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-            return
-        except OSError:
-            if time.monotonic() > until:
-                raise
-            time.sleep(0.05)
+        end(process)
 
 
 NGINX = """
@@ -118,11 +85,11 @@ class Proxy:
 
 def load(proxy: Proxy, seconds: float, token: str) -> None:
     """One round of one proxy."""
-    before = sum(map(cpu_of, proxy.pids()))
+    before = cpu_s(proxy.pids())
     command = ["taskset", "-c", LOAD_CORE, "wrk", "-t1", f"-c{CONNECTIONS}", f"-d{max(1, round(seconds))}s"]
     command += ["-H", f"Authorization: Bearer {token}", f"http://127.0.0.1:{proxy.port}{proxy.path}"]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    used = sum(map(cpu_of, proxy.pids())) - before
+    used = cpu_s(proxy.pids()) - before
     requests = int(re.findall(r"(\d+) requests in", said)[0])
     wrong = re.findall(r"Non-2xx or 3xx responses: (\d+)", said)
     if wrong:
@@ -167,9 +134,7 @@ def supervised(snapshot: Snapshot) -> Iterator[Supervisor]:
     supervisor = Supervisor(lambda: snapshot, lambda _: None, Options(concurrency=1, drain_s=2))
     try:
         supervisor.start()
-        pinned(supervisor.envoy.pid, PROXY_CORE)
-        for task in Path(f"/proc/{supervisor.envoy.pid}/task").iterdir():
-            pinned(int(task.name), PROXY_CORE)
+        pin([supervisor.envoy.pid], {int(PROXY_CORE)})
         yield supervisor
     finally:
         supervisor.stop()

@@ -8,13 +8,15 @@ from dataclasses import replace
 from http.client import HTTPConnection
 from statistics import median
 
-from parts.gateway_proxies import cpu_of, free_port, say
+from parts.box import cpu_s
+from parts.gateway_proxies import say
 from skylift.gateway.envoy.compiler import compiled
 from skylift.gateway.envoy.process import Options
 from skylift.gateway.envoy.snapshot import Snapshot
 from skylift.gateway.envoy.supervisor import Supervisor
 from skylift.gateway.loading import loads
 from skylift.gateway.read import read_documents
+from skylift.testkit.postgresql import free_port
 
 
 def many(port_of_backend: int, count: int = 2000) -> str:
@@ -47,7 +49,7 @@ def reloads(count: int = 100, swaps: int = 5) -> dict[str, int]:
                 if not kept or answer.getheader("connection") == "close":
                     line.close()
                     line = None
-            except (OSError, Exception):  # noqa: BLE001 - whatever goes wrong is what is counted
+            except Exception:  # noqa: BLE001 - whatever goes wrong is what is counted
                 good, line = False, None
             with lock:
                 tally["requests"] += 1
@@ -100,7 +102,7 @@ def publishing(rounds: int = 3) -> dict[str, float]:
     supervisor.start()
     try:
         for turn in range(rounds):
-            began, before = time.monotonic(), sum(os.times()[:4]) + cpu_of(supervisor.envoy.pid)
+            began, before = time.monotonic(), sum(os.times()[:4]) + cpu_s([supervisor.envoy.pid])
             gateway = read_documents(loads(many(9000 + turn), "kong.json"))
             listener = replace(gateway.listeners[0], address="127.0.0.1", port=port)
             now[0] = compiled(replace(gateway, listeners=(listener,)))
@@ -108,7 +110,7 @@ def publishing(rounds: int = 3) -> dict[str, float]:
             if supervisor.status.error:
                 raise SystemExit(supervisor.status.error)
             took.append(time.monotonic() - began)
-            spent.append(sum(os.times()[:4]) + cpu_of(supervisor.envoy.pid) - before)
+            spent.append(sum(os.times()[:4]) + cpu_s([supervisor.envoy.pid]) - before)
     finally:
         supervisor.stop()
     found = {"publish_2000_s": round(median(took), 2), "publish_2000_cpu_s": round(median(spent), 2)}

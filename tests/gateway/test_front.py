@@ -14,9 +14,8 @@ import pytest
 from conftest import wait_until
 from gateway.conftest import Answer, ask, free_port
 from gateway.door import Door
-from skylift.store.db import Database, migrate
 from skylift.testkit.identity import Identity
-from skylift.testkit.seed import seed
+from skylift.testkit.seed import seeded
 from skylift.testkit.server import Server
 
 SHIPPED = Path(__file__).resolve().parents[2] / "deploy" / "gateway" / "fleet.yaml"
@@ -27,12 +26,8 @@ DEVICES = Identity(seed=7, count=3)
 def both(limits_filter: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, int]]:
     """`skylift serve --gateway`, with devices that it knows; and the gateway's port."""
     data = tmp_path_factory.mktemp("front") / "fleet"
-    data.mkdir()
-    url = f"sqlite:///{data / 'skylift.db'}"
-    migrate(url)
-    database = Database(url)
-    seed(database, DEVICES, device_type="sensor-v2", version="1.0.0", now=datetime.now(UTC))
-    database.close()
+    now = datetime.now(UTC)
+    seeded(data, DEVICES, device_type="sensor-v2", version="1.0.0", now=now).close()
     port = free_port()
     words = ("--gateway", str(SHIPPED), "--gateway-listen", f"127.0.0.1:{port}")
     server = Server(data, words=words)

@@ -16,9 +16,8 @@ from gateway.conftest import Answer
 from gateway.door import Door
 from skylift.engine.access import make_token
 from skylift.gateway import environment
-from skylift.store.db import Database, migrate
 from skylift.testkit.identity import Identity
-from skylift.testkit.seed import seed
+from skylift.testkit.seed import seeded
 from skylift.testkit.server import Server
 
 SHIPPED = Path(__file__).resolve().parents[2] / "deploy"
@@ -36,11 +35,8 @@ def keys() -> Iterator[Echo]:
 def fronted(door: Door, keys: Echo, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
     """The service, and the shipped files before it, with a provider of this test's."""
     data = tmp_path_factory.mktemp("operators") / "fleet"
-    data.mkdir()
-    url, now = f"sqlite:///{data / 'skylift.db'}", datetime.now(UTC)
-    migrate(url)
-    database = Database(url)
-    seed(database, DEVICES, device_type="sensor-v2", version="1.0.0", now=now)
+    now = datetime.now(UTC)
+    database = seeded(data, DEVICES, device_type="sensor-v2", version="1.0.0", now=now)
     tokens = {
         f"SKYLIFT_{role.upper()}_TOKEN": database.write(
             lambda conn, role=role: make_token(conn, f"gateway-{role}", role, "test", now)

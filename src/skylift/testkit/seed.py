@@ -3,17 +3,28 @@
 from collections.abc import Callable
 from datetime import datetime
 from functools import partial
+from pathlib import Path
 
 from skylift.core.errors import invalid
 from skylift.engine.access import token_hash
 from skylift.store import devices
-from skylift.store.db import Database
+from skylift.store.db import Database, migrate
 from skylift.testkit.identity import Identity
 
 BATCH = 50_000
 CACHE_KB = (
     400_000  # SQLite: two unique indexes over random text; with 16 MB of pages every insert misses them
 )
+
+
+def seeded(data: Path, identity: Identity, *, device_type: str, version: str, now: datetime) -> Database:
+    """A new server's folder, its SQLite database with every device of the fleet in it."""
+    data.mkdir()
+    url = f"sqlite:///{data / 'skylift.db'}"
+    migrate(url)
+    database = Database(url)
+    seed(database, identity, device_type=device_type, version=version, now=now)
+    return database
 
 
 def seed(
