@@ -10,7 +10,7 @@ from random import Random
 from typing import Any
 
 from skylift.firmware import native
-from skylift.firmware.purepython import HEADER
+from skylift.firmware.skd2 import HEADER
 
 WHERE = Path(__file__).with_name("vectors.json")
 LOADED_AT = {

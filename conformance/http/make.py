@@ -6,6 +6,8 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+from skylift.testkit.esp32scene import offer
+
 WHERE = Path(__file__).with_name("vectors.json")
 VERSION = 1
 MOST = 600  # bytes of a file, in these vectors
@@ -66,25 +68,7 @@ ANSWERS: dict[str, tuple[str, dict[str, Any], dict[str, Any] | None]] = {
     "a status that is none": ("HTTP/1.1 yes OK\r\nContent-Length: 0\r\n\r\n", BROKEN, None),
     "a head without an end": (OK + f"X: {'x' * 40}\r\n" * 200, BROKEN, None),
 }
-OFFER = {
-    "update_available": True,
-    "version": "1.1.0",
-    "url": "/api/blobs/" + "ab" * 32,
-    "sha256": "ab" * 32,
-    "size": 9,
-    "mandatory": False,
-    "kind": "image",
-    "deployment": "dep_1",
-    "attempt": 1,
-    "retry_after": 5,
-    "trust": {
-        "order": 1,
-        "role": 2,
-        "root_version": 1,
-        "director_root_version": 1,
-        "delegation_version": 1,
-    },
-}
+OFFER = offer("1.1.0", "/api/blobs/" + "ab" * 32, "ab" * 32, 9)
 NOTHING = {"update_available": False, "retry_after": 300}
 
 

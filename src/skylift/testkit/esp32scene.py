@@ -69,6 +69,29 @@ def target(image: bytes, version: str, **changed: Any) -> TargetFile:
     return files.target(path, len(image), sha256(image).hexdigest(), custom)
 
 
+def offer(version: str, url: str, sha256: str, size: int) -> dict[str, Any]:
+    """The answer to a check that has this image for the device."""
+    return {
+        "update_available": True,
+        "version": version,
+        "url": url,
+        "sha256": sha256,
+        "size": size,
+        "mandatory": False,
+        "kind": "image",
+        "deployment": "dep_1",
+        "attempt": 1,
+        "retry_after": 5,
+        "trust": {
+            "order": 1,
+            "role": 2,
+            "root_version": 1,
+            "director_root_version": 1,
+            "delegation_version": 1,
+        },
+    }
+
+
 def scene(size: int = 48 << 10, security_version: int = 1) -> Scene:
     """An update of an image of about this size, whole and by delta."""
     old, new = esp32.image(OLD, size=size), esp32.image(NEW, size=size)
@@ -100,25 +123,7 @@ def scene(size: int = 48 << 10, security_version: int = 1) -> Scene:
         "order-unlogged.json": forge.order(1, forge.ordered(wanted), nonce=NONCE),
         "pinned.root": bytes.fromhex(log.root(PINNED)),
     }
-    check = {
-        "update_available": True,
-        "version": NEW,
-        "url": whole,
-        "sha256": sha256(new).hexdigest(),
-        "size": len(new),
-        "mandatory": False,
-        "kind": "image",
-        "deployment": "dep_1",
-        "attempt": 1,
-        "retry_after": 5,
-        "trust": {
-            "order": 1,
-            "role": 2,
-            "root_version": 1,
-            "director_root_version": 1,
-            "delegation_version": 1,
-        },
-    }
+    check = offer(NEW, whole, sha256(new).hexdigest(), len(new))
     offered = {
         "url": short,
         "sha256": sha256(patch).hexdigest(),
