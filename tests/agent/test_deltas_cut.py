@@ -21,7 +21,7 @@ from skylift.agent.disk import Disk, write_all
 from skylift.agent.fetch import Fetcher
 from skylift.agent.journal import Order, Stage
 from skylift.core.errors import Unavailable
-from skylift.firmware import delta, layered, native, purepython
+from skylift.firmware import delta, layered, native, skd2
 from skylift.testkit.image import build
 
 from .conftest import Depot, Device, Fault, MakeDevice
@@ -248,10 +248,10 @@ def test_a_delta_of_another_size_than_the_order_is_refused_before_it_is_followed
         missing("the C core (a C compiler)")
     old, new = plain_pair(tmp_path / "image.pyz")
     patch = one_patch(old, new)
-    fields = list(purepython.HEADER.unpack_from(patch))
+    fields = list(skd2.HEADER.unpack_from(patch))
     fields[6] = len(new) - 1  # bytes of target
-    head = purepython.HEADER.pack(*fields)[:-4]
-    lying = head + struct.pack("<I", zlib.crc32(head)) + patch[purepython.HEADER.size :]
+    head = skd2.HEADER.pack(*fields)[:-4]
+    lying = head + struct.pack("<I", zlib.crc32(head)) + patch[skd2.HEADER.size :]
     cut = cutter(old, new, lying)
     assert cut.fill(len(new)) is Stage.READY
     journal = cut.device.file.load()

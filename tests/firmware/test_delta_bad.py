@@ -18,11 +18,11 @@ from typing import Any
 import pytest
 
 from conftest import missing
-from skylift.firmware import delta, layered, layers, native, purepython
+from skylift.firmware import delta, layered, layers, native, purepython, skd2
 from skylift.firmware.native import DeltaError
 
 CONFORMANCE = Path(__file__).resolve().parents[2] / "conformance" / "delta"
-HEAD = purepython.HEADER
+HEAD = skd2.HEADER
 FIELDS = {  # of the header: place and shape
     "kind": (4, "<B"),
     "blocks": (5, "<B"),
@@ -158,8 +158,8 @@ def test_python_refuses_a_size_that_no_patch_of_that_length_can_tell(
 )
 def test_the_shortest_honest_patch_may_tell_what_it_tells(profile: str, size: int) -> None:
     image = bytes(size)
-    facts = purepython.read_header(native.make(image, image, profile).patch)
-    assert facts.target_size * 1.2 < purepython.most_told(facts)
+    facts = skd2.read_header(native.make(image, image, profile).patch)
+    assert facts.target_size * 1.2 < skd2.most_told(facts)
 
 
 def test_a_patch_cannot_want_four_gigabytes(small: tuple[bytes, bytes, bytes]) -> None:

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import missing
-from skylift.firmware import delta, fields, native, purepython
+from skylift.firmware import delta, fields, native, purepython, skd2
 from skylift.firmware.delta import DeltaError
 
 VECTORS = Path(__file__).resolve().parents[2] / "conformance" / "delta"
@@ -156,7 +156,7 @@ def test_moved_code_costs_hardly_anything(arch: str, make: Any) -> None:
     base, target = make.program(arch, 200, -1), make.program(arch, 200, 60)
     made = native.make(base, target, "mcu-64k", arch=arch)
     blind = native.make(base, target, "mcu-64k", arch="plain")
-    knowing, not_knowing = (len(patch) - purepython.HEADER.size for patch in (made.patch, blind.patch))
+    knowing, not_knowing = (len(patch) - skd2.HEADER.size for patch in (made.patch, blind.patch))
     assert knowing < (0.2 if arch in ("thumb", "arm", "aarch64") else 0.9) * not_knowing
     assert _by_core(base, made.patch) == target
 
@@ -233,7 +233,7 @@ def test_a_mutated_patch_is_refused_alike_by_both(changes: list[tuple[int, int]]
     for at, value in changes:
         body[at % len(body)] = value
     if reseal:
-        head = purepython.HEADER.size
+        head = skd2.HEADER.size
         body[10:14] = patch[10:14]  # the base's size
         body[14:18] = struct.pack("<I", min(struct.unpack_from("<I", body, 14)[0], 3000))
         body[head - 4 : head] = struct.pack("<I", zlib.crc32(body[: head - 4]))
@@ -251,10 +251,10 @@ def test_a_mutated_patch_is_refused_alike_by_both(changes: list[tuple[int, int]]
 def test_no_memory_is_asked_for_but_what_the_profile_has() -> None:
     """The patch that wants 4 GB: no field of the header can say so."""
     for number, (name, most) in enumerate(delta.MEMORY.items(), 1):
-        size = purepython.SIZES[number - 1]
+        size = skd2.SIZES[number - 1]
         assert size.memory == most, name
         for width in (3, 4):
-            assert 0 < purepython.most_matches(size, width) <= 65535
+            assert 0 < skd2.most_matches(size, width) <= 65535
 
 
 # --- large, stopped, cut ---------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from skylift.firmware import codecs, native, purepython
+from skylift.firmware import codecs, native, purepython, skd2
 from skylift.firmware.layers import COPY, FILL, HELD, NEW, PACKED, Head, Part, Span, Step, read_plan, regions
 from skylift.firmware.native import DeltaError, Image
 from skylift.firmware.resume import Write, after, rest
@@ -83,10 +83,10 @@ def _make(stock: "Stock", part: Part, body: memoryview, write: Write, scratch: P
         write(piece)
 
     patch = bytes(body)
-    facts = purepython.read_header(patch)
+    facts = skd2.read_header(patch)
     if (facts.base_size, facts.target_size) != (part.size, part.makes):
         raise DeltaError("a part of the delta is for another base than the one described")
-    if len(patch) != purepython.HEADER.size + facts.body:
+    if len(patch) != skd2.HEADER.size + facts.body:
         raise DeltaError("a part of the delta has another length than its header says")
     with stock.piece(part.start, part.size, scratch) as base:
         if native.available():

@@ -17,12 +17,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from skylift.firmware import assemble, codecs, hdiff, layered, layers, native, peers, purepython
+from skylift.firmware import assemble, codecs, hdiff, layered, layers, native, peers, purepython, skd2
 from skylift.firmware.native import ARCHES, PROFILES
 from skylift.firmware.native import DeltaError as DeltaError
 from skylift.firmware.resume import after
 
-MAGICS = (purepython.MAGIC, layers.MAGIC, hdiff.MAGIC)  # how our own patches begin
+MAGICS = (skd2.MAGIC, layers.MAGIC, hdiff.MAGIC)  # how our own patches begin
 WORTH_IT = 0.7  # of the full image: above it the full image is sent
 SMALL = ("thumb", "xtensa", "riscv", "arm+thumb")  # machines of devices with little memory
 _MCU_IMAGE = 16 << 20
@@ -173,7 +173,7 @@ def read_header(patch: bytes) -> Header:
         return Header("hdiffpatch", base, target, base_size, target_size)
     if patch.startswith(layers.MAGIC):
         return _of_layers(layers.read_head(patch))
-    facts = purepython.read_header(patch)
+    facts = skd2.read_header(patch)
     profile = next(name for name, number in PROFILES.items() if number == facts.profile)
     return Header(
         "skylift",
@@ -184,7 +184,7 @@ def read_header(patch: bytes) -> Header:
         profile,
         ARCHES[facts.arch],
         MEMORY[profile],
-        purepython.HEADER.size + facts.body,
+        skd2.HEADER.size + facts.body,
     )
 
 

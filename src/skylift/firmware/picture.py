@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
 
-from skylift.firmware import assemble, hdiff, layers, peers, purepython
+from skylift.firmware import assemble, hdiff, layers, peers, purepython, skd2
 from skylift.firmware.layers import COPY, HELD, NEW, PACKED
 
 SIGNS = {"same": "=", "moved": ">", "opened": "o", "new": "."}
@@ -46,8 +46,8 @@ def stretches(old: bytes, patch: bytes) -> tuple[int, list[Stretch]] | None:
     if patch.startswith(layers.MAGIC):
         head = layers.read_head(patch)
         return head.target_size, list(_whole(head.target_size, _of_layers(old, patch, head)))
-    if patch.startswith(purepython.MAGIC):
-        size = purepython.read_header(patch).target_size
+    if patch.startswith(skd2.MAGIC):
+        size = skd2.read_header(patch).target_size
         runs = [(match.at, match.start, match.length) for match in purepython.matches_of(old, patch)]
     else:
         name = None if patch.startswith(hdiff.MAGIC) else peers.format_of(patch)

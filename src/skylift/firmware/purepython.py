@@ -5,76 +5,25 @@ hold the C decoder against.
 """
 
 import zlib
-from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
-from struct import Struct
 
+from skylift.firmware.addresses import (
+    MOST_SEGMENTS,
+    NONE,
+    U64,
+    Addresses,
+    Match,
+    Segment,
+    esp_segments,
+)
 from skylift.firmware.fields import ANYWHERE, DATA, HIGH, MACHINES, RISCV_ARCH, UNIT, XTENSA_ARCH, Form, View
 from skylift.firmware.fields import unit_length as length_of
 from skylift.firmware.mixing import U32, Decoder, Mixer, mix
 from skylift.firmware.native import DeltaError
+from skylift.firmware.skd2 import BLOCK, HEADER, PAGE, SIZES, Facts, Size, most_told, read_header
 
-HEADER = Struct("<4sBBHH5I16s16sI")
-PRIME_UNIT = 65536
-MOST_PRIME = 64  # units: priming costs a decoder time, and a patch nothing
-MAGIC = b"SKD2"
-U64 = 0xFFFFFFFFFFFFFFFF
-NONE = U32
-TAIL, BLOCK, PAGE = 128, 48, 4096
-MOST_SEGMENTS = 24
-# How often a byte of patch can say "as predicted": 8 / log2(65536 / p), p at its limit, and some more.
-SUREST_RUN, SUREST_BYTE = 800, 133_000  # of a run or page (p 65024), of a byte (p 65533)
-STATE = 3584  # bytes that a decoder's own state is reckoned at
-
-
-@dataclass(frozen=True, slots=True)
-class Size:
-    """A profile's tables, in entries; `memory` in bytes."""
-
-    slots: int
-    pairs: int
-    links: int
-    history: int
-    sets: int
-    seen: int
-    memory: int
-    lazy: bool
-    rate: int
-
-
-SIZES = (
-    Size(1536, 192, 96, 0, 24, 0, 16 << 10, True, 20),
-    Size(11264, 1024, 512, 0, 96, 0, 64 << 10, True, 24),
-    Size(1 << 21, 1 << 16, 1 << 14, 1 << 22, 1024, 1 << 19, 16 << 20, False, 28),
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """A header, read."""
-
-    profile: int
-    arch: int
-    blocks: bool
-    base_size: int
-    target_size: int
-    matches: int
-    prime: int
-    base_crc: int
-    target_crc: int
-    body: int  # bytes after the header
-    base_sha256: bytes  # the first half
-    target_sha256: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Match:
-    """`length` bytes of the target at `at` that stand in the base at `start`."""
-
-    at: int
-    start: int
-    length: int
+TAIL = 128  # bytes of the image that stay at hand
 
 
 @dataclass(slots=True)
@@ -90,51 +39,6 @@ class Field:
     form: Form | None = None
 
 
-Segment = tuple[int, int, int]  # offset, length, address
-
-
-def read_header(patch: bytes) -> Facts:
-    """Raises `DeltaError` when these bytes are no patch of ours, or ask for more than their profile has."""
-    if len(patch) < HEADER.size or patch[:4] != MAGIC:
-        raise DeltaError("this is no delta, or a damaged one")
-    unpacked = HEADER.unpack_from(patch)
-    _, kind, blocks, matches, prime, base, target, body, crc, target_crc, a, b, own = unpacked
-    profile, arch = kind >> 4, kind & 15
-    if own != zlib.crc32(patch[: HEADER.size - 4]) or blocks > 1 or prime > MOST_PRIME:
-        raise DeltaError("this is no delta, or a damaged one")
-    if not 1 <= profile <= len(SIZES) or arch >= len(MACHINES) or max(base, target) > 0xFFFFFF00:
-        raise DeltaError("this is no delta, or a damaged one")
-    if matches > most_matches(SIZES[profile - 1], 4 if (base | target) >> 24 else 3):
-        raise DeltaError("this is no delta, or a damaged one")
-    prime = min(prime * PRIME_UNIT, base)
-    return Facts(profile, arch, bool(blocks), base, target, matches, prime, crc, target_crc, body, a, b)
-
-
-def most_matches(size: Size, width: int) -> int:
-    """How many matches a profile's memory holds."""
-    parts = (
-        size.slots * 2,
-        size.slots,
-        size.sets * 48,
-        size.links * 8,
-        size.pairs * 4,
-        size.seen * 4,
-        size.history,
-        640,
-    )
-    fixed = sum((part + 7) & ~7 for part in parts) + STATE
-    return min((size.memory - fixed) // (3 * width + 2), 65535)
-
-
-def most_told(facts: Facts) -> int:
-    """Bytes that a body of this length can tell at most: no bit costs less than its counter's limit says."""
-    if not facts.blocks:
-        each = SUREST_BYTE
-    else:
-        each = SUREST_RUN * (PAGE if SIZES[facts.profile - 1].history else BLOCK + 8)
-    return (facts.body + 16) * each
-
-
 def apply(old: bytes | memoryview, patch: bytes, write: Callable[[bytes], None]) -> None:
     """Hand the new image to `write`, a piece at a time. Raises `DeltaError`."""
     facts = read_header(patch)
@@ -148,22 +52,6 @@ def apply(old: bytes | memoryview, patch: bytes, write: Callable[[bytes], None])
     if len(old) != facts.base_size or zlib.crc32(old) != facts.base_crc:
         raise DeltaError("the delta was made from another image than the one here")
     _Walk(facts, bytes(old), patch, write).run()
-
-
-def esp_segments(image: bytes) -> list[Segment] | None:
-    """The segments of an Espressif image; None when it is none."""
-    if len(image) < 32 or image[0] != 0xE9 or not 1 <= image[1] <= MOST_SEGMENTS:
-        return None
-    at, found = 24, []
-    for _ in range(image[1]):
-        if at + 8 > len(image):
-            return None
-        va, length = _u32(image, at), _u32(image, at + 4)
-        if length > len(image) - at - 8:
-            return None
-        found.append((at + 8, length, va))
-        at += 8 + length
-    return found
 
 
 def _u32(data: bytes | bytearray, at: int) -> int:
@@ -186,7 +74,7 @@ class _Walk:
         self.coder = Decoder(patch, HEADER.size)
         self.mixer = Mixer(self.coder, size.slots, size.sets, size.rate)
         self.large = bool(size.history)
-        self.links: list[tuple[int, int]] = [(0, 0)] * size.links
+        self.addresses = Addresses(self.machine, size.links)
         self.pairs: list[list[int]] = [[0, 0, 0] for _ in range(size.pairs)]  # check, value, count
         self.seen = [NONE] * size.seen
         self.history = bytearray(size.history)
@@ -195,13 +83,6 @@ class _Walk:
         self.block_hist = self.page_hist = self.hist = self.last_miss = self.unit = self.at = self.crc = 0
         self.out = bytearray(TAIL)  # the image's end, and what is not yet written
         self.deltas, self.field_hits = [0] * 4, [0] * 64
-        self.now = Match(0, 0, 0)
-        self.matches: list[Match] = []
-        self.by_start: list[Match] = []
-        self.starts: list[int] = []
-        self.old_segments: list[Segment] = []
-        self.new_segments: list[Segment] = []
-        self.end = 0
 
     def read_script(self) -> None:
         self._segments()
@@ -211,7 +92,7 @@ class _Walk:
         self.read_script()
         self._prime()
         start = 0
-        for match in [*self.matches, Match(self.facts.target_size, self.facts.base_size, 0)]:
+        for match in [*self.addresses.matches, Match(self.facts.target_size, self.facts.base_size, 0)]:
             for _ in range(self._number(7)):
                 start = self._one(self._match(8, self.at, start, match.at), start)
             start = self._one(match, start)
@@ -237,16 +118,16 @@ class _Walk:
             for _ in range(self._few()):
                 offset, length = self._number(4), self._number(4)
                 parsed.append((offset, length, self._number(5) << 32 | self._number(5)))
-        self.old_segments = parsed
+        moved: list[Segment] = []
         for k in range(self._few()):
             offset, length, va = parsed[k] if k < len(parsed) else (0, 0, 0)
             if k and k < len(parsed):
-                before, last = self.new_segments[-1], parsed[k - 1]
+                before, last = moved[-1], parsed[k - 1]
                 offset = before[0] + before[1] + offset - last[0] - last[1]
             offset = (offset + _zagzig(self._number(6))) & U32
             length = (length + _zagzig(self._number(6))) & U32
-            self.new_segments.append((offset, length, (va + _zagzig(self._number(6))) & U64))
-        self.end = max((va + length for _, length, va in parsed), default=0)
+            moved.append((offset, length, (va + _zagzig(self._number(6))) & U64))
+        self.addresses.load(parsed, moved)
 
     def _few(self) -> int:
         count = self._number(3)
@@ -263,84 +144,12 @@ class _Walk:
 
     def _script(self) -> None:
         at = start = 0
+        matches = []
         for _ in range(self.facts.matches):
             match = self._match(0, at, start, self.facts.target_size)
-            self.matches.append(match)
+            matches.append(match)
             at, start = match.at + match.length, match.start + match.length
-        self.by_start = sorted(self.matches, key=lambda match: match.start)
-        self.starts = [match.start for match in self.by_start]
-
-    # --- addresses ---------------------------------------------------------------------------------------
-
-    def _offset(self, va: int) -> int | None:
-        for offset, length, start in self.old_segments:
-            if (va - start) & U64 < length:
-                return va - start + offset
-        return None
-
-    def _address(self, segments: list[Segment], offset: int) -> int:
-        for start, length, va in segments:
-            if (offset - start) & U32 < length:
-                return va + offset - start
-        return (segments[0][2] + offset - segments[0][0]) & U64 if segments else offset
-
-    def _project(self, t: int) -> int:
-        """Where a byte of the base went: by this match, the longest around it, or the nearest."""
-        if 0 <= t - self.now.start < self.now.length:
-            return t - self.now.start + self.now.at
-        if not self.matches:
-            return t
-        after = bisect_right(self.starts, t)
-        best: Match | None = None
-        near: Match | None = None
-        gap = NONE
-        for k in range(after - 1, max(after - 9, -1), -1):
-            match = self.by_start[k]
-            if t - match.start < match.length:
-                if match.length > (best.length if best else 0):
-                    best = match
-            elif t - match.start - match.length < gap:
-                near, gap = match, t - match.start - match.length
-        if best is None:
-            if after < len(self.starts) and self.starts[after] - t < gap:
-                near = self.by_start[after]
-            best = near
-        assert best is not None
-        return max(0, t - best.start + best.at) & U32
-
-    def _link(self, target: int, shift: int) -> tuple[int, int]:
-        """Key and place of what was learned about a target, or about its neighbourhood."""
-        t = target >> shift
-        key = ((t & U32) ^ (t >> 32) * 0x9E3779B1) & U32
-        key = (key << 2 | {0: 1, 4: 2, 10: 3}[shift]) & U32
-        return key, mix(key, shift) * self.size.links >> 32
-
-    def _linked(self, target: int, shift: int) -> int | None:
-        key, place = self._link(target, shift)
-        known, delta = self.links[place]
-        return (target + delta) & U64 if known == key else None
-
-    def _away(self, t: int) -> bool:
-        low, high = self.machine.away
-        if high:
-            return low <= t < high
-        return t >= self.end and t - self.end < 64 << 20
-
-    def _moved(self, t: int, anywhere: bool) -> int | None:
-        offset = self._offset(t)
-        if offset is None and not anywhere and not self._away(t):
-            return None
-        known = self._linked(t, 0)
-        if known is not None:
-            return known
-        if offset is not None:
-            return self._address(self.new_segments, self._project(offset))
-        if self._away(t):
-            for shift in (4, 10):
-                known = self._linked(t, shift)
-                if known is not None:
-                    return known
-        return t
+        self.addresses.match(matches)
 
     # --- fields ------------------------------------------------------------------------------------------
 
@@ -348,7 +157,7 @@ class _Walk:
         machine = self.machine
         if not machine.forms:
             return Field()
-        pc = self._address(self.old_segments, j)
+        pc = self.addresses.before(j)
         if pc & (machine.step - 1):
             return Field()
         view = View(self.old, j, j, len(self.old) - j, pc)
@@ -363,10 +172,10 @@ class _Walk:
             if word & mask != value:
                 continue
             got = get(view, word)
-            to = self._moved(got[0], bool(flags & ANYWHERE)) if got else None
+            to = self.addresses.moved(got[0], bool(flags & ANYWHERE)) if got else None
             if got is None or to is None:
                 continue
-            new_pc = self._address(self.new_segments, i)
+            new_pc = self.addresses.after(i)
             origin = new_pc if got[1] is None else new_pc - got[1] if got[1] else 0
             data = (put(word, origin, to) & U64).to_bytes(8, "little")[:length]
             return Field(data, 0, k + 1, got[0], to, new_pc, form)
@@ -385,10 +194,7 @@ class _Walk:
         delta = delta - (1 << 64) if delta >= 1 << 63 else delta + (1 << 64) if delta < -(1 << 63) else delta
         if abs(delta) > 1 << 24:
             return
-        shifts = (0,) if self._offset(field.old_target) is not None else (0, 4, 10)
-        for shift in shifts:
-            key, place = self._link(field.old_target, shift)
-            self.links[place] = (key, delta)
+        self.addresses.learn(field.old_target, delta)
 
     # --- output ------------------------------------------------------------------------------------------
 
@@ -515,7 +321,7 @@ class _Walk:
 
     def _one(self, match: Match, start: int) -> int:
         self._extra(match.at, start, match.start - match.at)
-        self.now = match
+        self.addresses.now = match
         self._covered()
         return match.start + match.length
 
@@ -523,7 +329,7 @@ class _Walk:
         if not self.machine.code[1]:
             return
         while self.unit < j:
-            pc = self._address(self.old_segments, self.unit)
+            pc = self.addresses.before(self.unit)
             self.unit += length_of(self.facts.arch, self.old, self.unit, pc)
 
     def _guess_block(self, j: int, left: int) -> bytes:
@@ -558,7 +364,8 @@ class _Walk:
         return -len(guess)
 
     def _covered(self) -> None:
-        j, end = self.now.start, self.now.at + self.now.length
+        now = self.addresses.now
+        j, end = now.start, now.at + now.length
         self.unit = max(j - 64, 0) if self.facts.arch == XTENSA_ARCH else j
         field, block = Field(), self.at
         while self.at < end:
@@ -697,4 +504,4 @@ def matches_of(old: bytes, patch: bytes) -> list[Match]:
     """The matches a patch keeps, in the target's order: what stands in the base too. Raises `DeltaError`."""
     walk = _Walk(read_header(patch), old, patch, lambda piece: None, SIZES[0])  # the script needs no tables
     walk.read_script()
-    return walk.matches
+    return walk.addresses.matches

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from skylift.core.errors import Rejected
-from skylift.firmware import delta, hdiff, image, native, purepython
+from skylift.firmware import delta, hdiff, image, native, purepython, skd2
 from skylift.testkit.fuzz.mutate import Target
 from skylift.testkit.image import build
 
@@ -40,7 +40,7 @@ def _delta_targets(folder: Path) -> list[Target]:
     def in_python(body: bytes) -> bool:
         pieces: list[bytes] = []
         try:
-            if purepython.read_header(body).target_size > 4096:
+            if skd2.read_header(body).target_size > 4096:
                 return False  # `rebuild` refuses it by its header
             purepython.apply(old, body, pieces.append)
         except delta.DeltaError:
@@ -57,8 +57,8 @@ def _delta_targets(folder: Path) -> list[Target]:
 
 def _mended(body: bytes) -> bytes:
     """With a header checksum that is right, so that what stands behind it is reached."""
-    at = purepython.HEADER.size
-    if not body.startswith(purepython.MAGIC) or len(body) < at:
+    at = skd2.HEADER.size
+    if not body.startswith(skd2.MAGIC) or len(body) < at:
         return body
     return body[: at - 4] + struct.pack("<I", zlib.crc32(body[: at - 4])) + body[at:]
 
