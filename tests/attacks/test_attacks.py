@@ -286,7 +286,7 @@ def test_fast_forward_and_recovery_from_it(scene: Scene, victim: Victim) -> None
     far = replace(loot, now=lambda: datetime(2090, 1, 1, tzinfo=UTC))
     with victim.resists():
         victim.proxy.files(victim.name, far.order(victim, version=1_000_000))
-        victim.step()
+        victim.reads_its_order()
     victim.proxy.honest()
     victim.refuses(EXPIRED, ROLLBACK)
     scene.order(victim)
@@ -478,7 +478,7 @@ def test_a_clock_set_to_1970(scene: Scene, victim: Victim) -> None:
     ahead = replace(scene.loot(), now=lambda: datetime.now(UTC) + timedelta(days=3))
     with victim.resists():
         victim.proxy.files(victim.name, ahead.order(victim, version=900))  # a signed time, three days on
-        victim.step()
+        victim.reads_its_order()
     victim.proxy.honest()
     (victim.config.state_dir / "trust" / DIRECTOR / "timestamp.json").unlink(missing_ok=True)
     (victim.config.state_dir / "trust" / DIRECTOR / "snapshot.json").unlink(missing_ok=True)

@@ -355,6 +355,13 @@ class Victim:
         self.proxy.honest()
         return seen
 
+    def reads_its_order(self) -> None:
+        """Polls until it has, once: what was deployed a moment ago may not be offered yet."""
+        already, signed = len(self.proxy.asked), f"/director/{self.name}/timestamp.json"
+        self.until(
+            lambda: any(asked.where == signed for asked in self.proxy.asked[already:]), "it reads its order"
+        )
+
     def settled(self) -> bool:
         journal = self.journal
         return journal.order is None and not journal.reports
