@@ -218,7 +218,7 @@ def test_stolen_online_keys_order_nothing_any_more(cli: Cli, scene: Scene, make_
     stolen = scene.loot()
     with victim.resists():
         victim.proxy.files(victim.name, stolen.order(victim, version=1_000_000))
-        victim.step()
+        victim.reads_its_order()
     victim.proxy.honest()
     scene.server.stop()
     shutil.move(scene.home / "data" / "keys", scene.home / "stolen-keys")
