@@ -77,7 +77,7 @@ async def run(bench: Bench, count: int, seed: int) -> Fleet:
     say("the server starts; ceremony, releases, enrollment")
     await asyncio.to_thread(prepare, bench)
     claim = stage.skylift("device", "enroll", "--type", DEVICE_TYPE, "--uses", str(count))["claim"]
-    fleet = Fleet(stage.urls, Identity(seed, count, BEHAVIOURS), pace=Pace(again_s=0.1, longest_check=3.0))
+    fleet = Fleet(stage.urls, Identity(seed, count, BEHAVIOURS), pace=Pace(again_s=0.4, longest_check=3.0))
     await fleet.enroll(claim)
     deploy(bench)
     working = asyncio.create_task(fleet.run())
