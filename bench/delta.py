@@ -11,8 +11,6 @@ Tables to stderr, JSON to stdout.
 """
 
 import argparse
-import base64
-import hashlib
 import importlib.util
 import io
 import json
@@ -25,15 +23,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stdout
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from skylift.firmware import containers, delta, native
+from parts import mutants
+from skylift.firmware import delta, native
 
 ROOT = Path(__file__).resolve().parents[1]
 NATIVE = ROOT / "native"
@@ -41,7 +38,6 @@ CORPUS = ROOT.parent / "shared" / "corpus" / "mcu"
 PROFILES = ("mcu-16k", "mcu-64k", "linux-16m")
 DECODER = sorted((NATIVE / "decoder").glob("*.c"))
 CLOCK = 240e6  # Hz, of the microcontroller that the time is reckoned for
-FUZZ_AT_ONCE = 5000
 FUZZ_FULL = 10_000_000
 FUZZ_TYPES = 200_000
 
@@ -85,9 +81,11 @@ def _hdiffpatch(old: Path, new: Path, patch: Path) -> None:
 
 
 def _zstd(old: Path, new: Path, patch: Path) -> None:
-    words = ["zstd", "-q", "-f", "-19", "--ultra", "--long=27", f"--patch-from={old}", str(new), "-o"]
+    """Its window reaches over both images, or it would not see the base's beginning."""
+    reach = f"--long={min(max((old.stat().st_size + new.stat().st_size).bit_length(), 27), 31)}"
+    words = ["zstd", "-q", "-f", "-19", "--ultra", reach, f"--patch-from={old}", str(new), "-o"]
     subprocess.run([*words, str(patch)], check=True)
-    back = ["zstd", "-q", "-d", "-c", "--long=27", f"--patch-from={old}", str(patch)]
+    back = ["zstd", "-q", "-d", "-c", reach, f"--patch-from={old}", str(patch)]
     assert subprocess.run(back, check=True, capture_output=True).stdout == new.read_bytes()
 
 
@@ -246,6 +244,9 @@ def timed(words: list[str]) -> tuple[float, float]:
     return round(spent, 2), round(float(done.stdout.split()[-1]), 1)
 
 
+MOST_BSDIFF4 = 48 << 20  # bytes of a kernel; of larger ones bsdiff4 makes nothing in an hour, or a fault
+
+
 def large(folder: Path) -> dict[str, Any]:
     """One pair of large images: ours, HDiffPatch's and zstd's, for kernels bsdiff4's too (it takes 17 times
     the image); seconds are CPU, memory is the process's."""
@@ -262,7 +263,8 @@ def large(folder: Path) -> dict[str, Any]:
             [_HDIFFPATCH, str(old), str(new), str(Path(scratch) / "hdiff")]
         )
         row["hdiffpatch"] = (Path(scratch) / "hdiff").stat().st_size
-        if folder.name.startswith("kernel") and importlib.util.find_spec("bsdiff4"):
+        kernel = folder.name.startswith("kernel") and row["new"] <= MOST_BSDIFF4
+        if kernel and importlib.util.find_spec("bsdiff4"):
             _bsdiff4(old, new, Path(scratch) / "bsdiff4")
             row["bsdiff4"] = (Path(scratch) / "bsdiff4").stat().st_size
         if shutil.which("zstd"):
@@ -270,95 +272,6 @@ def large(folder: Path) -> dict[str, Any]:
             row["zstd"] = (Path(scratch) / "zstd").stat().st_size
     say(f"{folder.name:24}", row)
     return row
-
-
-# --- mutated patches -------------------------------------------------------------------------------------
-
-
-def fuzz(count: int, tally: Path | None = None) -> tuple[int, int]:
-    """(inputs, findings): mutated patches of small code of every machine, under ASan and UBSan.
-
-    With a tally, what was done before is counted too, as long as the decoder is the same: so that a long run
-    can go on in pieces.
-    """
-    done = Tally.load(tally)
-    with tempfile.TemporaryDirectory() as scratch:
-        program = Path(scratch) / "fuzz"
-        sanitize = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-O2", "-std=c11"]
-        sources = [str(path) for path in (NATIVE / "fuzz.c", *DECODER)]
-        words = [str(native_compiler()), *sanitize, "-DSD_DECODER_ONLY", "-o", str(program), *sources]
-        subprocess.run(words, check=True)
-        while done.inputs < count:
-            done.seed += 1
-            done.findings += int(not _fuzz_once(program, Path(scratch), done.seed))
-            done.inputs += FUZZ_AT_ONCE
-            done.save(tally)
-    say(f"fuzz: {done.inputs:,} mutated patches, {done.findings} findings")
-    return done.inputs, done.findings
-
-
-def _fuzz_once(program: Path, scratch: Path, seed: int) -> bool:
-    """Mutants of one patch; whether all of them were refused or came out right."""
-    machines, patch, base = native.ARCHES[1:], scratch / "patch", scratch / "base"
-    code = Path(sys.executable).resolve().read_bytes()
-    at, size = 200_000 + seed * 3000 % 400_000, (600, 1000, 2500)[seed % 3]
-    before = code[at : at + size]
-    after = before[: size // 4] + bytes(8) + before[size // 4 : size * 3 // 4] + before[size * 3 // 4 + 20 :]
-    arch, profile = machines[seed % len(machines)], PROFILES[(seed // 7) % 2]
-    base.write_bytes(before)
-    patch.write_bytes(native.make(before, after, profile, arch=arch).patch)
-    words = [str(program), str(base), str(patch), str(FUZZ_AT_ONCE), str(seed)]
-    done = subprocess.run(words, check=False, capture_output=True, text=True)
-    if done.returncode:
-        say(f"fuzz: seed {seed}, {arch}, {profile}: {done.stderr[:2000]}")
-    return not done.returncode
-
-
-def fuzz_types(count: int) -> tuple[int, int]:
-    """(inputs, findings): mutated descriptions of a kernel's types, opened and closed, under both."""
-    vectors = json.loads((ROOT / "conformance" / "delta" / "layers.json").read_text())
-    case = next(case for case in vectors if case.get("needs") == ["btf"])
-    image = zlib.decompress(base64.b64decode(case["base"]))
-    (unit,) = containers.units(memoryview(image))
-    inputs = findings = 0
-    with tempfile.TemporaryDirectory() as scratch:
-        program, types = Path(scratch) / "fuzz", Path(scratch) / "types"
-        types.write_bytes(image[unit.at : unit.end])
-        sanitize = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-O2", "-std=c11"]
-        sources = [str(NATIVE / "fuzz_btf.c"), str(NATIVE / "btf.c")]
-        subprocess.run([str(native_compiler()), *sanitize, "-o", str(program), *sources], check=True)
-        while inputs < count:
-            words = [str(program), str(types), str(FUZZ_AT_ONCE), str(inputs // FUZZ_AT_ONCE)]
-            done = subprocess.run(words, check=False, capture_output=True, text=True)
-            findings += int(bool(done.returncode))
-            inputs += FUZZ_AT_ONCE
-    say(f"fuzz: {inputs:,} mutated descriptions of types, {findings} findings")
-    return inputs, findings
-
-
-@dataclass
-class Tally:
-    """How far mutating has come with one decoder."""
-
-    decoder: str
-    seed: int = 0
-    inputs: int = 0
-    findings: int = 0
-
-    @classmethod
-    def load(cls, path: Path | None) -> "Tally":
-        sources = sorted((*DECODER, *(NATIVE / "decoder").glob("*.h"), NATIVE / "fuzz.c"))
-        fresh = cls(hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest())
-        if path is None or not path.exists():
-            return fresh
-        kept = cls(**json.loads(path.read_text()))
-        return kept if kept.decoder == fresh.decoder else fresh
-
-    def save(self, path: Path | None) -> None:
-        if path is not None:
-            fresh = path.with_name(path.name + ".new")
-            fresh.write_text(json.dumps(asdict(self)))
-            fresh.replace(path)
 
 
 def main() -> int:
@@ -389,10 +302,11 @@ def main() -> int:
     found["decoder"] = decoder(table, asked.corpus)
     if asked.linux:
         found["linux"] = {folder.name: large(folder) for folder in pairs(asked.linux, asked.pair)}
-    if asked.fuzz and native_compiler():
-        found["fuzz_inputs"], found["fuzz_findings"] = fuzz(asked.fuzz, asked.tally)
+    if asked.fuzz and (cc := native_compiler()):
+        done = mutants.fuzz(cc, asked.fuzz, asked.corpus, asked.tally)
+        found |= {"fuzz_inputs": done.inputs, "fuzz_read": done.read, "fuzz_findings": done.findings}
         types = min(asked.fuzz, FUZZ_TYPES)
-        found["fuzz_types_inputs"], found["fuzz_types_findings"] = fuzz_types(types)
+        found["fuzz_types_inputs"], found["fuzz_types_findings"] = mutants.fuzz_types(cc, types)
     print(json.dumps(found, sort_keys=True))
     return 0
 

@@ -101,9 +101,14 @@ class _Copy(ctypes.Structure):
     _fields_ = (("at", c_uint64), ("start", c_uint64), ("length", c_uint64))
 
 
+def library_file() -> Path:
+    """Where the core is, if it was built."""
+    return Path(__file__).with_name(f"_skydelta{_SUFFIX}")
+
+
 @functools.cache
 def _library() -> ctypes.CDLL | None:
-    path = Path(__file__).with_name(f"_skydelta{_SUFFIX}")
+    path = library_file()
     if not path.exists():
         return None
     try:
