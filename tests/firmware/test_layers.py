@@ -219,7 +219,7 @@ def program(seed: int, size: int) -> bytes:
 
 def test_programs_are_found_whole_and_compared_with_their_like() -> None:
     one, two = program(1, 90_000), program(2, 80_000)
-    changed = two[:40_000] + b"patched" + two[40_007:]
+    changed = two[:40_000] + b"patched " * 40 + two[40_320:]
     old, new = bytes(5000) + one + two, bytes(5000) + changed + one
     assert [end - start for start, end in elf.extents(memoryview(old))] == [len(one), len(two)]
     made = layered.make(old, new)
@@ -228,6 +228,18 @@ def test_programs_are_found_whole_and_compared_with_their_like() -> None:
     assert [(part.size, part.makes) for part in plan.parts if not part.held] == [(len(two), len(changed))]
     assert rebuilt(old, made.patch) == new
     assert len(made.patch) < 700
+
+
+def test_a_program_whose_builds_name_alone_changed_is_copied() -> None:
+    one, two = program(1, 90_000), program(2, 80_000)
+    changed = two[:40_000] + b"by name" + two[40_007:]
+    old, new = bytes(5000) + one + two, bytes(5000) + changed + one
+    made = layered.make(old, new)
+    head = layers.read_head(made.patch)
+    plan = layers.read_plan(made.patch[head.length : head.length + head.plan_packed], head)
+    assert [(part.held, part.makes) for part in plan.parts] == [(True, 7)]
+    assert made.copied >= len(one) + len(two) - 7
+    assert rebuilt(old, made.patch) == new
 
 
 # --- packed images ---------------------------------------------------------------------------------------

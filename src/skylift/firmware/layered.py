@@ -19,7 +19,7 @@ import tempfile
 import threading
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -29,11 +29,14 @@ from typing import Any
 from skylift.firmware import btf, codecs, elf, layers, native, view
 from skylift.firmware.layers import COPY, FILL, HELD, NEW, PACKED, Head, Part, Span, Step
 from skylift.firmware.native import DeltaError
+from skylift.firmware.ranges import Range, complement, cut, touching, without
+from skylift.firmware.stock import Stock, stock_of
 
 MOST_IMAGE = 0xFFFFFF00  # bytes; what is larger is refused by name
 SHORTEST = 256  # bytes of a run that tells which programs belong together
 WORTH_COPYING = 4096  # bytes of a run that is copied; less is left to a part
 OWN_PART = 64 << 10  # bytes of a program that is worth a part of its own
+HARDLY = 512  # bytes of a program for each that is not copied: a build's name and date changed, no more
 LARGE_BLOCK = 1 << 20  # bytes of a packed block that is
 MOST_PART = 24 << 20  # bytes that a part makes
 MOST_BASE = 48 << 20  # bytes that it is made from: with the encoder's tables about 350 MB at a time
@@ -46,7 +49,6 @@ _FILLS = re.compile(rb"\x00{4096,}|\xff{4096,}")
 _AT_ONCE = 4  # parts, at most
 
 Progress = Callable[[int, int], bool]
-Range = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,11 +116,11 @@ def _views(old: Any, new: Any, folder: Path, keep: ExitStack) -> view.Pair:
 
 def _made(old: Any, new: Any, pair: view.Pair, runs: list[Step], said: "_Said", threads: int | None) -> Made:
     copied = list(_worth_copying(pair, runs))
-    gaps = _complement([(at, at + length) for at, _, length in copied], len(pair.new))
+    gaps = complement([(at, at + length) for at, _, length in copied], len(pair.new))
     pieces = _pieces(pair, gaps, runs)
-    copied = list(_cut(copied, [(piece.start, piece.end) for piece in pieces]))
+    copied = list(cut(copied, [(piece.start, piece.end) for piece in pieces]))
     fills = _fills(pair.new, pieces)
-    stock = _stock(pair, copied, pieces)
+    stock = stock_of(pair, copied, [piece.base for piece in pieces if piece.base is not None])
     jobs, steps = _plan(pair, pieces, fills, copied, stock)
     bodies = _patches(pair, stock, jobs, said, threads)
     view.drop(pair)
@@ -156,17 +158,6 @@ def _worth_copying(pair: view.Pair, runs: list[Step]) -> Iterator[Step]:
                     yield a - shift, a, b - a
 
 
-def _complement(ranges: Iterable[Range], size: int) -> list[Range]:
-    gaps, at = [], 0
-    for start, end in ranges:
-        if start > at:
-            gaps.append((at, start))
-        at = max(at, end)
-    if at < size:
-        gaps.append((at, size))
-    return gaps
-
-
 def _pieces(pair: view.Pair, gaps: list[Range], runs: list[Step]) -> list[Piece]:
     """The new ranges, in order: programs and large blocks whole, the rest between them."""
     ours, theirs = elf.programs(pair.new.body), elf.programs(pair.old.body)
@@ -181,14 +172,21 @@ def _pieces(pair: view.Pair, gaps: list[Range], runs: list[Step]) -> list[Piece]
         touched = k >= 0 and gaps[k][1] > start
         if not touched or not OWN_PART <= end - start <= most or (taken and start < taken[-1].end):
             continue
+        if _fresh(gaps, start, end) * HARDLY < end - start:
+            continue  # no address moved in it: it is copied but for these bytes
         base = _relative(start, end, runs, sorted([*bases, *_blocks(pair.old)]))
         if base is not None and base[1] - base[0] <= most:
             taken.append(
                 Piece(start, end, base, _segments(pair, elf.at(theirs, *base), elf.at(ours, start, end)))
             )
-    between = _without(gaps, [(piece.start, piece.end) for piece in taken])
+    between = without(gaps, [(piece.start, piece.end) for piece in taken])
     rest = [Piece(start, end, None) for start, end in between]
     return sorted([*taken, *rest], key=lambda piece: piece.start)
+
+
+def _fresh(gaps: list[Range], start: int, end: int) -> int:
+    """Bytes of a range that are not copied."""
+    return sum(max(min(b, end) - max(a, start), 0) for a, b in touching(gaps, start, end))
 
 
 def _segments(pair: view.Pair, old: elf.Program | None, new: elf.Program | None) -> native.Segments | None:
@@ -229,36 +227,6 @@ def _relative(start: int, end: int, runs: list[Step], bases: list[Range]) -> Ran
     return max(votes, key=lambda base: (votes[base], -base[0])) if votes else None
 
 
-def _without(ranges: list[Range], gone: list[Range]) -> Iterator[Range]:
-    k = 0
-    for start, end in ranges:
-        while k < len(gone) and gone[k][1] <= start:
-            k += 1
-        j = k
-        while j < len(gone) and gone[j][0] < end:
-            if gone[j][0] > start:
-                yield start, gone[j][0]
-            start = max(start, gone[j][1])
-            j += 1
-        if start < end:
-            yield start, end
-
-
-def _cut(copied: list[Step], gone: list[Range]) -> Iterator[Step]:
-    for at, start, length in copied:
-        for begin, end in _without([(at, at + length)], _touching(gone, at, at + length)):
-            yield begin, start + begin - at, end - begin
-
-
-def _touching(ranges: list[Range], start: int, end: int) -> list[Range]:
-    k = max(bisect_right(ranges, (start, 0)) - 1, 0)
-    found = []
-    while k < len(ranges) and ranges[k][0] < end:
-        found.append(ranges[k])
-        k += 1
-    return found
-
-
 def _fills(new: view.View, pieces: list[Piece]) -> list[tuple[int, int, int]]:
     """(start, end, byte) of long runs of one byte in what is left over: no coder needs to see them."""
     found: list[tuple[int, int, int]] = []
@@ -274,54 +242,6 @@ def _fills(new: view.View, pieces: list[Piece]) -> list[tuple[int, int, int]]:
 
 
 # --- what parts are made from ----------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Stock:
-    """Ranges of the old view, and where each begins in the stock."""
-
-    ranges: tuple[Range, ...]
-    places: tuple[int, ...]
-    size: int
-
-    def place(self, start: int) -> int:
-        """Where something of the old view stands in the stock, or would."""
-        k = bisect_right(self.ranges, (start, 1 << 62)) - 1
-        if k < 0:
-            return 0
-        begin, end = self.ranges[k]
-        return self.places[k] + min(start, end) - begin
-
-    def read(self, old: view.View, start: int, size: int) -> bytes:
-        out, end = bytearray(), start + size
-        k = max(bisect_right(self.places, start) - 1, 0)
-        while k < len(self.ranges) and self.places[k] < end:
-            begin, stop = self.ranges[k]
-            shift = begin - self.places[k]
-            out += old.body[max(begin, start + shift) : min(stop, end + shift)]
-            k += 1
-        return bytes(out)
-
-
-def _stock(pair: view.Pair, copied: list[Step], pieces: list[Piece]) -> Stock:
-    """What of the base is not copied, and what programs are compared with; a block that is opened is so
-    whole."""
-    used = sorted((start, start + length) for _, start, length in copied)
-    wanted = _complement(used, len(pair.old))
-    wanted += [piece.base for piece in pieces if piece.base is not None]
-    whole = [(s.start, s.start + s.size) for s in pair.old.stretches if s.codec is not None]
-    ranges: list[Range] = []
-    for start, end in sorted(wanted):
-        touched = _touching(whole, start, end)
-        touched = [each for each in touched if each[1] > start]
-        if touched:
-            start, end = min(start, touched[0][0]), max(end, touched[-1][1])
-        if ranges and start <= ranges[-1][1]:
-            ranges[-1] = (ranges[-1][0], max(end, ranges[-1][1]))
-        else:
-            ranges.append((start, end))
-    places = layers.regions(end - start for start, end in ranges)
-    return Stock(tuple(ranges), tuple(place for place, _ in places), places[-1][1] if places else 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -355,7 +275,7 @@ def _plan(
         for piece in pieces
         if piece.base is not None
     ]
-    rest = list(_without([(p.start, p.end) for p in pieces if p.base is None], [(a, b) for a, b, _ in fills]))
+    rest = list(without([(p.start, p.end) for p in pieces if p.base is None], [(a, b) for a, b, _ in fills]))
     held = [_held_job(ranges, copied, stock) for ranges in _portions(rest)]
     told: list[tuple[int, int, int, int]] = [(a, b, FILL, byte) for a, b, byte in fills]
     told += [(at, at + length, COPY, start) for at, start, length in copied]
@@ -485,9 +405,8 @@ def _written(
     )
     layers.judge(plan, head)
     copied = sum(second for kind, _, second in steps if kind == COPY)
-    return Made(
-        layers.write_head(head) + packed + b"".join(bodies), len(jobs), copied, pair.opened, pair.closed
-    )
+    patch = layers.write_head(head) + packed + b"".join(bodies)
+    return Made(patch, len(jobs), copied, pair.opened, pair.closed)
 
 
 def _joined(spans: list[Span]) -> Iterator[Span]:
