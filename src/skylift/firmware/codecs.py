@@ -2,25 +2,23 @@
 
 A name says everything the result depends on: `zlib 9 15 8` (level, window, memory), `xz 6 131072` (preset,
 dictionary), `zstd 15 1.5.4` (level, version: its output changes between releases), `lz4 1.9.4`. What opens
-has no parameters: `zlib`, `deflate` (without zlib's header), `xz`, `lzma`, `zstd`, `lz4`, `btf` (a kernel's
-types, `firmware.btf`). zlib and LZMA are Python's own, zstd and LZ4 the system's libraries', `btf` the C
-core's, where they are: `available` says so, and who lacks one takes the full image.
+has no parameters: `zlib`, `deflate` (without zlib's header), `xz`, `lzma`, `zstd`, `lz4`, `zstds` and `lz4l`
+(streams, as the programs write them for kernels), `btf` (a kernel's types, `firmware.btf`). zlib and LZMA are
+Python's own, zstd and LZ4 the system's libraries' (`firmware.libraries`), `btf` the C core's, where they are:
+`available` says so, and who lacks one takes the full image.
 `xz|btf 800 90000`: opened by the first, and in what it holds 90,000 bytes from 800 on by the second; packed
 the other way round.
 Whether a name reproduces a block is found by trying (`candidates`); nothing here is believed, the image's
 digest decides.
 """
 
-import ctypes
-import ctypes.util
-import functools
 import lzma
 import struct
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
-from skylift.firmware import native
+from skylift.firmware import libraries, native
 from skylift.firmware.native import DeltaError
 
 MOST_AT_ONCE = 32 << 20  # bytes of a block that is opened or packed in one piece (zstd, LZ4)
@@ -87,85 +85,6 @@ class _Chained:
         return self._packer.flush()
 
 
-# --- the system's libraries ------------------------------------------------------------------------------
-
-
-@functools.cache
-def zstd_library() -> Any:
-    """libzstd, or None."""
-    library = _library("zstd", ("ZSTD_compress", "ZSTD_decompress", "ZSTD_versionString"))
-    if library is None:
-        return None
-    size, text = ctypes.c_size_t, ctypes.c_char_p
-    library.ZSTD_compress.argtypes = (text, size, text, size, ctypes.c_int)
-    library.ZSTD_compress.restype = library.ZSTD_decompress.restype = library.ZSTD_compressBound.restype = (
-        size
-    )
-    library.ZSTD_decompress.argtypes = (text, size, text, size)
-    library.ZSTD_compressBound.argtypes = (size,)
-    library.ZSTD_isError.argtypes = (size,)
-    library.ZSTD_versionString.restype = text
-    return library
-
-
-@functools.cache
-def _lz4() -> Any:
-    """liblz4, or None."""
-    library = _library("lz4", ("LZ4_compress_default", "LZ4_decompress_safe", "LZ4_versionString"))
-    if library is None:
-        return None
-    library.LZ4_versionString.restype = ctypes.c_char_p
-    return library
-
-
-def _library(name: str, wanted: tuple[str, ...]) -> Any:
-    path = ctypes.util.find_library(name)
-    if path is None:
-        return None
-    try:
-        library = ctypes.CDLL(path)
-    except OSError:
-        return None
-    return library if all(hasattr(library, function) for function in wanted) else None
-
-
-def _zstd_pack(data: bytes, level: int) -> bytes:
-    room = zstd_library().ZSTD_compressBound(len(data))
-    out = ctypes.create_string_buffer(room)
-    done = _zstd_right(zstd_library().ZSTD_compress(out, room, data, len(data), level))
-    return out.raw[:done]
-
-
-def _zstd_open(packed: bytes, size: int) -> bytes:
-    out = ctypes.create_string_buffer(size + 1)
-    done = _zstd_right(zstd_library().ZSTD_decompress(out, size, packed, len(packed)))
-    return out.raw[:done]
-
-
-def _zstd_right(result: int) -> int:
-    if zstd_library().ZSTD_isError(result):
-        raise DeltaError("a zstd block is damaged")
-    return result
-
-
-def _lz4_pack(data: bytes, level: int) -> bytes:
-    room = len(data) + len(data) // 255 + 16
-    out = ctypes.create_string_buffer(room)
-    if level:
-        done = _lz4().LZ4_compress_HC(data, out, len(data), room, level)
-    else:
-        done = _lz4().LZ4_compress_default(data, out, len(data), room)
-    return out.raw[: max(done, 0)]
-
-
-def _lz4_open(packed: bytes, size: int) -> bytes:
-    out = ctypes.create_string_buffer(size + 1)
-    done = _lz4().LZ4_decompress_safe(packed, out, len(packed), size)
-    if done < 0:
-        raise DeltaError("an LZ4 block is damaged")
-    return out.raw[:done]
-
-
 # --- opening ---------------------------------------------------------------------------------------------
 
 _STREAMS: dict[str, Callable[[], Any]] = {
@@ -175,9 +94,13 @@ _STREAMS: dict[str, Callable[[], Any]] = {
     "lzma": lambda: lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=256 << 20),
 }
 _AT_ONCE: dict[str, Callable[[bytes, int], bytes]] = {
-    "zstd": _zstd_open,
-    "lz4": _lz4_open,
+    "zstd": libraries.zstd_open,
+    "lz4": libraries.lz4_open,
     "btf": lambda packed, _size: native.turned("open", packed),
+}
+_FLOWS: dict[str, Callable[[bytes], Iterator[bytes]]] = {
+    "zstds": libraries.zstd_opened,
+    "lz4l": libraries.legacy_opened,
 }
 
 
@@ -205,6 +128,9 @@ def _opened(name: str, packed: bytes, size: int) -> Iterator[bytes]:
             raise DeltaError(f"a {name} block of {size} bytes: at most {MOST_AT_ONCE} are opened at once")
         yield _AT_ONCE[name](packed, size)
         return
+    if name in _FLOWS:
+        yield from _at_most(_FLOWS[name](packed), size)
+        return
     stream, rest, left = _STREAMS[name](), packed, size
     while left and not stream.eof:
         piece = stream.decompress(rest, min(left, _PIECE))
@@ -213,6 +139,15 @@ def _opened(name: str, packed: bytes, size: int) -> Iterator[bytes]:
             break
         left -= len(piece)
         yield piece
+
+
+def _at_most(pieces: Iterator[bytes], left: int) -> Iterator[bytes]:
+    """They, and no more than one piece beyond what is due."""
+    for piece in pieces:
+        yield piece
+        left -= len(piece)
+        if left < 0:
+            return
 
 
 def opened_at_most(name: str, packed: bytes, most: int) -> bytes:
@@ -313,12 +248,22 @@ _PACKERS: dict[str, Callable[..., Packer]] = {
     "xz": lambda *how: _Whole(lambda data: _xz_block(data, *how)),
     "xzs": _xz_stream,
     "lzma": _alone,
-    "zstd": lambda level: _Whole(lambda data: _zstd_pack(data, level)),
-    "lz4": lambda: _Whole(lambda data: _lz4_pack(data, 0)),
-    "lz4hc": lambda level: _Whole(lambda data: _lz4_pack(data, level)),
+    "zstd": lambda level: _Whole(lambda data: libraries.zstd_pack(data, level)),
+    "lz4": lambda: _Whole(lambda data: libraries.lz4_pack(data, 0)),
+    "lz4hc": lambda level: _Whole(lambda data: libraries.lz4_pack(data, level)),
+    "zstds": lambda level, workers: libraries.ZstdStream(min(level, 22), min(workers, 1)),
+    "lz4l": libraries.LegacyStream,
     "btf": lambda: _Whole(lambda data: native.turned("close", data)),
 }
-_LIMITS = {"zlib": 3, "deflate": 3, "xz": 4, "xzs": 4, "lzma": 1, "zstd": 1, "lz4": 0, "lz4hc": 1, "btf": 0}
+_LIMITS = {"zlib": 3, "deflate": 3, "xz": 4, "xzs": 4, "lzma": 1}
+# Packers that change their output between releases: the version is the last word of their names.
+_VERSIONED = {
+    "zstd": libraries.zstd_version,
+    "zstds": libraries.zstd_version,
+    "lz4": libraries.lz4_version,
+    "lz4hc": libraries.lz4_version,
+    "lz4l": libraries.lz4_version,
+}
 IN_PLACE = ("btf",)  # kinds that hold as many bytes as they take, where they lie
 
 
@@ -346,19 +291,16 @@ def available(name: str) -> bool:
         return True
     if kind == "btf":
         return not how and native.available()
-    if kind == "zstd":
-        return zstd_library() is not None and (
-            not how or how[-1] == zstd_library().ZSTD_versionString().decode()
-        )
-    if kind in ("lz4", "lz4hc"):
-        return _lz4() is not None and (not how or how[-1] == _lz4().LZ4_versionString().decode())
-    return kind in _PACKERS and len(how) <= _LIMITS[kind] and all(part.isdecimal() for part in how)
+    if kind in _VERSIONED:
+        version = _VERSIONED[kind]()
+        return version is not None and (not how or how[-1] == version)
+    return kind in _LIMITS and len(how) <= _LIMITS[kind] and all(part.isdecimal() for part in how)
 
 
 def _parts(name: str) -> list[str]:
     """Without the version, which only `available` looks at."""
     parts = name.split(" ")
-    return parts[:-1] if parts[0] in ("zstd", "lz4", "lz4hc") else parts
+    return parts[:-1] if parts[0] in _VERSIONED else parts
 
 
 def _range(inner: str) -> tuple[int, int]:
@@ -374,19 +316,30 @@ NOWHERE = (0, 0)
 
 def memory(name: str) -> int:
     """About what packing by this name takes, in bytes: reckoned from its parameters. zstd's blocks are a
-    squashfs's,
-    of 1 MiB at most, which bounds its tables."""
+    squashfs's, of 1 MiB at most, which bounds its tables; for a stream they are as the level has them."""
     outer, _, inner = name.partition("|")
     if inner:
         return memory(outer) + (10 << 20) + 3 * _range(inner)[1]
     kind, *how = name.split(" ")
     if kind in ("xz", "xzs") and len(how) > 1:
         return int(how[1]) * 11 + (8 << 20)
-    return {"lzma": 96 << 20, "zstd": 12 << 20, "btf": 48 << 20}.get(kind, 2 << 20)
+    if kind == "zstds" and how[0].isdecimal():
+        return _ZSTD_MEMORY.get(int(how[0]), _ZSTD_MEMORY[22] if int(how[0]) > 19 else 256 << 20)
+    return {"lzma": 96 << 20, "zstd": 12 << 20, "lz4l": 24 << 20, "btf": 48 << 20}.get(kind, 2 << 20)
 
 
-def candidates(kind: str, size: int, block: int) -> list[str]:
-    """The names that may have made a block of this kind which holds `size` bytes; the likeliest first."""
+def opening(name: str, size: int) -> int:
+    """About what opening a block takes that holds `size` bytes: a stream of zstd's has a window as large."""
+    return min(size, _MOST_WINDOW if name.startswith("zstds") else MOST_AT_ONCE)
+
+
+_MOST_WINDOW = 128 << 20
+_ZSTD_MEMORY = {20: 384 << 20, 21: 640 << 20, 22: 1088 << 20}
+
+
+def candidates(kind: str, size: int, block: int, head: bytes) -> list[str]:
+    """The names that may have made a block of this kind, which begins with `head` and holds `size` bytes; the
+    likeliest first."""
     if kind in ("zlib", "deflate"):
         return [
             f"{kind} {level} 15 {memory}"
@@ -397,12 +350,22 @@ def candidates(kind: str, size: int, block: int) -> list[str]:
         arch = [f"xzs 6 {dictionary} {each}" for dictionary in _DICTIONARIES for each in (4, 7)]
         plain = [f"xzs 6 {dictionary}" for dictionary in _DICTIONARIES]
         return [*arch, *plain] if size > 1 << 20 else near
-    if kind == "zstd" and zstd_library() is not None:
-        return [f"zstd {level} {zstd_library().ZSTD_versionString().decode()}" for level in (15, 19, 22, 3)]
-    if kind == "lz4" and _lz4() is not None:
-        version = _lz4().LZ4_versionString().decode()
-        return [f"lz4 {version}", f"lz4hc 12 {version}"]
+    if kind in _VERSIONED:
+        version = _VERSIONED[kind]()
+        return [f"{how} {version}" for how in _versioned(kind, head)] if version else []
     return {"lzma": ["lzma 9", "lzma 6"], "btf": ["btf"]}.get(kind, [])
 
 
+def _versioned(kind: str, head: bytes) -> list[str]:
+    if kind == "zstds":
+        levels = _LEVELS.get(libraries.zstd_window(head), ())
+        return [f"zstds {level} {workers}" for level in levels for workers in (1, 0)]
+    return {
+        "zstd": ["zstd 15", "zstd 19", "zstd 22", "zstd 3"],
+        "lz4": ["lz4", "lz4hc 12"],
+        "lz4l": ["lz4l 9", "lz4l 12", "lz4l 0"],
+    }.get(kind, [])
+
+
+_LEVELS = {27: (22,), 26: (21,), 25: (20,), 23: (19, 18, 17)}  # of zstd's, by bits of window, for streams
 _DICTIONARIES = (32 << 20, 8 << 20, 128 << 20)

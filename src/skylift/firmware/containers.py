@@ -2,16 +2,15 @@
 themselves; and the description of its types in a kernel that does not.
 
 `units` names the packed pieces; whether they are opened is the encoder's business (`firmware.layered`), and
-whether
-they can be packed again to the bit is found by trying. One level only: a module in a squashfs stays as
-packed as it is.
+whether they can be packed again to the bit is found by trying. `beyond` says what nobody here opens. One
+level only: a module in a squashfs stays as packed as it is.
 """
 
 import re
 import struct
 from collections.abc import Iterator
 
-from skylift.firmware import btf, codecs, squashfs
+from skylift.firmware import btf, codecs, libraries, squashfs
 from skylift.firmware.native import DeltaError
 from skylift.firmware.unit import Unit
 
@@ -60,11 +59,32 @@ def _is_kernel(image: memoryview) -> bool:
     """x86's boot header, or ARM's zImage magic."""
     if not 0x400 < len(image) <= _KERNEL_MOST:
         return False
-    return bytes(image[0x202:0x206]) == b"HdrS" or bytes(image[0x24:0x28]) == b"\x18\x28\x6f\x01"
+    return _boots_x86(image) or bytes(image[0x24:0x28]) == b"\x18\x28\x6f\x01"
+
+
+def _boots_x86(image: memoryview) -> bool:
+    return 0x400 < len(image) <= _KERNEL_MOST and bytes(image[0x202:0x206]) == b"HdrS"
+
+
+def _payload(image: memoryview) -> tuple[int, int]:
+    """(place, bytes) of what an x86 kernel unpacks, as its boot header says; (0, 0): it does not."""
+    sectors = image[0x1F1] or 4
+    version = int.from_bytes(image[0x206:0x208], "little")
+    offset, length = struct.unpack_from("<II", image, 0x248)
+    at = (sectors + 1) * 512 + offset
+    return (at, length) if version >= 0x208 and 8 < length <= len(image) - at else (0, 0)
 
 
 def _inside(image: memoryview) -> Iterator[Unit]:
-    """The first stream in a kernel that is large enough to be the kernel."""
+    """What a kernel is packed as: as its boot header says, else the first stream large enough to be it."""
+    at, length = _payload(image) if _boots_x86(image) else (0, 0)
+    packed = image[at : at + length - 4]
+    head = bytes(packed[:4])
+    if length and head in _STREAMS:  # its size stands behind it
+        size = int.from_bytes(image[at + length - 4 : at + length], "little")
+        if size <= MOST_HELD and (head != libraries.ZSTD or libraries.zstd_frame(packed) == len(packed)):
+            yield Unit(at, len(packed), size, _STREAMS[head])
+        return
     for hit in _INSIDE.finditer(image):
         at = hit.start()
         if image[at] == 0x1F:
@@ -74,6 +94,19 @@ def _inside(image: memoryview) -> Iterator[Unit]:
         if found and found[0].size >= _SMALLEST:
             yield from found
             return
+
+
+def beyond(image: memoryview) -> str | None:
+    """What the image is packed as, where nobody here opens that; None where somebody does."""
+    if not _boots_x86(image) or units(image):
+        return None
+    at, length = _payload(image)
+    head = bytes(image[at : at + 4])
+    return next((name for magic, name in _BEYOND.items() if length and head.startswith(magic)), None)
+
+
+_STREAMS = {libraries.ZSTD: "zstds", libraries.LEGACY: "lz4l"}
+_BEYOND = {b"\x89LZO": "LZO", b"BZh": "bzip2", libraries.ZSTD: "zstd", b"\x1f\x8b": "gzip"}
 
 
 def _stream(kind: str, image: memoryview, at: int, end: int | None = None) -> Iterator[Unit]:

@@ -67,7 +67,7 @@ def create_delta(
     """
     with opened(old_firmware) as old, opened(new_firmware) as new:
         progress("comparing")
-        patch = make(old, new, profile, Path(output_path).parent)
+        patch = make(old, new, profile, Path(output_path).parent, progress)
         old_hash, new_hash, full = native.digest(old).hex(), native.digest(new).hex(), len(new)
     if not full or len(patch) >= max_ratio * full:
         return None
@@ -85,15 +85,21 @@ def create_delta(
 
 
 def make(
-    old: bytes | mmap.mmap, new: bytes | mmap.mmap, profile: str | None = None, scratch: Path | None = None
+    old: bytes | mmap.mmap,
+    new: bytes | mmap.mmap,
+    profile: str | None = None,
+    scratch: Path | None = None,
+    progress: Callable[[str], None] = lambda said: None,
 ) -> bytes:
     """The patch's bytes, in our own format where the core was built, else HDiffPatch's. `scratch`: a folder
-    for what
-    packed images hold; else the system's."""
+    for what packed images hold; else the system's. `progress` is told what stays packed, and why."""
     if not native.available():
         return hdiff.make(bytes(old), bytes(new))
     if profile is None and layered.worth_layers(old, new):
-        return layered.make(old, new, scratch=scratch).patch
+        made = layered.make(old, new, scratch=scratch)
+        for reason in made.reasons:
+            progress(reason)
+        return made.patch
     return native.make(old, new, profile or profile_for(new)).patch
 
 

@@ -60,6 +60,7 @@ class Made:
     copied: int  # bytes of the target
     opened: int  # packed blocks that were opened
     closed: int  # packed blocks that changed and that nothing packs to the same bytes
+    reasons: tuple[str, ...] = ()  # why they stay closed, in sentences
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,8 @@ def worth_layers(old: Any, new: Any) -> bool:
     from skylift.firmware import containers
 
     with memoryview(old) as a, memoryview(new) as b:
-        return bool(containers.units(a) and containers.units(b)) or len(elf.extents(b)) >= SEVERAL
+        packed = (containers.units(a) and containers.units(b)) or containers.beyond(b)
+        return bool(packed) or len(elf.extents(b)) >= SEVERAL
 
 
 def make(
@@ -110,8 +112,8 @@ def make(
 def _views(old: Any, new: Any, folder: Path, keep: ExitStack) -> view.Pair:
     try:
         return view.lay_open(old, new, folder, keep)
-    except DeltaError:  # larger than a disk should bear: compared as they are
-        return view.Pair(view._closed(old), view._closed(new), 0, 0)
+    except DeltaError as e:  # larger than a disk should bear, or damaged: compared as they are
+        return view.Pair(view._closed(old), view._closed(new), 0, 0, (f"compared packed: {e}",))
 
 
 def _made(old: Any, new: Any, pair: view.Pair, runs: list[Step], said: "_Said", threads: int | None) -> Made:
@@ -406,7 +408,7 @@ def _written(
     layers.judge(plan, head)
     copied = sum(second for kind, _, second in steps if kind == COPY)
     patch = layers.write_head(head) + packed + b"".join(bodies)
-    return Made(patch, len(jobs), copied, pair.opened, pair.closed)
+    return Made(patch, len(jobs), copied, pair.opened, pair.closed, pair.reasons)
 
 
 def _joined(spans: list[Span]) -> Iterator[Span]:

@@ -349,7 +349,7 @@ def scratch_of(plan: Plan) -> int:
 def memory_of(plan: Plan, plan_size: int) -> int:
     """Bytes that a decoder takes besides."""
     packing = max((codecs.memory(name) for name in _packed_by(plan)), default=0)
-    opening = max((min(span.size, codecs.MOST_AT_ONCE) for span in plan.spans if span.codec), default=0)
+    opening = max((codecs.opening(span.codec, span.size) for span in plan.spans if span.codec), default=0)
     return (
         PART_MEMORY + _STEADY + 8 * plan_size + packing + opening + 64 * (len(plan.spans) + len(plan.parts))
     )

@@ -9,7 +9,7 @@ import hashlib
 import mmap
 import tempfile
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,6 +69,7 @@ class Pair:
     new: View
     opened: int
     closed: int  # changed, but nothing packs them to the same bytes
+    reasons: tuple[str, ...] = ()  # why, in sentences
 
 
 def lay_open(old: Any, new: Any, scratch: Path, keep: ExitStack) -> Pair:
@@ -76,7 +77,7 @@ def lay_open(old: Any, new: Any, scratch: Path, keep: ExitStack) -> Pair:
     with memoryview(old) as before, memoryview(new) as after:
         ours, theirs = containers.units(before), containers.units(after)
         if not ours or not theirs or (len(theirs) == len(ours) == 1 and old == new):
-            return Pair(_closed(old), _closed(new), 0, 0)
+            return Pair(_closed(old), _closed(new), 0, 0, tuple(_unknown(after)))
         known = {_name(before, unit) for unit in ours}
         changed = _changed(after, theirs, known)
         names = _names(after, changed, _block(after))
@@ -91,6 +92,24 @@ def lay_open(old: Any, new: Any, scratch: Path, keep: ExitStack) -> Pair:
             _laid_open(after, names, scratch, keep, sizes),
             len(names),
             len(changed) - len(names),
+            tuple(_unmatched(unit for unit in changed if unit not in names)),
+        )
+
+
+def _unknown(image: memoryview) -> Iterator[str]:
+    if (kind := containers.beyond(image)) is not None:
+        yield f"the kernel is packed as {kind}, which nothing here opens: it is compared packed"
+
+
+def _unmatched(units: Iterable[Unit]) -> Iterator[str]:
+    """A sentence for each kind."""
+    kept: dict[str, list[int]] = {}
+    for unit in units:
+        kept.setdefault(unit.kind, []).append(unit.length)
+    for kind, lengths in kept.items():
+        yield (
+            f"{len(lengths)} of the {kind} blocks that changed, {sum(lengths)} bytes, stay packed: "
+            "nothing here packs what they hold to the same bytes"
         )
 
 
@@ -127,7 +146,7 @@ def _names(image: memoryview, units: list[Unit], block: int) -> dict[Unit, str]:
     for unit in units:
         if failures.get(unit.kind, 0) >= _HOPELESS and unit.kind not in last:
             continue
-        names = codecs.candidates(unit.kind, unit.size, block)
+        names = codecs.candidates(unit.kind, unit.size, block, bytes(image[unit.at : unit.at + 16]))
         if unit.kind in last:
             names = sorted(names, key=lambda name: name != last[unit.kind])
         name = next((name for name in names if _reproduces(image, unit, name)), None)

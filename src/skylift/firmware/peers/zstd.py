@@ -1,6 +1,6 @@
 """zstd's `--patch-from`: an ordinary frame whose window reaches back over the old image.
 
-By the system's libzstd, where it is, as for packed blocks (`firmware.codecs`).
+By the system's libzstd, where it is, as for packed blocks (`firmware.libraries`).
 """
 
 import ctypes
@@ -8,7 +8,7 @@ import functools
 from typing import Any
 
 from skylift.core.errors import invalid
-from skylift.firmware import codecs
+from skylift.firmware import libraries
 from skylift.firmware.native import DeltaError
 
 MAGIC = b"\x28\xb5\x2f\xfd"
@@ -20,7 +20,7 @@ _UNKNOWN = (1 << 64) - 2  # what is said of a size that is not told, and of one 
 
 @functools.cache
 def _library() -> Any:
-    library = codecs.zstd_library()
+    library = libraries.zstd()
     if library is None:
         return None
     size, text, place = ctypes.c_size_t, ctypes.c_char_p, ctypes.c_void_p
