@@ -25,6 +25,7 @@ from skylift.store.updates import Update
 LOG = structlog.get_logger("skylift.loop")
 SWEEP = 500  # overdue updates per transaction
 LONGEST_SLEEP_S = 1.0  # another server's change is seen within this time
+BREATH_S = 0.01  # whoever poked answers its own request first
 REST = 4  # times as long as the last look took: thousands of reports a second do not keep it looking
 
 
@@ -74,7 +75,8 @@ class Loop:
             except Exception:  # our own bug must not stop every other deployment for ever
                 LOG.exception("tick failed")
             self._stopping.wait(min(LONGEST_SLEEP_S, REST * (monotonic() - begun)))
-            self._poked.wait(LONGEST_SLEEP_S)
+            if self._poked.wait(LONGEST_SLEEP_S):
+                self._stopping.wait(BREATH_S)
 
     def tick(self, now: datetime) -> None:
         """One look at everything that is due."""

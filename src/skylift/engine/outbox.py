@@ -9,7 +9,9 @@ that fails is tried again with back-off, for ever: effects are promises. One tha
 
 import secrets
 import threading
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -26,6 +28,7 @@ LOG = structlog.get_logger("skylift.outbox")
 LEASE = timedelta(minutes=6)
 BACK_OFF_S = (1.0, 300.0)
 LONGEST_SLEEP_S = 1.0
+BREATH_S = 0.01  # whoever poked answers its own request first
 LANES = (frozenset({"deltas", "purge", "unblob"}), frozenset({"delivery"}))  # the others share one
 
 
@@ -39,7 +42,8 @@ class Later(Exception):
 
 @dataclass
 class Courier:
-    """A thread for each lane. `poke` makes them look at once; `stop` ends each after the effect it is at."""
+    """A thread for each lane, and one that looks out for all of them: one question a second, however many
+    lanes there are. `poke` makes it look at once; `stop` ends each lane after the effect it is at."""
 
     database: Database
     handlers: Mapping[str, Callable[[dict[str, Any]], None]]
@@ -49,41 +53,58 @@ class Courier:
         self._stopping = False
         quick = frozenset(self.handlers).difference(*LANES)
         lanes = [[kind for kind in self.handlers if kind in lane] for lane in (quick, *LANES)]
-        self._walks = [_Walk(self, kinds) for kinds in lanes if kinds]
+        self._lanes = [_Lane(self, kinds) for kinds in lanes if kinds]
+        self._poked = threading.Event()
+        self._lookout = threading.Thread(target=self._look_out, name="skylift-courier", daemon=True)
 
     def start(self) -> None:
-        for walk in self._walks:
-            walk.thread.start()
+        for thread in self._threads():
+            thread.start()
 
     def stop(self) -> None:
         self._stopping = True
         self.poke()
-        for walk in self._walks:
-            if walk.thread.ident is not None:
-                walk.thread.join()
+        for lane in self._lanes:
+            lane.called.set()
+        for thread in self._threads():
+            if thread.ident is not None:
+                thread.join()
 
     def poke(self) -> None:
-        for walk in self._walks:
-            walk.poked.set()
+        self._poked.set()
 
-    def walk(self, kinds: list[str], poked: threading.Event) -> None:
-        """One thread's life."""
+    def _threads(self) -> list[threading.Thread]:
+        return [self._lookout, *(lane.thread for lane in self._lanes)]
+
+    def _look_out(self) -> None:
+        """The life of the thread that looks out."""
         while not self._stopping:
-            poked.clear()
-            try:
+            self._poked.clear()
+            with _survived():
+                for lane in self._due():
+                    lane.called.set()
+            if self._poked.wait(LONGEST_SLEEP_S):
+                time.sleep(BREATH_S)
+
+    def _due(self) -> list["_Lane"]:
+        with self.database.read() as conn:
+            due = outbox.due(conn, [lane.kinds for lane in self._lanes], self.clock())
+        return [lane for lane, is_due in zip(self._lanes, due, strict=True) if is_due]
+
+    def walk(self, kinds: list[str], called: threading.Event) -> None:
+        """The life of a lane's thread."""
+        while not self._stopping:
+            with _survived():
                 while not self._stopping and self.carry_one(self.clock(), kinds):
                     pass
-            except SkyliftError as e:
-                LOG.warning("outbox not reachable", error=str(e))
-            except Exception:  # our own bug in one effect must not end all others
-                LOG.exception("outbox failed")
-            poked.wait(LONGEST_SLEEP_S)
+            called.wait()
+            called.clear()
 
     def carry_one(self, now: datetime, kinds: list[str] | None = None) -> bool:
         """Do the effect (of these kinds) that is due the longest; False when nothing is due."""
         kinds = list(self.handlers) if kinds is None else kinds
         with self.database.read() as conn:
-            if not outbox.is_due(conn, kinds, now):
+            if not any(outbox.due(conn, [kinds], now)):
                 return False
         token = secrets.token_hex(8)
         job = self.database.write(lambda conn: outbox.lease(conn, kinds, token, now + LEASE, now))
@@ -109,11 +130,23 @@ class Courier:
         self.database.write(lambda conn: outbox.done(conn, job, self.clock()))
 
 
-class _Walk:
+class _Lane:
     """A thread over some kinds of effects."""
 
     def __init__(self, courier: Courier, kinds: list[str]) -> None:
-        self.poked = threading.Event()
+        self.kinds = kinds
+        self.called = threading.Event()
         self.thread = threading.Thread(
-            target=courier.walk, args=(kinds, self.poked), name=f"skylift-courier-{kinds[0]}", daemon=True
+            target=courier.walk, args=(kinds, self.called), name=f"skylift-courier-{kinds[0]}", daemon=True
         )
+
+
+@contextmanager
+def _survived() -> Iterator[None]:
+    """What goes wrong here is written down, and the thread goes on."""
+    try:
+        yield
+    except SkyliftError as e:
+        LOG.warning("outbox not reachable", error=str(e))
+    except Exception:  # our own bug in one effect must not end all others
+        LOG.exception("outbox failed")

@@ -5,6 +5,7 @@ token, with `due_at` moved to where the lease ends. A worker that outlived its l
 and its `done` or `failed` without effect; whoever holds the row now decides.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -73,9 +74,10 @@ def failed(conn: Connection, job: Job, error: str, again_at: datetime) -> bool:
     return conn.execute(outbox.update().where(held).values(**values)).rowcount == 1
 
 
-def is_due(conn: Connection, kinds: list[str], now: datetime) -> bool:
-    """Whether `lease` would find something."""
-    return conn.execute(sa.select(sa.literal(1)).where(_due(kinds, now)).limit(1)).first() is not None
+def due(conn: Connection, lanes: Sequence[list[str]], now: datetime) -> list[bool]:
+    """For each list of kinds, whether `lease` would find something."""
+    questions = [sa.select(sa.literal(1)).where(_due(kinds, now)).exists() for kinds in lanes]
+    return [bool(is_due) for is_due in conn.execute(sa.select(*questions)).one()]
 
 
 def _due(kinds: list[str], now: datetime) -> sa.ColumnElement[bool]:
