@@ -55,10 +55,12 @@ LINES = 32
 REPORTING = 1_000  # devices with a report under way at the same time
 ROUNDS = 3
 INTERVAL_S = 300  # between a device's polls
+BETWEEN_S = 0.2  # an operator's verbs: the loop has looked at what the one before did
 TICKS = 40
 HERD_PER_S = FULL / INTERVAL_S  # a million devices, also where fewer take turns
 SHORT_GATE, FULL_GATE = 10, 100  # deployments per defect rate
-SHORT_KILLS, FULL_KILLS = (5, 60), (300, 500)  # and the devices meanwhile
+FULL_KILLS = ("--kills", "300", "--devices", "250")
+SHORT_KILLS = ("--kills", "5", "--devices", "40", "--phases", "10,100")
 PARTS = ("deployments", "polls", "herd", "tls", "tick", "reports", "gate", "kills")
 
 
@@ -113,20 +115,26 @@ def deployments(bench: Bench) -> dict[str, float]:
     for _ in range(ROUNDS):
         made: dict[str, Any] = {}
         created.append(timed(lambda made=made: made.update(client.post("/api/deployments", body))))  # type: ignore[misc]
-        verbs = ("pause", "resume", "pause", "resume", "abort")
-        paused += [timed(partial(client.post, f"/api/deployments/{made['id']}:{verb}")) for verb in verbs]
+        for verb in ("pause", "resume", "pause", "resume", "abort"):
+            time.sleep(BETWEEN_S)
+            paused.append(timed(partial(client.post, f"/api/deployments/{made['id']}:{verb}")))
     return {"create_s": round(median(created), 3), "pause_ms": round(median(paused) * 1000, 1)}
 
 
-def tick_ms(database: Database, deployment: str) -> float:
-    """Load, plan, audit, apply: one look at a running deployment."""
+def ticks(kind: str, bench: Bench, deployment: str) -> dict[str, float]:
+    """Load, plan, audit, apply: a look at a running deployment, in turns with one over a thousand."""
     deadlines = Deadlines()
 
-    def look() -> None:
+    def look(database: Database, deployment: str) -> None:
         now = datetime.now(UTC)
         database.write(lambda conn: moves.step(conn, deployment, now, deadlines))
 
-    return median(timed(look) for _ in range(TICKS)) * 1000
+    with ExitStack() as stack:
+        small = staged(stack, kind, FEW)
+        fleets = ((bench.database, deployment), (small.database, opened(small.stage)))
+        turns = [[timed(partial(look, *one)) for one in fleets] for _ in range(TICKS)]
+    many, few = (median(seconds) * 1000 for seconds in zip(*turns, strict=True))
+    return {"tick_ms": round(many, 2), "tick_ratio_1m_to_1k": round(many / few, 2)}
 
 
 def polls(bench: Bench, other: tuple[int, int] | None, seconds: float) -> dict[str, float]:
@@ -306,13 +314,12 @@ def measure(kind: str, count: int, full: bool, parts: Collection[str]) -> dict[s
         if "tls" in parts:
             pids, asks = [bench.pid, *bench.base], partial(partial, bench.poll, Random(4))
             envoy = bench.stage.home / "envoy"
-            found |= tls.measure(envoy, bench.port, pids, cpu_s, asks, HERD_PER_S, 15.0 if full else 5.0)
+            found |= tls.measure(envoy, bench.port, pids, cpu_s, asks, HERD_PER_S, 15.0 if full else 3.0)
             say(f"  TLS through Envoy: { {name: found[name] for name in found if name.startswith('tls')} }")
         if {"tick", "reports"} & set(parts):
             running = opened(bench.stage)
             if "tick" in parts:
-                found["tick_ms"] = round(tick_ms(bench.database, running), 2)
-                found["tick_ratio_1m_to_1k"] = round(found["tick_ms"] / small_tick_ms(kind), 2)
+                found |= ticks(kind, bench, running)
             if "reports" in parts:
                 found |= reports(bench, running, min(count, 60_000 if full else 15_000))
                 found |= words_of_health(bench, 1_000)
@@ -388,13 +395,6 @@ def _bar(kind: str, count: int) -> Callable[[int], None]:
     return shown
 
 
-def small_tick_ms(kind: str) -> float:
-    """The same tick over a thousand devices."""
-    with ExitStack() as stack:
-        bench = staged(stack, kind, FEW)
-        return tick_ms(bench.database, opened(bench.stage))
-
-
 def opened(stage: Stage) -> str:
     """A deployment to every device at once, when its phase has opened."""
     body = {"firmware_version": "1.1.0", "target_devices": "all", "all_at_once": True}
@@ -422,8 +422,7 @@ def gate(full: bool) -> dict[str, Any]:
 
 def kills(full: bool) -> dict[str, Any]:
     """What is lost when the server is killed so often, under load (`bench server-kill`)."""
-    number, devices = FULL_KILLS if full else SHORT_KILLS
-    found = _run("server_kill.py", "--kills", str(number), "--devices", str(devices), "--json")
+    found = _run("server_kill.py", *(FULL_KILLS if full else SHORT_KILLS), "--json")
     names = ("kills", "reports_lost", "devices_doubled", "phases_wrong", "counters_equal")
     return {name: found[name] for name in names}
 

@@ -65,6 +65,7 @@ class Bench:
     deployments: list[str] = field(default_factory=list)
     restarts_s: list[float] = field(default_factory=list)
     database_kills: int = 0
+    phases: tuple[int, ...] = PHASES
 
 
 def say(sentence: str) -> None:
@@ -114,7 +115,7 @@ def deploy(bench: Bench) -> None:
         "target_devices": "all",
         "failure_threshold_percent": 50,
         "failure_min_devices": 20,
-        "phases": [{"percent": end, "min_minutes": SOAK_MINUTES, "wait_minutes": 60} for end in PHASES],
+        "phases": [{"percent": end, "min_minutes": SOAK_MINUTES, "wait_minutes": 60} for end in bench.phases],
     }
     bench.deployments.append(stage.client.post("/api/deployments", body)["id"])
 
@@ -163,9 +164,14 @@ def tell(bench: Bench, number: int) -> None:
     found = looked_up(bench)
     opened = sum(phase["state"] != "closed" for phase in found["phases"])
     say(
-        f"  {number:3} kills: deployment {len(bench.deployments)}, {opened} of {len(PHASES)} phases open, "
+        f"  {number:3} kills: deployment {len(bench.deployments)}, "
+        f"{opened} of {len(bench.phases)} phases open, "
         f"{found['totals']['complete']} devices complete"
     )
+
+
+def _percents(text: str) -> tuple[int, ...]:
+    return tuple(map(int, text.split(",")))
 
 
 def main() -> int:
@@ -176,6 +182,7 @@ def main() -> int:
     parser.add_argument("--devices", type=int, default=500)
     parser.add_argument("--servers", type=int, default=1)
     parser.add_argument("--database", choices=("sqlite", "postgresql"), default="sqlite")
+    parser.add_argument("--phases", type=_percents, default=PHASES, help="percents, as 10,100")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", action="store_true", help="the last line of stdout is one JSON object")
     given = parser.parse_args()
@@ -197,7 +204,7 @@ def main() -> int:
 def measure(given: argparse.Namespace, stage: Stage, url: str, cluster: Cluster | None) -> int:
     """The story, then the verdict."""
     started = time.monotonic()
-    bench = Bench(stage, Random(given.seed), given.kills, given.servers, cluster)
+    bench = Bench(stage, Random(given.seed), given.kills, given.servers, cluster, phases=given.phases)
     bench.until = started + given.minutes * 60
     try:
         fleet = asyncio.run(run(bench, given.devices, given.seed))
