@@ -84,17 +84,22 @@ class Proxy:
 
 
 def load(proxy: Proxy, seconds: float, token: str) -> None:
-    """One round of one proxy."""
-    before = cpu_s(proxy.pids())
+    """One round of one proxy; again where it was not given time to answer even once."""
     command = ["taskset", "-c", LOAD_CORE, "wrk", "-t1", f"-c{CONNECTIONS}", f"-d{max(1, round(seconds))}s"]
     command += ["-H", f"Authorization: Bearer {token}", f"http://127.0.0.1:{proxy.port}{proxy.path}"]
+    proxy.cost.append(wait(lambda: _round(proxy, command), f"{proxy.name} answers", START_S))
+
+
+def _round(proxy: Proxy, command: list[str]) -> float:
+    """us a request; 0 where none was answered."""
+    before = cpu_s(proxy.pids())
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     used = cpu_s(proxy.pids()) - before
     requests = int(re.findall(r"(\d+) requests in", said)[0])
     wrong = re.findall(r"Non-2xx or 3xx responses: (\d+)", said)
     if wrong:
         raise SystemExit(f"{proxy.name}: {wrong[0]} of {requests} were not answered well")
-    proxy.cost.append(used / requests * 1e6)
+    return used / requests * 1e6 if requests else 0.0
 
 
 @dataclass(frozen=True)
