@@ -40,6 +40,7 @@ def server(answers: tuple[bytes, ...]) -> Iterator[int]:
 
 GOOD = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"
 WRONG = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n"
+FULL = b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 7\r\ncontent-length: 0\r\n\r\n"
 HALF = b"HTTP/1.1 200 OK\r\ncontent-length: 20\r\n\r\n{}"
 
 
@@ -54,6 +55,12 @@ def test_every_request_at_its_time_is_answered_wrong_or_failed(
         told = press.opened("127.0.0.1", port, lambda number: REQUEST, 200.0, 0.1)
     assert (told.answered, told.wrong, told.failed) == (answered, wrong, failed)
     assert len(told.latencies) == answered
+
+
+def test_who_is_told_when_to_come_back_is_counted_apart() -> None:
+    with server((GOOD, FULL, WRONG, HALF)) as port:
+        told = press.opened("127.0.0.1", port, lambda number: REQUEST, 200.0, 0.1, burst=20)
+    assert (told.answered, told.wrong, told.postponed, told.failed) == (15, 10, 5, 5)
 
 
 def test_where_nobody_listens_everything_failed() -> None:

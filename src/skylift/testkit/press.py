@@ -23,13 +23,23 @@ BURST = 64  # requests that are late in a row, before answers are looked at
 @dataclass
 class Pressed:
     """What came of it. `latencies` in seconds, of answered requests; `wrong` counts other status codes than
-    200, `failed` connections that broke or never answered."""
+    200, `postponed` those of them that say when to come back (429 or 503 with Retry-After), `failed`
+    connections that broke or never answered."""
 
     seconds: float = 0.0
     answered: int = 0
     wrong: int = 0
+    postponed: int = 0
     failed: int = 0
     latencies: list[float] = field(default_factory=list)
+
+    def hear(self, head: bytes, seconds: float) -> None:
+        """An answer that came after so long."""
+        self.latencies.append(seconds)
+        self.answered += 1
+        self.wrong += not head.startswith(b"HTTP/1.1 200")
+        full = head.startswith((b"HTTP/1.1 429", b"HTTP/1.1 503"))
+        self.postponed += full and b"\r\nretry-after:" in head.lower()
 
     def percentile(self, percent: float) -> float:
         """Seconds below which this share of the answers came; 0 without any."""
@@ -59,9 +69,7 @@ class _Line(asyncio.Protocol):
         head, gap, body = self._got.partition(b"\r\n\r\n")
         if not gap or len(body) < _length(head):
             return
-        self._told.latencies.append(perf_counter() - self._sent_at)
-        self._told.answered += 1
-        self._told.wrong += not head.startswith(b"HTTP/1.1 200")
+        self._told.hear(head, perf_counter() - self._sent_at)
         self._sent_at = 0.0
         self._done(self, True)
 
@@ -144,9 +152,9 @@ class _Fresh:
         for handle, _ in self._poller.poll(wait):
             self._go_on(handle, self._open[handle])
 
-    def settle(self) -> None:
-        """Until all are answered, or nothing comes any more."""
-        until = perf_counter() + GIVE_UP_S
+    def settle(self, patience_s: float = GIVE_UP_S) -> None:
+        """Until all are answered, or nobody waits any longer."""
+        until = perf_counter() + patience_s
         while self._open and perf_counter() < until:
             self.turn(0.05)
         self._told.failed += len(self._open)
@@ -169,9 +177,7 @@ class _Fresh:
         call.got += data
         head, gap, body = call.got.partition(b"\r\n\r\n")
         if gap and len(body) >= _length(head):
-            self._told.latencies.append(perf_counter() - call.due)
-            self._told.answered += 1
-            self._told.wrong += not head.startswith(b"HTTP/1.1 200")
+            self._told.hear(head, perf_counter() - call.due)
         elif data:
             return
         else:
@@ -203,20 +209,28 @@ def afresh(host: str, port: int, request: Callable[[int], bytes], lines: int, se
 
 
 def opened(
-    host: str, port: int, request: Callable[[int], bytes], per_second: float, seconds: float
+    host: str,
+    port: int,
+    request: Callable[[int], bytes],
+    per_second: float,
+    seconds: float,
+    *,
+    burst: int = BURST,
+    patience_s: float = GIVE_UP_S,
 ) -> Pressed:
     """A new connection per request, at its time, whether or not the ones before were answered. A request's
-    latency counts from when it was due, so that a server that falls behind cannot hide it."""
+    latency counts from when it was due, so that a server that falls behind cannot hide it. `burst`: how many
+    that are late are begun before answers are looked at; `seconds` of the result: within which all were."""
     told, most = Pressed(), int(per_second * seconds)
     fresh, begun, number = _Fresh(host, port, told), perf_counter(), 0
     while number < most:
-        due = min(most, number + BURST, int((perf_counter() - begun) * per_second) + 1)
+        due = min(most, number + burst, int((perf_counter() - begun) * per_second) + 1)
         while number < due:
             fresh.begin(request(number), begun + number / per_second)
             number += 1
         fresh.turn(max(0.0, begun + number / per_second - perf_counter()))
     told.seconds = perf_counter() - begun
-    fresh.settle()
+    fresh.settle(patience_s)
     return told
 
 
