@@ -15,6 +15,7 @@ from skylift.gateway.policies import PEER, Answer, Respond
 
 GROUPS = "x-sl-groups"
 CLAIMS = "payload"  # the name under which the verified token's claims are kept
+TOKENS = "envoy.filters.http.jwt_authn"  # by whom
 RBAC = TYPE + "envoy.extensions.filters.http.rbac.v3.RBAC"
 
 
@@ -69,12 +70,44 @@ def require_claim(policy: RequireClaim, gateway: Gateway, book: Book) -> list[Pi
 def _claim(claim: str, value: str) -> Json:
     """A list that has the value, or words of which it is one."""
     path = [{"key": CLAIMS}, {"key": claim}]
-    filter_ = "envoy.filters.http.jwt_authn"
     word = {"string_match": {"safe_regex": {"regex": f"(?:.* )?{_escaped(value)}(?: .*)?"}}}
     listed = {"list_match": {"one_of": {"string_match": {"exact": value}}}}
-    both = [{"metadata": {"filter": filter_, "path": path, "value": how}} for how in (word, listed)]
+    both = [{"metadata": {"filter": TOKENS, "path": path, "value": how}} for how in (word, listed)]
     told = _has(f"{CLAIM}{claim.lower()}", f"(?:.* )?{_escaped(value)}(?: .*)?")  # by the helper
     return {"or_ids": {"ids": [*both, told]}}
+
+
+def expires_within(seconds: int, answer: Answer, book: Book) -> Piece:
+    """A verified token that is valid for longer is refused. Its exp is there and a number: that was looked at
+    before."""
+    exp = _member(_ident("metadata"), "filter_metadata", TOKENS, CLAIMS, "exp")
+    now = _call("double", _call("int", _member(_ident("request"), "time")))
+    left = _call("_-_", exp, now)
+    piece = _deny({_named("long", answer, book): [{"any": True}]})
+    (policy,) = piece.own["rbac"]["rules"]["policies"].values()
+    policy["condition"] = _call("_>_", left, {"const_expr": {"double_value": float(seconds)}})
+    return piece
+
+
+# An expression (CEL) as a tree: Envoy's rules read no text.
+
+
+def _ident(name: str) -> Json:
+    return {"ident_expr": {"name": name}}
+
+
+def _member(of: Json, *names: str) -> Json:
+    for name in names:
+        of = _call("_[_]", of, {"const_expr": {"string_value": name}}) if "." in name else _select(of, name)
+    return of
+
+
+def _select(of: Json, name: str) -> Json:
+    return {"select_expr": {"operand": of, "field": name}}
+
+
+def _call(function: str, *of: Json) -> Json:
+    return {"call_expr": {"function": function, "args": list(of)}}
 
 
 def ip_list(policy: IpList, gateway: Gateway, book: Book) -> list[Piece]:
