@@ -3,6 +3,7 @@
  *
  *   name BREAKER   check_ms N   open_ms N   recovery_ms N   status N   body TEXT
  *   trip network RATIO | trip status FROM TO OF_FROM OF_TO RATIO | trip latency QUANTILE MS
+ *   and (the same)      it must hold together with those before it, up to the last trip
  */
 #include "envoy.h"
 
@@ -12,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SECONDS = 10, STATUSES = 600, BINS = 96, MAX_TRIPS = 8, MAX_NAME = 96, MAX_BODY = 512 };
+enum { SECONDS = 10, STATUSES = 600, BINS = 96, MAX_TRIPS = 16, MAX_NAME = 96, MAX_BODY = 512 };
 
 typedef enum { NETWORK, STATUS, LATENCY } what;
 typedef enum { CLOSED, OPEN, RECOVERING } phase;
@@ -21,6 +22,7 @@ typedef struct {
     what of;
     double numbers[4];
     double limit;
+    bool joined; /* to the one before */
 } trip;
 
 typedef struct {
@@ -73,12 +75,13 @@ static state *state_named(const char *name)
     return s;
 }
 
-static bool add_trip(config *c, const char *value)
+static bool add_trip(config *c, const char *value, bool joined)
 {
     trip *t = &c->trips[c->n_trips];
     double *n = t->numbers;
-    if (c->n_trips == MAX_TRIPS)
+    if (c->n_trips == MAX_TRIPS || (joined && !c->n_trips))
         return false;
+    t->joined = joined;
     if (sscanf(value, "network %lf", &t->limit) == 1)
         t->of = NETWORK;
     else if (sscanf(value, "status %lf %lf %lf %lf %lf", n, n + 1, n + 2, n + 3, &t->limit) == 5)
@@ -98,8 +101,8 @@ static bool parse(void *into, const char *word, const char *value)
         return snprintf(c->name, sizeof c->name, "%s", value) < (int)sizeof c->name;
     if (!strcmp(word, "body"))
         return snprintf(c->body, sizeof c->body, "%s", value) < (int)sizeof c->body;
-    if (!strcmp(word, "trip"))
-        return add_trip(c, value);
+    if (!strcmp(word, "trip") || !strcmp(word, "and"))
+        return add_trip(c, value, *word == 'a');
     if (!strcmp(word, "check_ms"))
         return (c->check_us = atoll(value) * 1000) > 0;
     if (!strcmp(word, "open_ms"))
@@ -197,14 +200,17 @@ static double value_of(const trip *t, const sums *of)
 static bool trips(const config *c, int64_t now)
 {
     sums *all = malloc(sizeof *all);
-    bool found = false;
+    bool found = false, hold = false;
     if (!all)
         return false;
     sum(c->s, now, all);
-    for (int i = 0; i < c->n_trips; i++)
-        found = found || value_of(&c->trips[i], all) > c->trips[i].limit;
+    for (int i = 0; i < c->n_trips; i++) {
+        const trip *t = &c->trips[i];
+        found = found || (hold && !t->joined); /* the alternative before has ended */
+        hold = (hold || !t->joined) && value_of(t, all) > t->limit;
+    }
     free(all);
-    return found;
+    return found || hold;
 }
 
 static void open(const config *c, int64_t now)

@@ -1,5 +1,6 @@
 """Traefik's files and resources: the rules' grammar, order, middlewares, services, and every mistake."""
 
+import re
 from pathlib import Path
 from textwrap import dedent
 
@@ -17,6 +18,7 @@ from skylift.gateway.model import Destination, Gateway, Mirror
 from skylift.gateway.policies import CircuitBreaker, RateLimit, Retry, Trips
 from skylift.gateway.read import read, read_documents
 from skylift.gateway.request import make, parse
+from skylift.gateway.traefik.breaker import BreakerFault, conditions
 from skylift.gateway.traefik.rule import MATCHERS, RuleFault
 from skylift.gateway.traefik.rule import parse as rule
 
@@ -455,7 +457,56 @@ def test_a_retry_counts_all_attempts_and_a_breaker_is_its_comparisons() -> None:
     breaker = "circuitBreaker: {expression: 'NetworkErrorRatio() > 0.3 || LatencyAtQuantileMS(50.0) > 100'}"
     (step,) = with_middleware(breaker).routes[0].steps
     assert isinstance(step.policy, CircuitBreaker)
-    assert step.policy.when == ((Trips.NETWORK_ERRORS, (), 0.3), (Trips.LATENCY, (50.0,), 100.0))
+    assert step.policy.when == (((Trips.NETWORK_ERRORS, (), 0.3),), ((Trips.LATENCY, (50.0,), 100.0),))
+
+
+NETWORK, LATE = (Trips.NETWORK_ERRORS, (), 0.3), (Trips.LATENCY, (50.0,), 100.0)
+FAILED = (Trips.STATUS_RATIO, (500.0, 600.0, 0.0, 600.0), 0.25)
+
+
+@pytest.mark.parametrize(
+    ("expression", "when"),
+    [
+        ("N && L", ((NETWORK, LATE),)),
+        ("N || L && S", ((NETWORK,), (LATE, FAILED))),
+        ("N && L || S", ((NETWORK, LATE), (FAILED,))),
+        ("(N || L) && S", ((NETWORK, FAILED), (LATE, FAILED))),
+        ("((N))", ((NETWORK,),)),
+        ("S&&(N||L)", ((FAILED, NETWORK), (FAILED, LATE))),
+    ],
+)
+def test_a_breakers_comparisons_are_joined_by_and_before_or(expression: str, when: object) -> None:
+    for short, long in (
+        ("N", "NetworkErrorRatio() > 0.3"),
+        ("L", "LatencyAtQuantileMS(50.0) > 100"),
+        ("S", "ResponseCodeRatio(500, 600, 0, 600) > 0.25"),
+    ):
+        expression = re.sub(rf"\b{short}\b", long, expression)
+    assert conditions(expression) == when
+
+
+@pytest.mark.parametrize(
+    ("expression", "says"),
+    [
+        ("", "a comparison is missing at the end"),
+        ("NetworkErrorRatio() > 1 &&", "a comparison is missing at the end"),
+        ("&& NetworkErrorRatio() > 1", "a comparison is missing before &&"),
+        ("(NetworkErrorRatio() > 1", "a ( is not closed"),
+        ("NetworkErrorRatio() > 1)", "&& or || is missing before )"),
+        ("NetworkErrorRatio() > 1 NetworkErrorRatio() > 2", "&& or || is missing before the network error"),
+        ("NetworkErrorRatio() < 1", "is no comparison (>)"),
+        ("!NetworkErrorRatio() > 1", "is no comparison (>)"),
+        ("(" * 5000, "is no comparison (>)"),
+        (
+            " && ".join(["(NetworkErrorRatio() > 1 || NetworkErrorRatio() > 2)"] * 4),
+            "more than 16 comparisons",
+        ),
+        (" || ".join(["NetworkErrorRatio() > 1"] * 17), "more than 16 comparisons"),
+    ],
+)
+def test_a_breakers_expression_that_means_nothing_is_refused(expression: str, says: str) -> None:
+    with pytest.raises(BreakerFault, match=re.escape(says)):
+        conditions(expression)
 
 
 # --- mistakes ------------------------------------------------------------------------------------------
@@ -494,7 +545,7 @@ http:
         ("", "replacePathRegex: {regex: '(a', replacement: b}", "not a regular expression"),
         ("", "circuitBreaker: {expression: 'Foo() > 1'}", "is no comparison (>) of NetworkErrorRatio"),
         ("", "circuitBreaker: {expression: 'ResponseCodeRatio(1) > 1'}", "takes 4 numbers"),
-        ("", "circuitBreaker: {expression: 'a && b'}", "joined by || only"),
+        ("", "circuitBreaker: {expression: 'a && b'}", "'a && b' is no comparison"),
         ("", "basicAuth: {users: ['a:plain']}", "it must be user:hash"),
         ("", "retry: {attempts: 2, status: [9-8]}", "it must be a status"),
         ("", "headers: {customRequestHeaders: {'a b': c}}", "it must be a header's name"),

@@ -105,6 +105,16 @@ def test_a_breaker_opens_by_the_ratio_of_failed_answers_and_asks_nobody(door: Do
     assert asked > 4 * 2  # more failed than did not
 
 
+def test_a_breaker_opens_when_all_that_is_joined_holds(door: Door, backend: Echo) -> None:
+    half, some = "ResponseCodeRatio(500, 600, 0, 600) > 0.5", "ResponseCodeRatio(501, 502, 0, 600) > 0.2"
+    never = "NetworkErrorRatio() > 0.9 && ResponseCodeRatio(200, 300, 0, 600) > 0.9"
+    open_(door, backend, f"circuitBreaker: {{expression: '{never} || {half} && {some}', {QUICK}}}")
+    backend.status = 500
+    assert [door.ask("/").status for _ in range(20)] == [500] * 20
+    backend.status = 501
+    assert break_(door) >= 4  # of the twenty and them more than a fifth
+
+
 def test_a_breaker_opens_when_the_network_fails(door: Door, backend: Echo) -> None:
     breaker = f"circuitBreaker: {{expression: 'NetworkErrorRatio() > 0.3', {QUICK}, responseCode: 503}}"
     door.open((TRAEFIK % breaker).replace("@backend", f"127.0.0.1:{free_port()}"), {}, "traefik.yaml")

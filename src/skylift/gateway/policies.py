@@ -395,12 +395,15 @@ class Trips(StrEnum):
     LATENCY = "latency at quantile"
 
 
+Comparison = tuple[Trips, tuple[float, ...], float]  # what, its numbers, the limit it must exceed
+
+
 @dataclass(frozen=True, slots=True)
 class CircuitBreaker:
-    """Opens when any of `when` (what, its numbers, the limit it must exceed) holds; refuses for `open_for`
-    seconds, then lets traffic back over `recovery` seconds."""
+    """Opens when, of any of `when`, all comparisons hold; refuses for `open_for` seconds, then lets traffic
+    back over `recovery` seconds."""
 
-    when: tuple[tuple[Trips, tuple[float, ...], float], ...]
+    when: tuple[tuple[Comparison, ...], ...]
     answer: Answer
     expression: str = ""
     check_period: float = 0.1

@@ -126,8 +126,10 @@ def breaker(policy: CircuitBreaker, route: Route, book: Book) -> list[Piece]:
     text += f"open_ms {_ms(policy.open_for)}\n"
     text += f"recovery_ms {_ms(policy.recovery)}\nstatus {policy.answer.status}\n"
     text += f"body {_body(policy.answer.body)}\n"
-    for what, numbers, limit in policy.when:
-        text += f"trip {' '.join([TRIPS[what], *(f'{number:g}' for number in numbers), f'{limit:g}'])}\n"
+    for together in policy.when:
+        for number, (what, numbers, limit) in enumerate(together):
+            said = " ".join([TRIPS[what], *(f"{each:g}" for each in (*numbers, limit))])
+            text += f"{'and' if number else 'trip'} {said}\n"
     return [piece("breaker", text)]
 
 
