@@ -188,6 +188,15 @@ def test_a_password_of_any_hash_lets_in_and_goes_no_further(
     assert passwords.ask("/", **basic(name, "open: sesamE")).status == 401
 
 
+def test_a_users_file_lets_its_users_in(door: Door, backend: Echo, tmp_path: Path) -> None:
+    file = tmp_path / "htpasswd"
+    file.write_text(f"bcrypt:{HASHES['bcrypt']}\n")
+    text = USERS.replace("users: %s", f"usersFile: '{file}', users: ['sha:{HASHES['sha']}']")
+    door.open(text, {"backend": backend}, "traefik.yaml")
+    given = {name: door.ask("/", **basic(name, "open: sesame")).status for name in HASHES}
+    assert given == {"bcrypt": 200, "sha": 200, "apache": 401}
+
+
 @pytest.mark.parametrize(
     "given", [{}, basic("nobody", "x"), basic("bcrypt", ""), {"authorization": "Basic !"}, bearer("x")]
 )

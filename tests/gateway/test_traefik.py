@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skylift.gateway.access import ForwardAuth, Trust
+from skylift.gateway.access import BasicAuth, ForwardAuth, Trust
 from skylift.gateway.conditions import holds
 from skylift.gateway.decision import NO_COUNTERS, Decision, World
 from skylift.gateway.errors import Refused
@@ -458,6 +458,48 @@ def test_a_retry_counts_all_attempts_and_a_breaker_is_its_comparisons() -> None:
     (step,) = with_middleware(breaker).routes[0].steps
     assert isinstance(step.policy, CircuitBreaker)
     assert step.policy.when == (((Trips.NETWORK_ERRORS, (), 0.3),), ((Trips.LATENCY, (50.0,), 100.0),))
+
+
+SHA = "{SHA}W6ph5Mm5Pz8GgiULbPgzG37mj9g="  # password
+
+
+def basic_auth(words: str) -> BasicAuth:
+    (step,) = with_middleware(f"basicAuth: {{{words}}}").routes[0].steps
+    assert isinstance(step.policy, BasicAuth)
+    return step.policy
+
+
+def test_users_of_a_file_are_users_and_go_before_those_that_are_written(tmp_path: Path) -> None:
+    file = tmp_path / "htpasswd"
+    file.write_text(f"# who may\n\nada:{SHA}\n bob:$apr1$abcdefgh$MbLznTJAdyT56DBhYgoRl.  \n")
+    found = basic_auth(f"usersFile: '{file}', users: ['ada:$2y$05$old', 'eve:{SHA}']")
+    assert {user.name: user.value for user in found.users} == {
+        "ada": SHA,
+        "bob": "$apr1$abcdefgh$MbLznTJAdyT56DBhYgoRl.",
+        "eve": SHA,
+    }
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"ada:{SHA}x\n# a\nbob:plain\n", "line 3 must be user:hash"),
+        (b"no colon", "line 1 must be user:hash"),
+        (b"\xff:{SHA}x", "it cannot be read: it is not UTF-8"),
+        (b"# nobody\n", "without users nobody could pass"),
+        (None, "it cannot be read: No such file or directory"),
+        (b"#" * ((8 << 20) + 1), "a file has at most 8 MiB"),
+    ],
+)
+def test_a_users_file_that_does_not_hold_is_a_mistake(
+    tmp_path: Path, content: bytes | None, says: str
+) -> None:
+    file = tmp_path / "htpasswd"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(Refused, match=re.escape(says)) as refused:
+        basic_auth(f"usersFile: '{file}'")
+    assert "plain" not in str(refused.value)
 
 
 NETWORK, LATE = (Trips.NETWORK_ERRORS, (), 0.3), (Trips.LATENCY, (50.0,), 100.0)

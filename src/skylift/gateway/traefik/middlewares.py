@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 from http.client import responses
 
-from skylift.gateway.access import BasicAuth, ForwardAuth, IpList, Policy, Refusals, Secret, Trust
+from skylift.gateway.access import BasicAuth, ForwardAuth, IpList, Policy, Refusals, Trust
 from skylift.gateway.policies import (
     PEER,
     AddPrefix,
@@ -37,6 +37,7 @@ from skylift.gateway.template import Source, Var, plain
 from skylift.gateway.text import is_network
 from skylift.gateway.traefik.breaker import BreakerFault, conditions
 from skylift.gateway.traefik.headers import OverTls, headers
+from skylift.gateway.traefik.users import users
 
 Policies = tuple[Policy | OverTls, ...]
 
@@ -181,21 +182,15 @@ def forward_auth(at: Fields, name: str) -> Policies:
 
 
 def basic_auth(at: Fields, name: str) -> Policies:
-    at.lacking("usersFile", "users are written in users")
-    at.lacking("secret", "users are written in users: there is no cluster to ask for a secret")
+    at.lacking("secret", "users are in users or usersFile: there is no cluster to ask for a secret")
     realm = at.text("realm", "traefik")
-    users = []
-    for number, entry in enumerate(at.texts("users")):
-        user, colon, value = entry.partition(":")
-        if not colon or not value.startswith(("{SHA}", "$apr1$", "$2a$", "$2b$", "$2y$")):
-            at.wrong(f"users[{number}]", None, "it must be user:hash, the hash by {SHA}, $apr1$ or bcrypt")
-        users.append(Secret(value, name=user))
-    if not users:
+    known = users(at)
+    if not known:
         at.wrong("users", None, "without users nobody could pass", "missing_field")
     challenge = ("WWW-Authenticate", (f'Basic realm="{realm}"',))
     refusals = Refusals(Answer(401, plain("401 Unauthorized\n"), headers=(challenge,)))
     hide, header = at.flag("removeHeader", False), at.header_name("headerField")
-    return (BasicAuth(tuple(users), refusals, realm, hide, header),)
+    return (BasicAuth(known, refusals, realm, hide, header),)
 
 
 def ip_allow_list(at: Fields, name: str) -> Policies:
