@@ -1,13 +1,15 @@
 """What Envoy is given, before it is: the files that it reads, and no more filters than it takes."""
 
 import json
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from skylift.gateway.envoy.compiler import compiled
 from skylift.gateway.envoy.edge import NOTHING_MORE, Extras
 from skylift.gateway.envoy.snapshot import Json, discovery
-from skylift.gateway.loading import loads
+from skylift.gateway.loading import load, loads
 from skylift.gateway.read import read_documents
 
 
@@ -72,3 +74,51 @@ def test_a_services_numbers_are_kept_where_somebody_reads_them(counted: bool) ->
     )
     manager = snapshot.listeners[0]["filter_chains"][0]["filters"][0]["typed_config"]
     assert manager["http_filters"][-1]["typed_config"]["dynamic_stats"] is counted
+
+
+PLUGINS = """
+_format_version: "3.0"
+services: [{name: s, url: 'http://127.0.0.1:9', routes: [{name: r, paths: [/]}]}]
+plugins: [EACH]
+"""
+
+
+@pytest.mark.parametrize(
+    ("plugins", "held"),
+    [
+        ("", False),
+        ("{name: key-auth}", False),
+        ("{name: request-termination}", False),
+        ("{name: key-auth}, {name: request-termination}", True),
+    ],
+)
+def test_headers_have_a_clock_of_their_own_where_an_answer_from_here_may_be_held(
+    plugins: str, held: bool
+) -> None:
+    snapshot = compiled(read_documents(loads(PLUGINS.replace("EACH", plugins), "kong.yaml")))
+    manager = snapshot.listeners[0]["filter_chains"][0]["filters"][0]["typed_config"]
+    assert manager.get("request_headers_timeout") == ("15s" if held else None)
+    assert manager["stream_idle_timeout"] == ("300s" if held else "15s")
+
+
+def test_whatever_leads_to_a_backend_has_its_own_time_of_silence() -> None:
+    """Else the clock for headers would go on for its answer."""
+    ways = 0
+    for file in (Path(__file__).resolve().parents[2] / "conformance" / "gateway").glob("*.yaml"):
+        for row in load([file])[0].value["rows"]:
+            snapshot = compiled(read_documents(loads(row["config"], f"{file.stem}.yaml")))
+            for way in ways_to_backends(snapshot.routes):
+                ways += 1
+                assert "idle_timeout" in way, row["feature"]
+    assert ways > 60
+
+
+def ways_to_backends(what: object) -> Iterator[Json]:
+    if isinstance(what, dict):
+        if isinstance(way := what.get("route"), dict):
+            yield way
+        for value in what.values():
+            yield from ways_to_backends(value)
+    elif isinstance(what, list | tuple):
+        for value in what:
+            yield from ways_to_backends(value)

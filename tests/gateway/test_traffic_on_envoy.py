@@ -12,6 +12,7 @@ from conftest import wait_until
 from gateway.backends import Echo, serving
 from gateway.conftest import Answer, free_port
 from gateway.door import Door
+from skylift.gateway.envoy import compiler
 
 
 @pytest.fixture
@@ -75,6 +76,25 @@ def test_who_gives_up_leaves_his_place(door: Door, backend: Echo) -> None:
     gone.close()
     backend.gate.set()
     wait_until(lambda: door.ask("/").status == 200, 20, "the place is free")
+
+
+# --- who is slow ----------------------------------------------------------------------------------------
+
+
+def test_who_does_not_finish_his_headers_is_told_so_and_a_slow_backend_is_waited_for(
+    door: Door, backend: Echo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiler, "HEADERS_S", 1)
+    open_(door, backend, "compress: {}")
+    backend.gate.clear()
+    (caller,), answers = under_way(door, backend, 1)
+    with socket.create_connection(("127.0.0.1", door.port), timeout=20) as line:
+        line.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n")
+        assert line.recv(65536).startswith(b"HTTP/1.1 408 ")
+    backend.gate.set()  # who came first has waited for longer by now
+    caller.join()
+    assert [answer.status for answer in answers] == [200]
+    assert len(backend.asked) == 1
 
 
 # --- breakers -------------------------------------------------------------------------------------------

@@ -143,8 +143,6 @@ def _says(where: Where, words: Words, case: Case) -> Json:
 
 
 def _forwarded(how: Forwarding, route: Route) -> Iterator[tuple[str, str]]:
-    if how.path:
-        yield "X-Forwarded-Path", "%PATH(NQ)%"
     cuts = any(isinstance(step.policy, JoinBase) and step.policy.strip for step in route.steps)
     plain = route.path is not None and route.path.kind in (Kind.EXACT, Kind.PREFIX)
     if how.prefix and cuts and plain and route.path and route.path.value != "/":
@@ -283,12 +281,32 @@ def _switched_on(used: Sequence[Piece], whole: Sequence[str]) -> Json:
 
 
 def _always(how: Forwarding, listener: Listener) -> Iterator[tuple[str, str]]:
+    """What every backend is told. All in one place: the router changes headers once, not for each place."""
     yield "X-Forwarded-Host", "%REQ(:authority)%"
     yield "X-Forwarded-Port", str(listener.port)
+    if how.path:
+        yield "X-Forwarded-Path", "%PATH(NQ)%"
     if how.real_ip:
         yield "X-Real-IP", "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"
     if how.server:
         yield "X-Forwarded-Server", how.server
+
+
+HEADERS_S = 15  # what a client may take to say what it wants
+
+
+def _patience(routes: Sequence[_Compiled]) -> Json:
+    """How long nothing may move. Envoy's own clock runs until a route is found; one that leads to a backend
+    goes on by its own (`_to`). What answers here, behind something that may take its time (somebody else's
+    opinion, a queue), has none: then headers get a clock of theirs, which costs every request."""
+    if any(_held(made.words) for made in routes):
+        return {"request_headers_timeout": f"{HEADERS_S}s", "stream_idle_timeout": "300s"}
+    return {"stream_idle_timeout": f"{HEADERS_S}s"}
+
+
+def _held(words: Words) -> bool:
+    here = words.answer is not None and "route" not in words.answer
+    return here and any(piece.kind != "headers" for piece in words.pieces)
 
 
 def _listener(
@@ -309,6 +327,7 @@ def _listener(
         "http_filters": pieces.chain(_chain(routes), shared, extras.counted),
         "local_reply_config": {"mappers": list(replies(gateway, book))},
         **edge(gateway.forwarding, book),
+        **_patience(routes),
         **shown(listener),
         **observed(extras, book),
     }

@@ -50,8 +50,6 @@ def edge(how: Forwarding, book: Book) -> Json:
             }
         },
         "server_name": "gateway",
-        "request_headers_timeout": "15s",
-        "stream_idle_timeout": "300s",
         "upgrade_configs": [{"upgrade_type": WEBSOCKET}],
         "common_http_protocol_options": {"headers_with_underscores_action": "DROP_HEADER"},
         **_addresses(how),

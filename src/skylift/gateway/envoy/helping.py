@@ -217,5 +217,6 @@ def aggregate(policy: Aggregate, gateway: Gateway, book: Book) -> tuple[list[Pie
         book.inside.add(source.service)
     name = _known(policy, book)
     book.ours.update((SERVICE, GATHER))
-    action = {"cluster": CLUSTER, "timeout": f"{policy.timeout + 1.0:.3f}s"}
+    whole = f"{policy.timeout + 1.0:.3f}s"
+    action = {"cluster": CLUSTER, "timeout": whole, "idle_timeout": whole}
     return [mutation([{"append": put(GATHER, name)}])], action
