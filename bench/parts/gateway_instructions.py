@@ -20,7 +20,8 @@ from skylift.gateway.envoy import binary
 from skylift.gateway.envoy.snapshot import Json, static_resources
 from skylift.testkit.server import wait
 
-WARM, ASKED, LINES = 120, 480, 8  # requests, and how many connections they come on
+WARM, ASKED, LINES = 120, 240, 8  # requests, and how many connections they come on
+ROUNDS = 5  # the least counts: what Envoy does by the clock, and not for a request, only adds
 START_S = 1800.0  # a minute of CPU, with two tables of 2,000 routes, on a machine that does other things
 
 
@@ -31,7 +32,11 @@ def instructions(setups: Mapping[str, Setup], token: str, place: Path) -> dict[s
     with _counted(list(setups.values()), home) as pid:
         for setup in setups.values():
             wait(lambda setup=setup: _ask(setup, token, WARM), f"{setup.name} answers", START_S)
-        return {name: _asked(setup, token, pid, home) / ASKED for name, setup in setups.items()}
+        rounds = [
+            {name: _asked(setup, token, pid, home) / ASKED for name, setup in setups.items()}
+            for _ in range(ROUNDS)
+        ]
+        return {name: min(found[name] for found in rounds) for name in setups}
 
 
 def _asked(setup: Setup, token: str, pid: int, home: Path) -> int:
