@@ -342,9 +342,11 @@ def turned(deed: str, description: bytes) -> bytes:
 
 
 def drop(image: Image) -> None:
-    """Give mapped pages back: they are the file's, and come again when they are read."""
-    if isinstance(image, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
-        image.madvise(mmap.MADV_DONTNEED)
+    """Give mapped pages back: they are the file's, and come again when they are read. Of a view, all of what
+    it looks at."""
+    behind = image.obj if isinstance(image, memoryview) else image
+    if isinstance(behind, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        behind.madvise(mmap.MADV_DONTNEED)
 
 
 def digest(image: Image) -> bytes:
