@@ -1,4 +1,4 @@
-"""The courier over a real database: lanes do not wait for each other, and nothing that goes wrong ends one."""
+"""The courier over a real database: lanes do not wait for each other; nothing that goes wrong ends one."""
 
 import threading
 from collections.abc import Callable, Iterator

@@ -192,7 +192,10 @@ def test_sqlite_syncs_every_commit_and_keeps_its_promises(sqlite_database: Datab
     }
 
 
-def test_the_log_of_sqlite_does_not_grow_for_ever(sqlite_database: Database, tmp_path: Path) -> None:
+def test_the_log_of_sqlite_does_not_grow_for_ever(
+    sqlite_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("skylift.store.db.WAL_CHECKPOINT_BYTES", 4 << 20)
     log = tmp_path / "skylift.db-wal"
     sqlite_database.write(put("big"))
     for n in range(40):
