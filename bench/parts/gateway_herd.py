@@ -1,8 +1,9 @@
 """Of bench gateway: a region comes back at once, before a real fleet server.
 
 Every device knocks on a new connection, all of them within one second, and sends its request the moment it is
-let in. Two processes knock, because one may not hold so many connections open; they do nothing else that
-second but send and hear. Whoever finds the queue full knocks again when its kernel does (after 1, 3, 7 s).
+let in. Two processes knock, each from an address of its own, because one may not hold so many connections
+open; they do nothing else that second but send and hear. Whoever finds the queue full knocks again when its
+kernel does (after 1, 3, 7 s).
 """
 
 import json
@@ -47,7 +48,10 @@ def herd(devices: int) -> dict[str, float]:
             where = json.dumps({"inventory": {"fleet:8080": server.url.removeprefix("http://")}})
             text = (FRONT / "fleet.yaml").read_text()
             with running(ours("herd", [(text, "fleet.yaml"), (where, "inventory.json")])) as proxy:
+                envoy = proxy.pids()
                 found = _told(_knocked(proxy.port, identity))
+                if proxy.pids() != envoy:
+                    raise SystemExit("Envoy ended under the herd, and was started again")
             server.check()  # raises when it has ended
         finally:
             server.stop()
@@ -79,7 +83,9 @@ def _knocked(port: int, identity: Identity) -> list[Part]:
     for first in range(KNOCKERS):
         here, there = context.Pipe(duplex=False)
         numbers = range(first, identity.count, KNOCKERS)
-        knockers.append(context.Process(target=_knock, args=(port, identity, numbers, together, there)))
+        source = f"127.0.0.{first + 1}"
+        words = (port, identity, numbers, source, together, there)
+        knockers.append(context.Process(target=_knock, args=words))
         knockers[-1].start()
         there.close()  # or the end of who died would not be seen
         told.append(here)
@@ -90,7 +96,9 @@ def _knocked(port: int, identity: Identity) -> list[Part]:
             knocker.join()
 
 
-def _knock(port: int, identity: Identity, numbers: range, together: Barrier, told: Connection) -> None:
+def _knock(
+    port: int, identity: Identity, numbers: range, source: str, together: Barrier, told: Connection
+) -> None:
     requests = [REQUEST.format(identity.name(n), identity.token(n)).encode() for n in numbers]
     together.wait(PATIENCE_S)
     began, count = time.monotonic(), len(requests)
@@ -100,5 +108,6 @@ def _knock(port: int, identity: Identity, numbers: range, together: Barrier, tol
         seconds=WITHIN_S,
         burst=count,
         patience_s=PATIENCE_S,
+        source=source,
     )
     told.send((began, found))

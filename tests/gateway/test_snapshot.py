@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from skylift.gateway.envoy import process
 from skylift.gateway.envoy.compiler import compiled
 from skylift.gateway.envoy.edge import NOTHING_MORE, Extras
 from skylift.gateway.envoy.snapshot import Json, discovery
@@ -122,3 +123,17 @@ def ways_to_backends(what: object) -> Iterator[Json]:
     elif isinstance(what, list | tuple):
         for value in what:
             yield from ways_to_backends(value)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "files", "clients"),
+    [(20_000, 1 << 20, 20_000), (20_000, 20_000, 9_000), (20_000, 1024, 460), (100, 1024, 100)],
+)
+def test_clients_leave_as_many_files_for_backends_as_they_take(wanted: int, files: int, clients: int) -> None:
+    assert process.clients(wanted, files) == clients
+    assert 2 * clients < files
+
+
+def test_a_herd_is_let_in_bit_by_bit() -> None:
+    snapshot = compiled(read_documents(loads(PLUGINS.replace("EACH", ""), "kong.yaml")))
+    assert [listener["max_connections_to_accept_per_socket_event"] for listener in snapshot.listeners] == [8]

@@ -1,6 +1,7 @@
 """One Envoy under care: updates are taken or taken back, deaths and swaps lose nobody."""
 
 import os
+import resource
 import signal
 import threading
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ import pytest
 from conftest import wait_until
 from gateway.conftest import Start, ask, free_port, one_listener, says
 from skylift.core.errors import Rejected
+from skylift.gateway.envoy import process
 from skylift.gateway.envoy.snapshot import Json, Snapshot
 
 
@@ -48,6 +50,12 @@ def test_an_update_is_in_place_when_the_look_returns(supervised: Start, source: 
     published = gateway.status.published
     gateway.look()  # again: nothing changes
     assert gateway.status.published == published
+
+
+def test_an_envoy_may_open_all_the_files_that_the_machine_lets_it(supervised: Start, source: Source) -> None:
+    pid = supervised(source).envoy.pid
+    soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    assert soft == hard == min(resource.getrlimit(resource.RLIMIT_NOFILE)[1], process.MOST_FILES)
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,9 @@ def test_every_request_at_its_time_is_answered_wrong_or_failed(
 
 def test_who_is_told_when_to_come_back_is_counted_apart() -> None:
     with server((GOOD, FULL, WRONG, HALF)) as port:
-        told = press.opened("127.0.0.1", port, lambda number: REQUEST, 200.0, 0.1, burst=20)
+        told = press.opened(
+            "127.0.0.1", port, lambda number: REQUEST, 200.0, 0.1, burst=20, source="127.0.0.2"
+        )
     assert (told.answered, told.wrong, told.postponed, told.failed) == (15, 10, 5, 5)
 
 

@@ -292,6 +292,9 @@ def _always(how: Forwarding, listener: Listener) -> Iterator[tuple[str, str]]:
         yield "X-Forwarded-Server", how.server
 
 
+AT_THE_DOOR = (
+    8  # let in between two looks at those who are inside: a herd waits outside, where it costs nothing
+)
 HEADERS_S = 15  # what a client may take to say what it wants
 
 
@@ -339,5 +342,6 @@ def _listener(
         "name": listener.name,
         "address": {"socket_address": address},
         "per_connection_buffer_limit_bytes": 1 << 20,
+        "max_connections_to_accept_per_socket_event": AT_THE_DOOR,
         "filter_chains": [chain],
     }

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import resource
 import signal
 import subprocess
 import tempfile
@@ -18,11 +19,13 @@ from skylift.gateway.envoy.admin import Admin
 START_S = 20.0  # 0.2 s on an idle machine; a cold page cache and two busy cores take their time
 VALIDATE_S = 60.0
 LOOK_S = 0.02
+MOST_FILES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How an Envoy is run. `concurrency`: worker threads. `max_connections`: of all clients together.
+    """How an Envoy is run. `concurrency`: worker threads. `max_connections`: of all clients together, fewer
+    where the machine lets a process open too few files (`clients`).
     `drain_s`: how long a replaced Envoy goes on serving the connections it has."""
 
     concurrency: int = 2
@@ -43,9 +46,10 @@ class Envoy:
         self._root = Path(self._place.name)
         self.admin = Admin(self._root / "admin.sock")
         bootstrap = self._root / "bootstrap.json"
-        bootstrap.write_text(json.dumps(_bootstrap(self.admin.path, xds, options)))
         self._base: str | None = parent.base if parent else None
         self._epoch: int = parent._epoch + 1 if parent else 0
+        files = _files()
+        bootstrap.write_text(json.dumps(_bootstrap(self.admin.path, xds, options, files)))
         self._log = log.open("ab")
         self._process = subprocess.Popen(
             [*_command(options), *self._generation(), "-c", str(bootstrap)],
@@ -55,6 +59,7 @@ class Envoy:
             env=_environment(),
             start_new_session=True,  # a Ctrl-C at the terminal is the supervisor's to handle
         )
+        resource.prlimit(self._process.pid, resource.RLIMIT_NOFILE, (files, files))
 
     @property
     def pid(self) -> int:
@@ -139,7 +144,19 @@ def _environment() -> dict[str, str]:
     return {**os.environ, **where}
 
 
-def _bootstrap(admin: Path, xds: Path, options: Options) -> dict[str, Any]:
+def _files() -> int:
+    """How many files an Envoy may open: all that this machine lets a process have."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return MOST_FILES if most == resource.RLIM_INFINITY else min(most, MOST_FILES)
+
+
+def clients(wanted: int, files: int) -> int:
+    """How many connections clients may have. A request holds two files, its client's and its backend's, and
+    an Envoy that has none left for a backend ends at once: a tenth stays for all that is no connection."""
+    return min(wanted, files * 9 // 20)
+
+
+def _bootstrap(admin: Path, xds: Path, options: Options, files: int) -> dict[str, Any]:
     return {
         "node": {"id": "skylift", "cluster": "skylift"},
         "admin": {"address": {"pipe": {"path": str(admin), "mode": 0o600}}},
@@ -154,7 +171,7 @@ def _bootstrap(admin: Path, xds: Path, options: Options) -> dict[str, Any]:
                     "typed_config": {
                         "@type": "type.googleapis.com/envoy.extensions.resource_monitors."
                         "downstream_connections.v3.DownstreamConnectionsConfig",
-                        "max_active_downstream_connections": options.max_connections,
+                        "max_active_downstream_connections": clients(options.max_connections, files),
                     },
                 }
             ]
