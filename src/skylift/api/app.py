@@ -13,6 +13,7 @@ from starlette.types import ASGIApp
 
 from skylift import __version__
 from skylift.api import (
+    artifacts,
     channels,
     deployments,
     device,
@@ -24,6 +25,7 @@ from skylift.api import (
     log,
     people,
     releases,
+    trust,
 )
 from skylift.api.auth import needs
 from skylift.api.context import Context, context_of
@@ -64,10 +66,10 @@ PLAIN = [
     Route("/", home),
     Route("/ui", home),
     Route("/api/updates/check", device.check),
-    Route("/api/artifacts", releases.upload, methods=["POST"]),
-    Route("/api/blobs/{sha256}", releases.blob, methods=["GET", "HEAD"]),
-    Route("/image/{filename}", releases.image_file),
-    Route("/director/{device_id}/{filename}", releases.director_file),
+    Route("/api/artifacts", artifacts.upload, methods=["POST"]),
+    Route("/api/blobs/{sha256}", artifacts.blob, methods=["GET", "HEAD"]),
+    Route("/image/{filename}", trust.image_file),
+    Route("/director/{device_id}/{filename}", trust.director_file),
     Route("/healthz", healthz),
     Route("/readyz", readyz),
     Route("/metrics", metrics),
@@ -101,6 +103,8 @@ def build(context: Context, lifespan: Lifespan | None = None) -> ASGIApp:
         people,
         channels,
         releases,
+        artifacts,
+        trust,
     ):
         app.include_router(part.router)
     app.mount("/ui", dashboard(context))

@@ -75,7 +75,7 @@ def propose(
         offered = files.read(role, body, Targets)
         signing.check_targets(conn, offered, now)
     else:
-        raise _nowhere(role)
+        raise nothing_to_sign(role)
     given = list(offered.signatures.values())
     offered.signatures.clear()
     holders = {key.keyid for judge in _judges(conn, role, offered) for key in _keys_of(*judge)}
@@ -106,7 +106,7 @@ def sign(
     `published`."""
     waiting = trustfiles.pending(conn, role)
     if waiting is None:
-        raise _nowhere(role)
+        raise nothing_to_sign(role)
     if waiting.version != version:
         raise signing.untrusted(
             "version", str(version), f"version {waiting.version} is what waits; sign that"
@@ -167,7 +167,7 @@ def _read(waiting: Pending) -> "Metadata[Any]":
     return files.read(waiting.role, waiting.body, Root if waiting.role in ROOTS else Targets)
 
 
-def _nowhere(role: str) -> Rejected:
+def nothing_to_sign(role: str) -> Rejected:
     return Rejected(
         "nothing_to_sign",
         f"role is {role!r}: nothing waits for signatures",

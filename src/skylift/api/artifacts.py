@@ -1,0 +1,184 @@
+"""What a release is made of, over HTTP: its images and its bill of materials. Uploads are streamed; downloads
+leave by sendfile."""
+
+import asyncio
+import re
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import FileResponse, JSONResponse, Response
+
+from skylift.api.auth import ActingOnRelease, Operator, Viewer, anybody, needs, of_release
+from skylift.api.context import Context, context_of
+from skylift.api.releases import ReleaseId, known
+from skylift.core.errors import Kind, Rejected, invalid
+from skylift.core.ids import check_name
+from skylift.engine import publish
+from skylift.engine.access import Role as Rank
+from skylift.store import releases
+from skylift.store.db import Connection
+
+router = APIRouter(tags=["releases and trust"])
+BLOB = re.compile("[0-9a-f]{64}", re.ASCII)
+CYCLONEDX = "application/vnd.cyclonedx+json"
+_BILL = {"requestBody": {"required": True, "content": {CYCLONEDX: {"schema": {"type": "object"}}}}}
+
+
+@router.get("/api/artifacts")
+def artifacts(
+    request: Request, who: Viewer, release: Annotated[str, Query(pattern="^rel_[0-9a-z]{1,40}$")]
+) -> Any:
+    """The files of one release."""
+    with context_of(request).database.read() as conn:
+        known(conn, release)
+        found = releases.artifacts_of(conn, release)
+    return {"items": [publish.artifact_view(row) for row in found], "next": None}
+
+
+async def upload(request: Request) -> Response:
+    """`POST /api/artifacts?release=&device_type=&sha256=&other_chip=`: the body is the image, streamed to
+    disk. With `product=` in the place of `release=` the draft is made too, of the version that the image
+    says; without `device_type=` it is the one whose chip the image is for."""
+    context = context_of(request)
+    who, kind = await asyncio.to_thread(_before_upload, request, context)
+    query = request.query_params
+    length = request.headers.get("content-length", "")
+    announced = int(length) if length.isdecimal() else None
+    if announced is not None and announced > context.max_image:
+        raise Rejected(
+            "too_large",
+            f"body is {announced} bytes: this server takes {context.max_image} at most",
+            kind=Kind.TOO_LARGE,
+            field="body",
+            value=announced,
+            rule=f"at most {context.max_image} bytes",
+        )
+    intake = context.blobs.intake(context.max_image)
+    try:
+        async for chunk in request.stream():
+            await asyncio.to_thread(intake.write, chunk)
+        facts = await asyncio.to_thread(publish.check_bytes, kind, intake, query.get("sha256"), announced)
+        stored = await asyncio.to_thread(intake.keep)
+    except ClientDisconnect:
+        return Response(status_code=400)  # nobody reads it: the upload was cut, and leaves nothing behind
+    finally:
+        intake.drop()
+
+    def deed(conn: Connection) -> Any:
+        release = query.get("release") or publish.from_image(
+            conn, query["product"], facts, who.name, context.clock()
+        )
+        made = publish.add_artifact(
+            conn,
+            release,
+            query.get("device_type"),
+            stored.sha256,
+            stored.size,
+            facts,
+            who.name,
+            context.clock(),
+            query.get("other_chip") == "true",
+        )
+        return publish.artifact_view(releases.find_artifact(conn, made))
+
+    return JSONResponse(await context.write_async(deed), status_code=201)
+
+
+def _before_upload(request: Request, context: Context) -> tuple[Operator, str]:
+    """Who uploads, into a release of which kind; asked before the first byte is kept."""
+    who = needs(Rank.OPERATOR, _of_upload)(request)
+    query = request.query_params
+    for field in ("release", "product", "device_type"):
+        if len(query.getlist(field)) > 1:
+            raise invalid(field, query.getlist(field), "is given once")
+    if ("release" in query) is ("product" in query):
+        raise invalid("release", query.get("release", ""), "is needed, or product in its place")
+    if "device_type" in query:
+        check_name("device_type", query["device_type"])
+    if "product" in query:
+        check_name("product", query["product"])
+        return who, "image"
+    with context.database.read() as conn:
+        if "device_type" in query:
+            return who, publish.check_open(conn, query["release"], query["device_type"]).kind
+        return who, publish.check_draft(conn, query["release"]).kind
+
+
+def _of_upload(request: Request, conn: Connection) -> str | None:
+    return request.query_params.get("product") or of_release(request, conn)
+
+
+async def blob(request: Request) -> Response:
+    """`GET /api/blobs/{sha256}`: Range, ETag, 304, If-Range; the bytes leave by sendfile. Where an object
+    store has them, the answer is a redirect to a URL that opens for some minutes."""
+    context = context_of(request)
+    sha256 = request.path_params["sha256"]
+    await asyncio.to_thread(anybody, request, context)
+    if not BLOB.fullmatch(sha256) or not await asyncio.to_thread(context.blobs.has, sha256):
+        raise Rejected("unknown_blob", f"blob is {sha256[:70]!r}: there is no such blob", kind=Kind.NOT_FOUND)
+    etag = f'"{sha256}"'
+    headers = {
+        "ETag": etag,
+        "Cache-Control": "private, max-age=31536000, immutable",
+        "X-Content-Type-Options": "nosniff",
+    }
+    known = (part.strip().removeprefix("W/") for part in request.headers.get("if-none-match", "").split(","))
+    if any(tag in (etag, "*") for tag in known):
+        return Response(status_code=304, headers=headers)
+    elsewhere = await asyncio.to_thread(context.blobs.url, sha256, request.method)
+    if elsewhere is not None:  # 307 keeps the method; whoever follows brings Range along, and no token
+        told = {"Location": elsewhere, "Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
+        return Response(status_code=307, headers=told)
+    path = context.blobs.path(sha256)
+    return FileResponse(path, media_type="application/octet-stream", headers=headers)
+
+
+# --- bills of materials ----------------------------------------------------------------------------
+
+
+@router.post("/api/releases/{release_id}/sbom", status_code=201, openapi_extra=_BILL)
+async def attach_sbom(request: Request, release_id: ReleaseId, who: ActingOnRelease) -> Response:
+    """A CycloneDX document in JSON, of a draft release; the last one counts. It is signed with the images."""
+    context = context_of(request)
+    await asyncio.to_thread(_check_draft, context, release_id)
+    intake = context.blobs.intake(publish.MAX_SBOM)
+    try:
+        async for chunk in request.stream():
+            await asyncio.to_thread(intake.write, chunk)
+        bill = await asyncio.to_thread(publish.check_sbom, intake)
+        stored = await asyncio.to_thread(intake.keep)
+    except ClientDisconnect:
+        return Response(status_code=400)
+    finally:
+        intake.drop()
+
+    def deed(conn: Connection) -> Any:
+        publish.attach_sbom(conn, release_id, stored.sha256, stored.size, bill, who.name, context.clock())
+        return known(conn, release_id)
+
+    return JSONResponse(await context.write_async(deed), status_code=201)
+
+
+def _check_draft(context: Context, release_id: str) -> None:
+    with context.database.read() as conn:
+        publish.check_draft(conn, release_id)
+
+
+@router.get("/api/releases/{release_id}/sbom", response_class=Response)
+def sbom(request: Request, release_id: ReleaseId, who: Viewer) -> Response:
+    """The release's bill of materials, byte for byte as it was attached; its digest is what was signed."""
+    context = context_of(request)
+    with context.database.read() as conn:
+        found = known(conn, release_id)["sbom"]
+    if found is None:
+        raise Rejected(
+            "no_sbom",
+            f"release is {release_id!r}: it has no bill of materials",
+            kind=Kind.NOT_FOUND,
+            field="release",
+            value=release_id,
+            rule="a release with a bill of materials",
+        )
+    with context.blobs.local(found["sha256"]) as path:
+        return Response(path.read_bytes(), media_type=CYCLONEDX, headers={"ETag": f'"{found["sha256"]}"'})
