@@ -126,10 +126,79 @@ def test_a_configuration_is_for_any_chip(known: Api) -> None:
         ({"release": "rel_1", "product": "sensor"}, "release"),
         ({"product": "no such name!"}, "product"),
         ({"product": "sensor", "device_type": ""}, "device_type"),
+        ({"product": "sensor", "version": "no such version!"}, "version"),
+        ({"product": "sensor", "version": "1.0.0"}, "version"),
+        ({"product": "sensor", "kind": "script"}, "kind"),
+        ({"product": "sensor", "notes": "a null: \0"}, "notes"),
+        ({"product": "sensor", "notes": "x" * 10_001}, "notes"),
+        ({"product": "sensor", "security_version": "-1"}, "security_version"),
+        ({"product": "sensor", "security_version": "2147483648"}, "security_version"),
+        ({"product": "toaster"}, "product"),
+        ({"release": "rel_1", "version": "1.1.0"}, "version"),
+        ({"release": "rel_1"}, "release"),
     ],
 )
-def test_an_upload_that_names_nothing_is_refused(known: Api, query: dict[str, str], field: str) -> None:
-    refused(known.call("POST", "/api/artifacts", params=query, content=image("1.1.0")), 422, field)
+def test_an_upload_that_nothing_could_mend_is_refused_before_its_bytes(
+    known: Api, query: dict[str, str], field: str
+) -> None:
+    """Which are not even an image."""
+    answer = known.call("POST", "/api/artifacts", params=query, content=b"")
+    assert (answer.status_code in (404, 409, 422), answer.json()["field"]) == (True, field)
+    assert [r["version"] for r in known.get("/api/releases").json()["items"]] == ["1.0.0"]
+
+
+def test_a_release_is_made_and_sealed_with_its_image(known: Api) -> None:
+    """As its words say, where they say something; in one go."""
+    about = {"version": "1.1.0-rc1", "security_version": "4", "notes": "größer \n& schneller"}
+    status, made = send(known, image("1.1.0"), product="sensor", seal="true", **about)
+    assert status == 201
+    release = known.get(f"/api/releases/{made['release']}").json()
+    told = {name: release[name] for name in ("version", "security_version", "notes", "status")}
+    assert told == {**about, "security_version": 4, "status": "signing"}
+    status, made = send(
+        known, b'{"a": 1}', product="sensor", kind="config", version="c1", device_type="sensor-c3"
+    )
+    assert (status, known.get(f"/api/releases/{made['release']}").json()["kind"]) == (201, "config")
+
+
+@pytest.mark.parametrize(
+    ("body", "query", "code"),
+    [
+        (b"just bytes", {}, "wrong_chip"),
+        (image("1.1.0", security_version=5), {"security_version": "3"}, "wrong_security_version"),
+        (image("1.1.0", chip=9), {"device_type": None}, "device_type_needed"),
+        (image("1.1.0"), {"sha256": "0" * 64}, "hash_mismatch"),
+        (image("1.1.0")[:-1], {}, "corrupt_image"),
+        (b"", {}, "empty_image"),
+    ],
+)
+def test_a_refused_image_makes_no_release_and_is_not_kept(
+    known: Api, body: bytes, query: dict[str, str | None], code: str
+) -> None:
+    blobs = known.server.settings.data_dir / "blobs"
+    before = sorted(path for path in blobs.rglob("*") if path.is_file())
+    named = {"product": "sensor", "device_type": "sensor-c3", "version": "1.1.0", "seal": "true", **query}
+    given = {name: value for name, value in named.items() if value is not None}
+    status, problem = send(known, body, **given)
+    assert (status in (409, 422), problem["code"]) == (True, code)
+    assert [r["version"] for r in known.get("/api/releases").json()["items"]] == ["1.0.0"]
+    assert sorted(path for path in blobs.rglob("*") if path.is_file()) == before
+    given.pop("sha256", None)
+    given["device_type"] = "sensor-c3"
+    assert send(known, image("1.1.0"), **given)[0] == 201  # the same again, with a good one
+
+
+def test_only_a_draft_is_deleted(known: Api) -> None:
+    """Its version is free again; the audit says who did it."""
+    status, made = send(known, image("1.1.0"), product="sensor")
+    assert status == 201
+    where = f"/api/releases/{made['release']}"
+    assert known.call("DELETE", where, token="").status_code == 401
+    assert known.call("DELETE", where).status_code == 204
+    assert known.get(where).status_code == 404
+    refused(known.call("DELETE", where), 404, "release", "unknown_release")
+    _, made = send(known, image("1.1.0"), product="sensor", seal="true")
+    refused(known.call("DELETE", f"/api/releases/{made['release']}"), 409, "release", "release_sealed")
 
 
 def test_a_version_that_the_image_does_not_say_is_asked_for(known: Api) -> None:

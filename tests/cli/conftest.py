@@ -27,6 +27,7 @@ class Said:
 
 
 Cli = Callable[..., Said]
+MAX_IMAGE = 4 << 20  # bytes that the stage's server takes
 
 
 @dataclass
@@ -69,7 +70,7 @@ class Unit:
 @pytest.fixture(scope="session")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     """A server, its ceremony held, 1.0.0 and 1.1.0 published."""
-    made = Stage(tmp_path_factory.mktemp("stage"))
+    made = Stage(tmp_path_factory.mktemp("stage"), {"SKYLIFT_MAX_IMAGE_BYTES": str(MAX_IMAGE)})
     try:
         made.serve("--mqtt", "off")
         made.ceremony()

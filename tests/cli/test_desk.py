@@ -1,5 +1,6 @@
 """Releases, keys, devices, groups and deltas, as an operator handles them."""
 
+import hashlib
 import json
 import random
 from pathlib import Path
@@ -11,7 +12,7 @@ from skylift.testkit import esp32
 from skylift.testkit.image import Behaviour, build
 from skylift.testkit.stage import Stage
 
-from .conftest import Cli, Unit
+from .conftest import MAX_IMAGE, Cli, Unit
 
 ABOUT = ("--product", "sensor", "--device-type", "sensor-v2")
 
@@ -105,13 +106,76 @@ def test_what_an_image_says_of_itself_need_not_be_said_again(cli: Cli, stage: St
     assert "given by --version, for the image does not say it" in said.err
 
 
-def test_an_empty_image_is_refused_and_leaves_no_release(cli: Cli, stage: Stage) -> None:
-    empty = stage.home / "empty.img"
-    empty.write_bytes(b"")
-    said = cli("release", "create", empty, *ABOUT, "--version", "6.4.0")
-    assert said.code != 0
-    assert "Traceback" not in said.err
-    assert cli("release", "show", "sensor/6.4.0", "--json").code != 0
+CHIP = esp32.image("6.8.0", size=4096)
+OTHER_CHIP = esp32.image("6.8.0", size=4096, chip=esp32.CHIP_ESP32)
+
+
+@pytest.mark.parametrize(
+    ("bad", "why"),
+    [
+        (b"", "an image has at least one byte"),
+        (CHIP[:2000], "a corrupt image: segment 0 ends at"),
+        (OTHER_CHIP, "had one for ESP32-C3 until now"),
+        (bytes(MAX_IMAGE + 1), "larger than this server takes"),
+    ],
+    ids=["empty", "cut", "of another chip", "too large"],
+)
+def test_a_refused_image_leaves_no_release_and_the_same_again_with_a_good_one_makes_it(
+    cli: Cli, stage: Stage, request: pytest.FixtureRequest, bad: bytes, why: str
+) -> None:
+    """Not even its bytes."""
+    name = request.node.callspec.id.replace(" ", "-")
+    about = ("--product", "sensor", "--device-type", f"refused-{name}", "--json")
+    image = stage.home / f"{name}.bin"
+    image.write_bytes(esp32.image("6.7.1", size=4096))
+    assert cli("release", "create", image, *about, "--version", f"6.7.1-{name}").code == 0
+    image.write_bytes(bad)
+    create_ = ("release", "create", image, *about, "--version", f"6.8.0-{name}")
+    said = cli(*create_)
+    assert (said.code != 0, said.out) == (True, "")
+    assert why in said.err
+    assert cli("release", "show", f"sensor/6.8.0-{name}", "--json").code != 0
+    assert hashlib.sha256(bad).hexdigest() not in kept(stage)
+    image.write_bytes(CHIP)
+    said = cli(*create_)
+    assert said.code == 0, said.err
+    assert json.loads(said.out)["status"] == "signing"
+    # Again: that version is there, and stays as it is.
+    assert cli(*create_).code == 1
+    assert json.loads(cli("release", "show", f"sensor/6.8.0-{name}", "--json").out)["status"] == "signing"
+
+
+def kept(stage: Stage) -> set[str]:
+    """The names of all files that the server has of uploads."""
+    return {path.name for path in (stage.home / "data" / "blobs").rglob("*") if path.is_file()}
+
+
+def test_a_refused_bill_of_materials_leaves_no_release(cli: Cli, stage: Stage) -> None:
+    image, bill = build(stage.home / "g.pyz", "6.9.0"), stage.home / "bill.json"
+    create_ = ("release", "create", image, *ABOUT, "--version", "6.9.0", "--sbom", bill, "--json")
+    bill.write_text('{"bomFormat": "CycloneDX", "specVersion": "0.1"}')
+    said = cli(*create_)
+    assert (said.code, said.out) == (2, "")
+    assert "specVersion" in said.err
+    assert cli("release", "show", "sensor/6.9.0", "--json").code != 0
+    bill.write_text('{"bomFormat": "CycloneDX", "specVersion": "1.5", "version": 1, "components": []}')
+    said = cli(*create_)
+    assert said.code == 0, said.err
+    made = json.loads(said.out)
+    assert (made["status"], made["sbom"]["components"]) == ("signing", 0)
+
+
+def test_a_draft_is_deleted_and_its_version_is_free_again(cli: Cli, stage: Stage) -> None:
+    image = build(stage.home / "h.pyz", "6.10.0")
+    made = create(cli, image, "6.10.0", "--draft", "--notes", "first: grün & <neu>")
+    assert json.loads(cli("release", "show", made, "--json").out)["notes"] == "first: grün & <neu>"
+    assert cli("release", "delete", "sensor/6.10.0").code == 2  # not confirmed
+    assert cli("release", "delete", "sensor/6.10.0", "--yes").code == 0
+    assert cli("release", "show", made, "--json").code != 0
+    made = create(cli, image, "6.10.0")
+    said = cli("release", "delete", made, "--yes")
+    assert said.code == 1
+    assert "release is signing" in said.err
 
 
 def test_a_release_for_two_device_types_is_filled_and_then_sealed(cli: Cli, stage: Stage) -> None:

@@ -6,6 +6,7 @@ import re
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
+from starlette.datastructures import QueryParams
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response
 
@@ -13,13 +14,21 @@ from skylift.api.auth import ActingOnRelease, Operator, Viewer, anybody, needs, 
 from skylift.api.context import Context, context_of
 from skylift.api.releases import ReleaseId, known
 from skylift.core.errors import Kind, Rejected, invalid
-from skylift.core.ids import check_name
-from skylift.engine import publish
+from skylift.engine import publish, signing
 from skylift.engine.access import Role as Rank
+from skylift.engine.blobs import too_large
+from skylift.engine.publish import Arrival, NewRelease
 from skylift.store import releases
 from skylift.store.db import Connection
 
 router = APIRouter(tags=["releases and trust"])
+OF_NEW = (
+    "version",
+    "kind",
+    "notes",
+    "security_version",
+)  # what is said of a release that is made with its image
+ONCE = ("release", "product", "device_type", "sha256", "other_chip", "seal", *OF_NEW)
 BLOB = re.compile("[0-9a-f]{64}", re.ASCII)
 CYCLONEDX = "application/vnd.cyclonedx+json"
 _BILL = {"requestBody": {"required": True, "content": {CYCLONEDX: {"schema": {"type": "object"}}}}}
@@ -37,28 +46,23 @@ def artifacts(
 
 
 async def upload(request: Request) -> Response:
-    """`POST /api/artifacts?release=&device_type=&sha256=&other_chip=`: the body is the image, streamed to
-    disk. With `product=` in the place of `release=` the draft is made too, of the version that the image
-    says; without `device_type=` it is the one whose chip the image is for."""
+    """`POST /api/artifacts?release=&device_type=&sha256=&other_chip=&seal=`: the body is the image, streamed
+    to disk. With `product=` in the place of `release=` the release is made with it, or not at all: of the
+    version and the security version that the image says, unless `version=` and `security_version=` do.
+    Without `device_type=` it is the one whose chip the image is for. With `seal=true` it was the last one."""
     context = context_of(request)
-    who, kind = await asyncio.to_thread(_before_upload, request, context)
+    who, arrival, kind = await asyncio.to_thread(_before_upload, request, context)
     query = request.query_params
     length = request.headers.get("content-length", "")
     announced = int(length) if length.isdecimal() else None
     if announced is not None and announced > context.max_image:
-        raise Rejected(
-            "too_large",
-            f"body is {announced} bytes: this server takes {context.max_image} at most",
-            kind=Kind.TOO_LARGE,
-            field="body",
-            value=announced,
-            rule=f"at most {context.max_image} bytes",
-        )
+        raise too_large(announced, context.max_image)
     intake = context.blobs.intake(context.max_image)
     try:
         async for chunk in request.stream():
             await asyncio.to_thread(intake.write, chunk)
         facts = await asyncio.to_thread(publish.check_bytes, kind, intake, query.get("sha256"), announced)
+        await asyncio.to_thread(_check_place, context, arrival, facts)
         stored = await asyncio.to_thread(intake.keep)
     except ClientDisconnect:
         return Response(status_code=400)  # nobody reads it: the upload was cut, and leaves nothing behind
@@ -66,43 +70,48 @@ async def upload(request: Request) -> Response:
         intake.drop()
 
     def deed(conn: Connection) -> Any:
-        release = query.get("release") or publish.from_image(
-            conn, query["product"], facts, who.name, context.clock()
-        )
-        made = publish.add_artifact(
-            conn,
-            release,
-            query.get("device_type"),
-            stored.sha256,
-            stored.size,
-            facts,
-            who.name,
-            context.clock(),
-            query.get("other_chip") == "true",
-        )
-        return publish.artifact_view(releases.find_artifact(conn, made))
+        made = publish.take_in(conn, arrival, stored, facts, who.name, context.clock())
+        if query.get("seal") == "true":
+            signing.seal(conn, made.release_id, who.name, context.clock(), context.max_trust_file)
+        return publish.artifact_view(made)
 
     return JSONResponse(await context.write_async(deed), status_code=201)
 
 
-def _before_upload(request: Request, context: Context) -> tuple[Operator, str]:
-    """Who uploads, into a release of which kind; asked before the first byte is kept."""
+def _before_upload(request: Request, context: Context) -> tuple[Operator, Arrival, str]:
+    """Who uploads what, and of which kind its bytes must be; asked before the first one is kept."""
     who = needs(Rank.OPERATOR, _of_upload)(request)
     query = request.query_params
-    for field in ("release", "product", "device_type"):
+    for field in ONCE:
         if len(query.getlist(field)) > 1:
             raise invalid(field, query.getlist(field), "is given once")
     if ("release" in query) is ("product" in query):
         raise invalid("release", query.get("release", ""), "is needed, or product in its place")
-    if "device_type" in query:
-        check_name("device_type", query["device_type"])
-    if "product" in query:
-        check_name("product", query["product"])
-        return who, "image"
+    release = query["release"] if "release" in query else _new(query)
+    for field in OF_NEW:
+        if field in query and isinstance(release, str):
+            raise invalid(field, query[field], "goes with product: the release is there already")
+    arrival = Arrival(release, query.get("device_type"), query.get("other_chip") == "true")
     with context.database.read() as conn:
-        if "device_type" in query:
-            return who, publish.check_open(conn, query["release"], query["device_type"]).kind
-        return who, publish.check_draft(conn, query["release"]).kind
+        return who, arrival, publish.check_expected(conn, arrival)
+
+
+def _new(query: QueryParams) -> NewRelease:
+    security = query.get("security_version", "0")
+    if not security.isascii() or not security.isdecimal() or len(security) > 10:
+        raise invalid("security_version", security[:20], "a whole number from 0")
+    return NewRelease(
+        query["product"],
+        query.get("version"),
+        query.get("kind", "image"),
+        query.get("notes", ""),
+        int(security),
+    )
+
+
+def _check_place(context: Context, arrival: Arrival, facts: dict[str, Any]) -> None:
+    with context.database.read() as conn:
+        publish.place(conn, arrival, facts)
 
 
 def _of_upload(request: Request, conn: Connection) -> str | None:

@@ -5,6 +5,8 @@ The routes that live in the event loop, by hand; the problem documents of every 
 
 from typing import Any
 
+from skylift.engine.publish import KINDS, MAX_NOTES
+
 _PROBLEM = {
     "type": "object",
     "required": ["type", "title", "status", "code", "detail"],
@@ -125,14 +127,20 @@ def by_hand() -> dict[str, Any]:
     public: dict[str, Any] = {"security": []}
     upload = {
         "post": {
-            "summary": "Upload an image of a draft release, or of a product: a draft as the image says",
+            "summary": "Upload an image of a draft release; or of a product: the release is made with it, or "
+            "not at all, as `version` and the others say, else as the image does. `seal`: it was the last",
             "tags": ["releases and trust"],
             "parameters": [
                 _query("release", {"type": "string", "pattern": "^rel_[0-9a-z]{1,40}$"}, required=False),
                 _query("product", _NAME, required=False),
+                _query("version", _VERSION, required=False),
+                _query("kind", {"type": "string", "enum": list(KINDS)}, required=False),
+                _query("notes", {"type": "string", "maxLength": MAX_NOTES}, required=False),
+                _query("security_version", {"type": "integer", "minimum": 0}, required=False),
                 _query("device_type", _NAME, required=False),
                 _query("sha256", _DIGEST, required=False),
                 _query("other_chip", {"type": "boolean"}, required=False),
+                _query("seal", {"type": "boolean"}, required=False),
             ],
             "requestBody": {"required": True, "content": _BYTES},
             "responses": {"201": {"description": "Stored", "content": json_of}},

@@ -104,6 +104,14 @@ def seal(request: Request, release_id: ReleaseId, who: ActingOnRelease) -> Any:
     return context.write(deed)
 
 
+@router.delete("/api/releases/{release_id}", status_code=204)
+def delete(request: Request, release_id: ReleaseId, who: ActingOnRelease) -> Response:
+    """Forget a draft: its version is free again. What was sealed can only be withdrawn."""
+    context = context_of(request)
+    context.write(lambda conn: publish.delete(conn, release_id, who.name, context.clock()))
+    return Response(status_code=204)
+
+
 class WithdrawBody(BaseModel):
     model_config = ConfigDict(extra="forbid")
 

@@ -68,8 +68,9 @@ class Client:
             "Content-Type": "application/octet-stream",
             "Content-Length": str(file.stat().st_size),
         }
+        given = {name: value for name, value in params.items() if value is not None}
         return self._json(
-            "POST", path, params=params, content=chunks(file, moved), headers=headers, timeout=300.0
+            "POST", path, params=given, content=chunks(file, moved), headers=headers, timeout=300.0
         )
 
     def _json(self, method: str, path: str, **options: Any) -> Any:

@@ -14,6 +14,7 @@ EXAMPLES: Mapping[str, str] = {
     "demo": "skylift demo --devices 24",
     "simulate": "skylift simulate --devices 1000 --speed 20 --phases 1,10,100",
     "release upload": "skylift release upload sensor/2.4.0 build/2.4.0.bin --device-type sensor-v2 --seal",
+    "release delete": "skylift release delete sensor/2.4.0 --yes",
     "release sign": "skylift release sign sensor/2.4.0 --key skylift-keys/keys/release-sensor-1.pem",
     "release verify": "skylift release verify sensor/2.4.0 build/2.4.0.bin",
     "release sbom": "skylift release sbom sensor/2.4.0 bom.json",

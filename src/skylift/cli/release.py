@@ -1,4 +1,4 @@
-"""`skylift release`: create, sign, verify, upload, list, show."""
+"""`skylift release`: create, upload, delete, sign, verify, list, show."""
 
 import hashlib
 from pathlib import Path
@@ -14,6 +14,7 @@ from skylift.cli.context import (
     Session,
     TokenOption,
     YesOption,
+    must_confirm,
     session,
 )
 from skylift.cli.exits import Exit, Leave
@@ -73,50 +74,61 @@ def create(
     output: FormatOption = Format.TABLE,
     as_json: JsonOption = False,
 ) -> None:
-    """Hash and upload an image as a new release, ready to be signed.
+    """Hash and upload an image as a new release, ready to be signed. Refused, it leaves nothing behind.
 
     skylift release create app.img --product sensor --version 2.4.0 --device-type sensor-v2
     """
     from skylift.firmware.image import inspect
 
     this = session(server, token, output, as_json)
-    facts = inspect(image) if kind == "image" else {}
-    if version is None and not facts.get("version"):
+    version = version or (inspect(image).get("version") if kind == "image" else None)
+    if not version:
         raise invalid("version", "", "given by --version, for the image does not say it")
-    if security_version is None:
-        security_version = facts.get("security_version", 0)
-    body = {
-        "product": product,
-        "version": version or facts["version"],
-        "kind": kind,
-        "notes": notes,
-        "security_version": security_version,
-    }
-    made = this.client.post("/api/releases", body)
-    _upload(this, made["id"], device_type, image, other_chip)
+    about = {"product": product, "version": version, "kind": kind, "notes": notes or None}
+    about["security_version"] = security_version
+    ready = not draft and sbom is None
+    release = _upload(this, image, device_type, other_chip, ready, **about)["release"]
     if sbom is not None:
-        with this.output.progress(f"uploading {sbom.name}", sbom.stat().st_size) as moved:
-            this.client.upload(f"/api/releases/{made['id']}/sbom", sbom, moved)
-    if not draft:
-        this.client.post(f"/api/releases/{made['id']}:seal")
-    _show(this, made["id"])
+        try:
+            _attach(this, release, sbom)
+            if not draft:
+                this.client.post(f"/api/releases/{release}:seal")
+        except BaseException:
+            _forget(this, release)
+            raise
+    _show(this, release)
 
 
-def _upload(this: Session, release: str, device_type: str | None, image: Path, other_chip: bool) -> None:
+def _upload(
+    this: Session, image: Path, device_type: str | None, other_chip: bool, seal: bool, **into: Any
+) -> Any:
     size = image.stat().st_size
     with this.output.progress(f"hashing {image.name}", size) as moved:
         digest = sha256_of(image, moved)
-    named = {} if device_type is None else {"device_type": device_type}
     with this.output.progress(f"uploading {image.name}", size) as moved:
-        this.client.upload(
+        return this.client.upload(
             "/api/artifacts",
             image,
             moved,
-            **named,
-            release=release,
+            **into,
+            device_type=device_type,
             sha256=digest,
             other_chip=str(other_chip).lower(),
+            seal=str(seal).lower(),
         )
+
+
+def _attach(this: Session, release: str, sbom: Path) -> None:
+    with this.output.progress(f"uploading {sbom.name}", sbom.stat().st_size) as moved:
+        this.client.upload(f"/api/releases/{release}/sbom", sbom, moved)
+
+
+def _forget(this: Session, release: str) -> None:
+    """The draft of a command that failed goes with it."""
+    try:
+        this.client.delete(f"/api/releases/{release}")
+    except Leave as e:
+        this.output.say(f"the draft {release} stays: {e}")
 
 
 @app.command()
@@ -134,10 +146,25 @@ def upload(
     """One more image of a draft release, for another device type."""
     this = session(server, token, output, as_json)
     release = release_id(this, release)
-    _upload(this, release, device_type, image, other_chip)
-    if seal:
-        this.client.post(f"/api/releases/{release}:seal")
+    _upload(this, image, device_type, other_chip, seal, release=release)
     _show(this, release)
+
+
+@app.command()
+def delete(
+    release: Release,
+    yes: YesOption = False,
+    server: ServerOption = None,
+    token: TokenOption = None,
+    output: FormatOption = Format.TABLE,
+    as_json: JsonOption = False,
+) -> None:
+    """Forget a draft: its version is free again. A release that was sealed is withdrawn (`trust revoke`)."""
+    must_confirm(f"delete {release}?", yes)
+    this = session(server, token, output, as_json)
+    release = release_id(this, release)
+    this.client.delete(f"/api/releases/{release}")
+    this.output.one({"deleted": release})
 
 
 @app.command()

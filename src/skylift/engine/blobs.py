@@ -63,6 +63,18 @@ class Blobs(Protocol):
         ...
 
 
+def too_large(size: int, limit: int) -> Rejected:
+    """Of a body of so many bytes, or at least so many."""
+    return Rejected(
+        "too_large",
+        f"body is more than {limit} bytes: larger than this server takes",
+        kind=Kind.TOO_LARGE,
+        field="body",
+        value=size,
+        rule=f"at most {limit} bytes",
+    )
+
+
 class Intake:
     """One upload on its way in: write chunks, then `keep`; `drop` (or a crash) leaves nothing behind."""
 
@@ -79,14 +91,7 @@ class Intake:
         """Raises `Rejected` past the limit, `Unavailable` when the disk is full."""
         self.size += len(chunk)
         if self.size > self._limit:
-            raise Rejected(
-                "too_large",
-                f"body is more than {self._limit} bytes: larger than this server takes",
-                kind=Kind.TOO_LARGE,
-                field="body",
-                value=self.size,
-                rule=f"at most {self._limit} bytes",
-            )
+            raise too_large(self.size, self._limit)
         with _disk():
             self._file.write(chunk)
         self._hash.update(chunk)

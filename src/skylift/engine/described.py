@@ -62,21 +62,21 @@ def version_of(facts: dict[str, Any]) -> str:
     return str(facts["version"])
 
 
-def raise_security_version(conn: Connection, release: Any, facts: dict[str, Any]) -> None:
-    """A release of 0 takes its image's number. One that says less than its image would be refused by every
-    device that ever ran that image."""
-    said = facts.get("security_version", 0)
-    if said <= release.security_version:
-        return
+def security_version(has: int, facts: dict[str, Any]) -> int:
+    """Of a release that `has` so much, with this image: one of 0 takes its image's number. One that says less
+    than its image would be refused by every device that ever ran that image."""
+    said: int = facts.get("security_version", 0)
+    if said <= has:
+        return has
     if said > MOST_SECURITY_VERSION:
         raise invalid("body", said, f"an image's security version is at most {MOST_SECURITY_VERSION}")
-    if release.security_version:
+    if has:
         raise Rejected(
             "wrong_security_version",
-            f"body is an image of security_version {said}: the release says {release.security_version}",
+            f"body is an image of security_version {said}: the release says {has}",
             kind=Kind.CONFLICT,
             field="body",
             value=said,
-            rule=f"at most {release.security_version}, or a release of {said}",
+            rule=f"at most {has}, or a release of {said}",
         )
-    releases.set_security_version(conn, release.id, said)
+    return said

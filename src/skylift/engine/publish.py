@@ -1,10 +1,11 @@
 """Releases: made, filled with artifacts, offered. What is published is `engine.signing`'s.
 
-An artifact's bytes are checked before they are kept: what the client announced, what the format says, what
-the release already has. A refused or interrupted upload leaves nothing behind.
+An image arrives (`Arrival`) for a draft release, or as a new one that is made with it or not at all. Its
+bytes are checked before they are kept: what the client announced, what the format says, what the release
+already has. A refused or interrupted upload leaves nothing behind.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from secrets import token_bytes
 from typing import Any
@@ -13,7 +14,7 @@ from skylift.core.errors import Kind, Rejected, invalid
 from skylift.core.ids import check_name, check_version, mint
 from skylift.engine import described, gathering, signing
 from skylift.engine.bill import check_bill
-from skylift.engine.blobs import Intake
+from skylift.engine.blobs import Intake, Stored
 from skylift.firmware.image import check_config, inspect
 from skylift.firmware.sbom import MAX_BYTES as MAX_SBOM_BYTES
 from skylift.firmware.sbom import Bill
@@ -32,33 +33,25 @@ class NewRelease:
     """What an operator says of a release."""
 
     product: str
-    version: str
+    version: str | None  # None: as its image says
     kind: str = "image"
     notes: str = ""
     security_version: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """An image that is sent: for a draft release, by its id, or as a new one."""
+
+    release: str | NewRelease
+    device_type: str | None = None  # None: the one whose chip it fits
+    other_chip: bool = False  # it may be for another chip than the release before
+
+
 def create(conn: Connection, new: NewRelease, actor: str, now: datetime) -> str:
     """A draft release; its id."""
-    if check_name("product", new.product) in TOP_LEVEL:
-        raise invalid("product", new.product, "is the name of a TUF role")
-    check_version("version", new.version)
-    if new.kind not in KINDS:
-        raise invalid("kind", new.kind, f"one of {', '.join(KINDS)}")
-    if len(new.notes) > MAX_NOTES:
-        raise invalid("notes", f"{len(new.notes)} characters", f"at most {MAX_NOTES} characters")
-    if not 0 <= new.security_version < 1 << 31:
-        raise invalid("security_version", new.security_version, "between 0 and 2147483647")
-    signing.check_product(conn, new.product)
-    if releases.by_version(conn, new.version, new.product):
-        raise Rejected(
-            "duplicate_version",
-            f"version is {new.version!r}: {new.product} has a release of that version already",
-            kind=Kind.CONFLICT,
-            field="version",
-            value=new.version,
-            rule="a version the product does not have yet",
-        )
+    check_version("version", new.version or "")
+    check_new(conn, new)
     release_id = mint("rel", now, token_bytes(5))
     releases.insert(
         conn,
@@ -75,6 +68,40 @@ def create(conn: Connection, new: NewRelease, actor: str, now: datetime) -> str:
     said = {"product": new.product, "version": new.version, "kind": new.kind}
     events.record(conn, actor, "release.create", release_id, said, now)
     return release_id
+
+
+def check_new(conn: Connection, new: NewRelease) -> None:
+    """Raises `Rejected` unless there can be such a release."""
+    if check_name("product", new.product) in TOP_LEVEL:
+        raise invalid("product", new.product, "is the name of a TUF role")
+    if new.version is not None:
+        check_version("version", new.version)
+    if new.kind not in KINDS:
+        raise invalid("kind", new.kind, f"one of {', '.join(KINDS)}")
+    if len(new.notes) > MAX_NOTES:
+        raise invalid("notes", f"{len(new.notes)} characters", f"at most {MAX_NOTES} characters")
+    if "\0" in new.notes:
+        raise invalid("notes", new.notes[:40], "has no null in it")
+    if not 0 <= new.security_version < 1 << 31:
+        raise invalid("security_version", new.security_version, "between 0 and 2147483647")
+    signing.check_product(conn, new.product)
+    if new.version is not None and releases.by_version(conn, new.version, new.product):
+        raise Rejected(
+            "duplicate_version",
+            f"version is {new.version!r}: {new.product} has a release of that version already",
+            kind=Kind.CONFLICT,
+            field="version",
+            value=new.version,
+            rule="a version the product does not have yet",
+        )
+
+
+def delete(conn: Connection, release_id: str, actor: str, now: datetime) -> None:
+    """Forget a draft: its version is free again. What was sealed is withdrawn."""
+    release = check_draft(conn, release_id)
+    releases.delete(conn, release_id)
+    said = {"product": release.product, "version": release.version}
+    events.record(conn, actor, "release.delete", release_id, said, now)
 
 
 def check_draft(conn: Connection, release_id: str) -> Any:
@@ -142,47 +169,73 @@ def check_bytes(kind: str, intake: Intake, announced: str | None, length: int | 
     return inspect(intake.path())
 
 
-def add_artifact(
-    conn: Connection,
-    release_id: str,
-    device_type: str | None,
-    sha256: str,
-    size: int,
-    facts: dict[str, Any],
-    actor: str,
-    now: datetime,
-    other_chip: bool = False,
-) -> str:
-    """Name stored bytes as the release's image for a device type, or for the one that its chip fits; its id.
-    `other_chip`: it may be for another chip than the release before."""
-    release = check_draft(conn, release_id)
+def check_expected(conn: Connection, arrival: Arrival) -> str:
+    """Of which kind its bytes must be; asked before the first one. Raises `Rejected` where none would do."""
+    if arrival.device_type is not None:
+        check_name("device_type", arrival.device_type)
+    if isinstance(arrival.release, NewRelease):
+        check_new(conn, arrival.release)
+        return arrival.release.kind
+    if arrival.device_type is None:
+        return str(check_draft(conn, arrival.release).kind)
+    return str(check_open(conn, arrival.release, arrival.device_type).kind)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an image belongs: for which device type of a release, new or there, and the security version that
+    this has with it."""
+
+    release: Any
+    device_type: str
+    security_version: int
+
+
+def place(conn: Connection, arrival: Arrival, facts: dict[str, Any]) -> Place:
+    """Where these bytes belong. Raises `Rejected` where they do not; writes nothing."""
+    release: Any = arrival.release
+    if isinstance(release, NewRelease):
+        if release.version is None:
+            release = replace(release, version=described.version_of(facts))
+        check_new(conn, release)
+    else:
+        release = check_draft(conn, release)
+    device_type = arrival.device_type
     if device_type is None:
         device_type = described.device_type_of(conn, release.product, facts)
-    check_open(conn, release_id, device_type)
-    if release.kind == "image" and not other_chip:
+    if not isinstance(release, NewRelease):
+        check_open(conn, release.id, device_type)
+    if release.kind == "image" and not arrival.other_chip:
         described.check_chip(releases.last_facts(conn, release.product, device_type), facts, device_type)
-    described.raise_security_version(conn, release, facts)
+    return Place(release, device_type, described.security_version(release.security_version, facts))
+
+
+def take_in(
+    conn: Connection, arrival: Arrival, stored: Stored, facts: dict[str, Any], actor: str, now: datetime
+) -> Any:
+    """Name stored bytes as a release's image, and make the release where it is a new one; the artifact."""
+    found = place(conn, arrival, facts)
+    if isinstance(found.release, NewRelease):
+        new = replace(found.release, security_version=found.security_version)
+        release_id = create(conn, new, actor, now)
+    else:
+        release_id = found.release.id
+        releases.set_security_version(conn, release_id, found.security_version)
     artifact_id = mint("art", now, token_bytes(5))
     releases.insert_artifact(
         conn,
         id=artifact_id,
         release_id=release_id,
-        device_type=device_type,
+        device_type=found.device_type,
         kind="full",
-        sha256=sha256,
-        size=size,
+        sha256=stored.sha256,
+        size=stored.size,
         facts=facts,
         created_at=now,
     )
-    said = {"artifact": artifact_id, "device_type": device_type, "sha256": sha256, "size": size}
-    events.record(conn, actor, "artifact.add", release_id, said, now)
-    return artifact_id
-
-
-def from_image(conn: Connection, product: str, facts: dict[str, Any], actor: str, now: datetime) -> str:
-    """A draft release that is what its image says of itself; its id."""
-    new = NewRelease(product=product, version=described.version_of(facts))
-    return create(conn, new, actor, now)
+    said = {"artifact": artifact_id, "device_type": found.device_type, "sha256": stored.sha256}
+    events.record(conn, actor, "artifact.add", release_id, {**said, "size": stored.size}, now)
+    return releases.find_artifact(conn, artifact_id)
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,6 +90,10 @@ def set_sbom(conn: Connection, release_id: str, sbom: dict[str, Any]) -> None:
     conn.execute(sa.update(releases).where(releases.c.id == release_id).values(sbom=sbom))
 
 
+def delete(conn: Connection, release_id: str) -> None:
+    conn.execute(sa.delete(releases).where(releases.c.id == release_id))
+
+
 # --- artifacts -------------------------------------------------------------------------------------
 
 

@@ -17,7 +17,7 @@ from skylift.engine import director, gathering, publish, repos, signing
 from skylift.engine.blobs import BlobStore
 from skylift.engine.director import OrderTarget
 from skylift.engine.online import OnlineKeys
-from skylift.engine.publish import NewRelease
+from skylift.engine.publish import Arrival, NewRelease
 from skylift.store import devices, releases, trustfiles
 from skylift.store.db import Database
 from skylift.trust import books, files, keys
@@ -113,20 +113,20 @@ class Lab:
 
     def upload(self, release_id: str, body: bytes, device_type: str = HARDWARE) -> str:
         """As the API does it: checked before, streamed, judged, kept, named."""
+        arrival = Arrival(release_id, device_type)
         with self.database.read() as conn:
-            release = publish.check_open(conn, release_id, device_type)
+            kind = publish.check_expected(conn, arrival)
         intake = self.blobs.intake(1 << 30)
         try:
             intake.write(body)
-            facts = publish.check_bytes(release.kind, intake, None, len(body))
+            facts = publish.check_bytes(kind, intake, None, len(body))
             stored = intake.keep()
         finally:
             intake.drop()
-        return self.database.write(
-            lambda conn: publish.add_artifact(
-                conn, release_id, device_type, stored.sha256, stored.size, facts, ACTOR, self.clock()
-            )
+        made = self.database.write(
+            lambda conn: publish.take_in(conn, arrival, stored, facts, ACTOR, self.clock())
         )
+        return str(made.id)
 
     def sign(self, *numbers: int, product: str = PRODUCT) -> dict[str, Any]:
         """Sign what waits with these of the product's three keys; the last answer."""

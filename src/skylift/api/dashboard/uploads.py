@@ -22,12 +22,12 @@ from skylift.api.dashboard.visit import (
     somewhere,
     visit_of,
 )
-from skylift.core.errors import Kind, Rejected, invalid
+from skylift.core.errors import Rejected, invalid
 from skylift.core.ids import check_name
 from skylift.engine import publish
 from skylift.engine.access import Role
-from skylift.engine.blobs import Intake
-from skylift.store.db import Connection
+from skylift.engine.blobs import Intake, too_large
+from skylift.engine.publish import Arrival, NewRelease
 
 PIECE = 512 << 10  # half of what a request may carry by default
 _FORM = 64 << 10  # of a form around its file
@@ -40,8 +40,7 @@ def begin(visit: Visit) -> Response:
     size = form.get("size", "")
     if not size.isascii() or not size.isdecimal() or len(size) > 15:
         raise invalid("size", size[:20], "a number of bytes")
-    with visit.context.database.read() as conn:
-        visit.must(Role.OPERATOR, _open(conn, release, device_type).product)
+    _check(visit, Arrival(release, device_type or None))
     upload, here = visit.context.uploads.begin(
         visit.name, release, device_type, form.get("name", "")[:200], int(size)
     )
@@ -64,38 +63,35 @@ def end(visit: Visit) -> Response:
     upload = uploads.find(visit.request.path_params["upload"], visit.name)
     intake = uploads.into(upload, visit.context.blobs)
     try:
-        found = _keep(visit, intake, upload.release, upload.device_type, upload.size)
+        made = _keep(visit, intake, Arrival(upload.release, upload.device_type or None), upload.size)
     except Rejected:
         uploads.forget(upload)  # bytes that are wrong do not get right by coming again
         raise
     uploads.forget(upload)
-    return JSONResponse(found)
+    return JSONResponse({"artifact": made.id, "sha256": made.sha256, "facts": made.facts})
 
 
-def _open(conn: Connection, release: str, device_type: str) -> Any:
-    """The draft, if it may still get this image; an empty device type is the one whose chip it fits."""
-    return (
-        publish.check_open(conn, release, device_type) if device_type else publish.check_draft(conn, release)
-    )
+def _check(visit: Visit, arrival: Arrival) -> str:
+    """Of which kind the bytes must be that this person may send there."""
+    with visit.context.database.read() as conn:
+        new = arrival.release
+        visit.must(
+            Role.OPERATOR, publish.check_draft(conn, new).product if isinstance(new, str) else new.product
+        )
+        return publish.check_expected(conn, arrival)
 
 
-def _keep(visit: Visit, intake: Intake, release: str, device_type: str, size: int | None) -> dict[str, Any]:
+def _keep(visit: Visit, intake: Intake, arrival: Arrival, size: int | None) -> Any:
+    """The artifact that these bytes are now."""
     context = visit.context
     try:
+        facts = publish.check_bytes(_check(visit, arrival), intake, None, size)
         with context.database.read() as conn:
-            row = _open(conn, release, device_type)
-        visit.must(Role.OPERATOR, row.product)
-        facts = publish.check_bytes(row.kind, intake, None, size)
+            publish.place(conn, arrival, facts)
         stored = intake.keep()
     finally:
         intake.drop()
-
-    def deed(conn: Connection) -> str:
-        return publish.add_artifact(
-            conn, release, device_type or None, stored.sha256, stored.size, facts, visit.name, visit.now
-        )
-
-    return {"artifact": context.write(deed), "sha256": stored.sha256, "facts": facts}
+    return context.write(lambda conn: publish.take_in(conn, arrival, stored, facts, visit.name, visit.now))
 
 
 # --- without a script --------------------------------------------------------------------------------
@@ -139,14 +135,7 @@ def _bounded(request: Request, context: Context) -> Request:
         message = await request.receive()
         seen += len(message.get("body", b""))
         if seen > limit:
-            raise Rejected(
-                "too_large",
-                f"body is more than {context.max_image} bytes: larger than this server takes",
-                kind=Kind.TOO_LARGE,
-                field="body",
-                value=seen,
-                rule=f"at most {context.max_image} bytes",
-            )
+            raise too_large(seen, context.max_image)
         return message
 
     return Request(request.scope, receive)
@@ -158,7 +147,8 @@ def _take(request: Request, form: FormData) -> Response:
         return go("/sign-in", ended="1")
     check_csrf(visit)
     release = request.path_params["release"]
-    _keep(visit, _intake(visit, form), release, visit.form.get("device_type", "").strip(), None)
+    arrival = Arrival(release, visit.form.get("device_type", "").strip() or None)
+    _keep(visit, _intake(visit, form), arrival, None)
     return go(f"/releases/{release}")
 
 
@@ -168,22 +158,9 @@ def _take_new(request: Request, form: FormData) -> Response:
         return go("/sign-in", ended="1")
     check_csrf(visit)
     product, device_type = (visit.form.get(name, "").strip() for name in ("product", "device_type"))
-    visit.must(Role.OPERATOR, check_name("product", product))
-    intake = _intake(visit, form)
-    try:
-        facts = publish.check_bytes("image", intake, None, None)
-        stored = intake.keep()
-    finally:
-        intake.drop()
-
-    def deed(conn: Connection) -> str:
-        made = publish.from_image(conn, product, facts, visit.name, visit.now)
-        publish.add_artifact(
-            conn, made, device_type or None, stored.sha256, stored.size, facts, visit.name, visit.now
-        )
-        return made
-
-    return go(f"/releases/{visit.context.write(deed)}")
+    arrival = Arrival(NewRelease(check_name("product", product), None), device_type or None)
+    visit.must(Role.OPERATOR, product)
+    return go(f"/releases/{_keep(visit, _intake(visit, form), arrival, None).release_id}")
 
 
 def _intake(visit: Visit, form: FormData) -> Intake:
