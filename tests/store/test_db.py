@@ -16,7 +16,8 @@ import sqlalchemy as sa
 
 from conftest import START, wait_until
 from skylift.core.errors import Rejected, Unavailable
-from skylift.store import devices
+from skylift.store import devices, tables
+from skylift.store.connect import sqlstate
 from skylift.store.db import Connection, Database, migrate
 from skylift.store.tables import settings_kv
 from skylift.testkit.postgresql import Cluster
@@ -80,6 +81,34 @@ def test_a_deed_that_raises_is_undone_alone(database: Database) -> None:
     with pytest.raises(sa.exc.DBAPIError):
         worse.result(60)
     assert keys(database) == {"a", "b"}
+
+
+DEVICE = {"device_id": "a", "device_type": "t", "h": 1, "token_hash": "0" * 64, "enrolled_at": START}
+
+
+@pytest.mark.parametrize(
+    ("table", "row", "code"),
+    [
+        (tables.devices, {**DEVICE, "token_hash": "1" * 64}, "23505"),
+        (
+            tables.devices,
+            {**DEVICE, "device_id": "b"},
+            "23P01",
+        ),  # PostgreSQL keeps tokens apart by an exclusion
+        (tables.devices, {**DEVICE, "device_id": "b", "token_hash": "1" * 64, "device_type": None}, "23502"),
+        (tables.group_members, {"group_id": "nowhere", "device_pk": 1}, "23503"),
+    ],
+    ids=["a name twice", "a token twice", "no type", "a group that is not there"],
+)
+def test_a_row_that_breaks_a_rule_of_its_table_is_the_same_error_on_both(
+    database: Database, table: sa.Table, row: dict[str, Any], code: str
+) -> None:
+    database.write(lambda conn: conn.execute(tables.devices.insert().values(**DEVICE)))
+    with pytest.raises(sa.exc.IntegrityError) as e:
+        database.write(lambda conn: conn.execute(table.insert().values(**row)))
+    assert sqlstate(e.value) in (None, code)  # SQLite has no codes
+    with database.read() as conn:
+        assert list(conn.execute(sa.select(tables.devices.c.device_id)).scalars()) == ["a"]
 
 
 def test_a_reader_sees_one_moment(database: Database) -> None:

@@ -146,12 +146,14 @@ def _value(value: str | None, encoding: str) -> bytes:
     return struct.pack("!i", len(said)) + said
 
 
-_KINDS: dict[Any, Any] = {"28000": legacy.InterfaceError, "23505": legacy.IntegrityError}
+# By the code's class. Of all rules that a row may break the driver knows 23505 alone: not 23502 (a column is
+# missing), 23503 (what it names is not there), 23P01 (an index by hash has one like it).
+_KINDS: dict[str, Any] = {"23": legacy.IntegrityError, "28": legacy.InterfaceError}
 
 
 def _named(error: DatabaseError) -> Exception:
     """The driver's exception for the server's code."""
     told = error.args[0]
-    code = told.get("C") if isinstance(told, dict) else None
-    found: Exception = _KINDS.get(code, legacy.ProgrammingError)(told)
+    code = told.get("C", "") if isinstance(told, dict) else ""
+    found: Exception = _KINDS.get(code[:2], legacy.ProgrammingError)(told)
     return found
