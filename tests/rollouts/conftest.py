@@ -13,7 +13,17 @@ from skylift.core.deadlines import Deadlines
 from skylift.core.ids import mint
 from skylift.core.lifecycle import OPEN, Reason, UpdateState
 from skylift.core.world import World
-from skylift.engine import auditor, deployments, enroll, explain, leaving, reports, rollback, waiting
+from skylift.engine import (
+    auditor,
+    deployments,
+    enroll,
+    explain,
+    leaving,
+    reports,
+    rollback,
+    verbs,
+    waiting,
+)
 from skylift.engine import groups as engine_groups
 from skylift.engine.checkin import Ask, Checkin, LiveCache, Needs, order_again, recount
 from skylift.engine.loop import Loop
@@ -192,7 +202,7 @@ class Yard:
         return made
 
     def pause(self, deployment: str) -> None:
-        self.write(lambda conn: deployments.pause(conn, deployment, "ada", self.clock()))
+        self.write(lambda conn: verbs.pause(conn, deployment, "ada", self.clock()))
 
     def resume(
         self, deployment: str, threshold: float | None = None, *without: str, expect: float | None = None
@@ -201,13 +211,13 @@ class Yard:
         now = self.clock()
         if without:
             leaving.leave_out(self.database, deployment, without, now, self.deadlines, **asked)
-        self.write(lambda conn: deployments.resume(conn, deployment, "ada", now, **asked))
+        self.write(lambda conn: verbs.resume(conn, deployment, "ada", now, **asked))
 
     def promote(self, deployment: str) -> None:
-        self.write(lambda conn: deployments.promote(conn, deployment, "ada", self.clock()))
+        self.write(lambda conn: verbs.promote(conn, deployment, "ada", self.clock()))
 
     def abort(self, deployment: str) -> None:
-        self.write(lambda conn: deployments.abort(conn, deployment, "ada", self.clock(), self.deadlines))
+        self.write(lambda conn: verbs.abort(conn, deployment, "ada", self.clock(), self.deadlines))
 
     def retry(self, deployment: str, *names: str) -> int:
         now = self.clock()

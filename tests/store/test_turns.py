@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import ProgrammingError
 
 from conftest import START, wait_until
-from skylift.engine import deployments
+from skylift.engine import deployments, verbs
 from skylift.engine.checkin import LiveCache
 from skylift.store import devices, events, notices, releases, world
 from skylift.store.connect import sqlstate
@@ -202,7 +202,7 @@ def test_a_pause_waits_ten_times_for_the_server(
         return hear(wire, context)
 
     monkeypatch.setattr(Wire, "_hear", counted)
-    database.write(lambda conn: deployments.pause(conn, name, "ada", START + timedelta(seconds=2)))
+    database.write(lambda conn: verbs.pause(conn, name, "ada", START + timedelta(seconds=2)))
     assert len(heard) == 10
 
 

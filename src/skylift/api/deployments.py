@@ -13,7 +13,7 @@ from skylift.api import views
 from skylift.api.auth import ActingOn, ActingSomewhere, Viewer
 from skylift.api.context import Context, context_of
 from skylift.api.idempotency import answer_once, look_then_answer_once
-from skylift.engine import auditor, retention
+from skylift.engine import auditor, retention, verbs
 from skylift.engine import deployments as deeds
 from skylift.engine.access import Role
 from skylift.engine.checkin import order_again
@@ -221,7 +221,7 @@ def recount(request: Request, deployment_id: DeploymentId, who: Viewer) -> Any:
 def _row(conn: Connection, deployment_id: str) -> Any:
     row = deployments.find(conn, deployment_id)
     if row is None:
-        raise deeds.unknown(deployment_id)
+        raise verbs.unknown(deployment_id)
     return row
 
 
@@ -246,7 +246,7 @@ def pause(request: Request, deployment_id: DeploymentId, who: ActingOn, body: Ve
     reason = body.reason if body else ""
 
     def deed(conn: Connection) -> Any:
-        deeds.pause(conn, deployment_id, who.name, context.clock(), reason)
+        verbs.pause(conn, deployment_id, who.name, context.clock(), reason)
         return _view(conn, deployment_id)
 
     return answer_once(request, context, who.name, body and body.model_dump(), 200, deed)
@@ -268,7 +268,7 @@ def resume(request: Request, deployment_id: DeploymentId, who: ActingOn, body: R
         leave_out(context.database, deployment_id, names, now, context.deadlines, **rates)
 
     def deed(conn: Connection) -> Any:
-        deeds.resume(conn, deployment_id, who.name, context.clock(), **rates)
+        verbs.resume(conn, deployment_id, who.name, context.clock(), **rates)
         return _view(conn, deployment_id)
 
     given = body and body.model_dump()
@@ -281,7 +281,7 @@ def approve(request: Request, deployment_id: DeploymentId, who: ActingOn) -> Any
     context = context_of(request)
 
     def deed(conn: Connection) -> Any:
-        deeds.approve(conn, deployment_id, who.name, context.clock())
+        verbs.approve(conn, deployment_id, who.name, context.clock())
         return _view(conn, deployment_id)
 
     return answer_once(request, context, who.name, None, 200, deed)
@@ -293,7 +293,7 @@ def promote(request: Request, deployment_id: DeploymentId, who: ActingOn) -> Any
     context = context_of(request)
 
     def deed(conn: Connection) -> Any:
-        deeds.promote(conn, deployment_id, who.name, context.clock())
+        verbs.promote(conn, deployment_id, who.name, context.clock())
         return _view(conn, deployment_id)
 
     return answer_once(request, context, who.name, None, 200, deed)
@@ -306,7 +306,7 @@ def abort(request: Request, deployment_id: DeploymentId, who: ActingOn, body: Ve
     reason = body.reason if body else ""
 
     def deed(conn: Connection) -> Any:
-        deeds.abort(conn, deployment_id, who.name, context.clock(), context.deadlines, reason)
+        verbs.abort(conn, deployment_id, who.name, context.clock(), context.deadlines, reason)
         return _view(conn, deployment_id)
 
     return answer_once(request, context, who.name, body and body.model_dump(), 200, deed)

@@ -14,7 +14,7 @@ from skylift.api.context import Context, context_of
 from skylift.api.deployments import DeploymentId
 from skylift.core.errors import Unavailable
 from skylift.core.lifecycle import ENDED
-from skylift.engine.deployments import unknown
+from skylift.engine.verbs import unknown
 from skylift.store import deployments, events
 
 router = APIRouter(tags=["deployments"])

@@ -21,8 +21,7 @@ from typing import Any
 from skylift.core.deadlines import Deadlines
 from skylift.core.lifecycle import DeploymentStatus, UpdateState
 from skylift.core.world import Matched, World
-from skylift.engine import cohorts, moves, waiting
-from skylift.engine import deployments as deeds
+from skylift.engine import cohorts, moves, verbs, waiting
 from skylift.engine.cohorts import Cohort
 from skylift.engine.waiting import Waiting
 from skylift.store import counters, deployments, leavers, matches, updates, world
@@ -60,8 +59,8 @@ def leave_out(
     threshold or expected rate that it is to be resumed with)."""
     with database.ask() as conn:
         leaving = look(conn, deployment_id, texts)
-    rule, _ = deeds.asked(leaving.left.failure_rule, threshold_percent, expected_percent)
-    deeds.must_not_breach(replace(leaving.left, failure_rule=rule))
+    rule, _ = verbs.asked(leaving.left.failure_rule, threshold_percent, expected_percent)
+    verbs.must_not_breach(replace(leaving.left, failure_rule=rule))
     database.write(partial(_begin, leaving, now))
     for at in range(0, len(leaving.devices), AT_ONCE):
         some = leaving.devices[at : at + AT_ONCE]
@@ -74,10 +73,10 @@ def look(conn: Connection, deployment_id: str, texts: tuple[str, ...]) -> Leavin
     """Reads only; a few questions over the deployment's updates, one over the fleet."""
     found, row = world.load_world(conn, deployment_id), deployments.find(conn, deployment_id)
     if found is None or row is None:
-        raise deeds.unknown(deployment_id)
+        raise verbs.unknown(deployment_id)
     if found.status is not DeploymentStatus.PAUSED:
-        raise deeds.conflict("not_paused", found, "only a paused or draft deployment can be resumed")
-    deeds.check_approved(conn, found)
+        raise verbs.conflict("not_paused", found, "only a paused or draft deployment can be resumed")
+    verbs.check_approved(conn, found)
     gone = [cohorts.read(conn, "without", text) for text in texts]
     without = list(row.selector.get("without", ()))
     for cohort in gone:
@@ -128,9 +127,9 @@ def _begin(leaving: Leaving, now: datetime, conn: Connection) -> None:
     world.lock(conn, leaving.deployment)
     found = world.load_world(conn, leaving.deployment)
     if found is None:
-        raise deeds.unknown(leaving.deployment)
+        raise verbs.unknown(leaving.deployment)
     if found.generation != leaving.left.generation:
-        raise deeds.conflict("changed_meanwhile", found, "it changed at the same moment; look again")
+        raise verbs.conflict("changed_meanwhile", found, "it changed at the same moment; look again")
     deployments.set_selector(conn, leaving.deployment, leaving.selector)
     waiting.put(conn, leaving.deployment, leaving.waiting, now)
 

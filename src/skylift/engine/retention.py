@@ -9,7 +9,7 @@ from typing import Any
 
 from skylift.core.errors import Kind, Rejected
 from skylift.core.lifecycle import ENDED, OPEN, DeploymentStatus
-from skylift.engine.deployments import unknown
+from skylift.engine.verbs import unknown
 from skylift.store import counters, deployments, events, outbox, world
 from skylift.store.db import Connection, Database
 from skylift.store.purge import purge_some

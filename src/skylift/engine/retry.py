@@ -12,8 +12,7 @@ from typing import NamedTuple
 
 from skylift.core.deadlines import Deadlines
 from skylift.core.lifecycle import DeploymentStatus, UpdateState
-from skylift.engine import deployments as deeds
-from skylift.engine import moves
+from skylift.engine import moves, verbs
 from skylift.store import outbox, updates
 from skylift.store.db import Connection, Database
 
@@ -67,10 +66,10 @@ def retry(
 
 def _some(asked: _Asked, after: int, told: bool, conn: Connection) -> _Page:
     """One page. `told`: that it was retried is on record already."""
-    found = deeds.load(conn, asked.deployment)
+    found = verbs.load(conn, asked.deployment)
     if found.status in OVER:
         sentence = "only a running, paused or complete deployment can be retried"
-        raise deeds.conflict("not_retryable", found, sentence)
+        raise verbs.conflict("not_retryable", found, sentence)
     again = 0
     page = updates.failed_of(conn, asked.deployment, asked.devices, after, AT_ONCE)
     for update in page:
@@ -83,7 +82,7 @@ def _some(asked: _Asked, after: int, told: bool, conn: Connection) -> _Page:
     if again and not told:
         runs = {"status": "running", "status_reason": ""}
         values = runs if found.status is DeploymentStatus.COMPLETE else {}
-        deeds.change(conn, found, asked.actor, "retry", asked.now, **values)
+        verbs.change(conn, found, asked.actor, "retry", asked.now, **values)
     bell = {"deployment": asked.deployment, "phase": None}
     if again and not outbox.is_waiting(conn, "doorbell", bell):
         outbox.put(conn, "doorbell", bell, asked.now)

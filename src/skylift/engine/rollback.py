@@ -14,7 +14,7 @@ from typing import Any
 
 from skylift.core.deadlines import Deadlines
 from skylift.core.lifecycle import ENDED, DeploymentStatus
-from skylift.engine import cohorts, select
+from skylift.engine import cohorts, select, verbs
 from skylift.engine import deployments as deeds
 from skylift.engine.deployments import Prepared
 from skylift.store import deployments, members, releases
@@ -48,7 +48,7 @@ def roll_back(
     with database.ask() as conn:
         row = deployments.find(conn, deployment_id)
         if row is None:
-            raise deeds.unknown(deployment_id)
+            raise verbs.unknown(deployment_id)
         part = {} if only is None else {"only": cohorts.read(conn, "only", only).dump()}
         way = _look(conn, row, part, skip_above_floor)
     return database.write(partial(_send_back, deployment_id, way, part, actor, now, deadlines))
@@ -100,9 +100,9 @@ def _send_back(
     is nothing to make."""
     row = deployments.find(conn, deployment_id)
     if row is None:
-        raise deeds.unknown(deployment_id)
+        raise verbs.unknown(deployment_id)
     if not part and DeploymentStatus(row.status) not in ENDED:
-        deeds.abort(conn, deployment_id, actor, now, deadlines, reason=f"rolled back by {actor}")
+        verbs.abort(conn, deployment_id, actor, now, deadlines, reason=f"rolled back by {actor}")
     under_way = deployments.live_rollbacks(conn, deployment_id, part.get("only"))
     made = list(under_way.values())
     for version, prepared in way.ready.items():

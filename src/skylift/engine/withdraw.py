@@ -10,7 +10,7 @@ from datetime import datetime
 from skylift.core.deadlines import Deadlines
 from skylift.core.errors import invalid
 from skylift.core.telling import Told
-from skylift.engine import deployments, signing
+from skylift.engine import signing, verbs
 from skylift.store import channels, events, releases, trustfiles
 from skylift.store import deployments as stored
 from skylift.store.db import Connection
@@ -37,7 +37,7 @@ def withdraw(
     sentence = f"{release.product} {release.version} was withdrawn: {reason}"
     ended = stored.live_of_release(conn, release_id)
     for deployment_id in ended:
-        deployments.abort(conn, deployment_id, actor, now, deadlines, sentence)
+        verbs.abort(conn, deployment_id, actor, now, deadlines, sentence)
     return ended
 
 

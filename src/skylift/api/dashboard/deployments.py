@@ -11,7 +11,7 @@ from skylift.api.dashboard.visit import Visit
 from skylift.api.problems import STATUS
 from skylift.core.errors import Kind, Rejected, invalid
 from skylift.core.lifecycle import DeploymentStatus, UpdateState
-from skylift.engine import deployments as deeds
+from skylift.engine import verbs
 from skylift.engine.checkin import order_again
 from skylift.engine.explain import explain
 from skylift.engine.leaving import leave_out
@@ -79,7 +79,7 @@ def show(visit: Visit, wrong: str = "", status: int = 200) -> Response:
 def find(conn: Connection, deployment: str) -> Any:
     row = deployments.find(conn, deployment[:60])
     if row is None:
-        raise deeds.unknown(deployment[:60])
+        raise verbs.unknown(deployment[:60])
     return row
 
 
@@ -134,11 +134,11 @@ def _reason(visit: Visit) -> str:
 
 
 def _pause(visit: Visit, conn: Connection, deployment: str) -> None:
-    deeds.pause(conn, deployment, visit.name, visit.now, _reason(visit))
+    verbs.pause(conn, deployment, visit.name, visit.now, _reason(visit))
 
 
 def _resume(visit: Visit, conn: Connection, deployment: str) -> None:
-    deeds.resume(conn, deployment, visit.name, visit.now, threshold_percent=_percent(visit, "threshold"))
+    verbs.resume(conn, deployment, visit.name, visit.now, threshold_percent=_percent(visit, "threshold"))
 
 
 def _leave_out(visit: Visit, deployment: str) -> None:
@@ -168,15 +168,15 @@ def _percent(visit: Visit, field: str) -> float | None:
 
 
 def _approve(visit: Visit, conn: Connection, deployment: str) -> None:
-    deeds.approve(conn, deployment, visit.name, visit.now)
+    verbs.approve(conn, deployment, visit.name, visit.now)
 
 
 def _promote(visit: Visit, conn: Connection, deployment: str) -> None:
-    deeds.promote(conn, deployment, visit.name, visit.now)
+    verbs.promote(conn, deployment, visit.name, visit.now)
 
 
 def _abort(visit: Visit, conn: Connection, deployment: str) -> None:
-    deeds.abort(conn, deployment, visit.name, visit.now, visit.context.deadlines, _reason(visit))
+    verbs.abort(conn, deployment, visit.name, visit.now, visit.context.deadlines, _reason(visit))
 
 
 def _retry(visit: Visit, deployment: str) -> None:
