@@ -27,7 +27,7 @@ from skylift.agent.config import read
 from skylift.trust.verify import Verified
 length, sha256 = int(sys.argv[2]), sys.argv[3]
 order = Verified("p/v/t", length, sha256, "1.1.0", 0, "image", "dep_1", 1, False)
-Agent._verify_by_trust = lambda self, transport, floor: order
+Agent._vouched = lambda self, transport, floor: order
 sys.exit(board.main(read(Path(sys.argv[1])), lambda said: print(said, flush=True)))
 """
 

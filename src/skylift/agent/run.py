@@ -9,10 +9,10 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from skylift.agent import health, vitals
+from skylift.agent import health, orders, vitals
 from skylift.agent.boot import BootFacts, SlotFacts
 from skylift.agent.boot.file import KINDS, FileBoot
-from skylift.agent.config import Config, roots
+from skylift.agent.config import Config
 from skylift.agent.disk import Disk, read_json
 from skylift.agent.fetch import Fetcher
 from skylift.agent.identity import AGAIN_S
@@ -59,11 +59,11 @@ class Agent:
         self._transport = transport
         self._port = port
         self._log = log
-        self._verify = verify or self._verify_by_trust
         self._clock = clock
         self._file = JournalFile(disk, config.state_dir / "journal.json")
         self._floor = Floor(disk, config.state_dir / "floor.json")
         self._products = Products(disk, config.state_dir / "products.json")
+        self._verify = verify or self._vouched
         self._fetcher = Fetcher(config, disk, boot, self._file, transport)
         self.wake = threading.Event()
         self.stopping = False
@@ -241,54 +241,10 @@ class Agent:
     def _accept(self, answer: dict[str, Any], journal: Journal) -> Order | None:
         """The order, if both repositories vouch for it; the check's own words are hints only."""
         found = self._verify(self._transport, max(journal.floor, self._floor.read()))
-        if found is None:
-            return None
-        if found.kind not in KINDS:
-            raise TrustError(Reason.INSTALL_ERROR, f"this agent cannot install a {found.kind!r}")
-        delta, chain, packed = (answer.get(name) for name in ("delta", "chain", "packed"))
-        hinted = answer.get("sha256") == found.sha256 and isinstance(answer.get("url"), str)
-        return Order(
-            deployment=found.deployment,
-            attempt=found.attempt,
-            kind=found.kind,
-            version=found.version,
-            sha256=found.sha256,
-            length=found.length,
-            security_version=found.security_version,
-            slot=self._boot.idle_slot(found.kind),
-            url=answer["url"] if hinted else f"/api/blobs/{found.sha256}",
-            delta=delta if isinstance(delta, dict) else None,
-            chain=chain if isinstance(chain, list) else None,
-            packed=packed if isinstance(packed, dict) else None,
-            began=time.time(),
-            product=found.path.partition("/")[0],
-        )
+        return None if found is None else orders.order(found, answer, self._boot.idle_slot)
 
-    def _verify_by_trust(self, transport: Transport, floor: int) -> Any:
-        from skylift.trust.verify import DeviceTrust  # tuf weighs a second of start-up: only with an order
-
-        image_root, director_root = roots(self._config)
-        trust = DeviceTrust(
-            self._config.state_dir / "trust",
-            image_root,
-            director_root,
-            self._config.device_id,
-            self._config.device_type,
-            dict.fromkeys(KINDS, self._config.product) if self._config.product else self._products.read(),
-        )
-        found = trust.verify(transport.metadata, self._clock(), floor, self._config.build_time)
-        if found is not None:
-            self._demand_log(found, {"image": image_root, "director": director_root})
-        return found
-
-    def _demand_log(self, found: Any, factory: dict[str, bytes]) -> None:
-        """What is about to be installed stands in the transparency log, which goes on from what was seen."""
-        from skylift.trust.log import DeviceLog, entries_of
-
-        folder = self._config.state_dir / "trust"
-        log = DeviceLog(folder, self._config.roots / "log.json", self._config.require_log)
-        newest = (folder / "director" / "root.json").read_bytes()
-        log.check(entries_of(folder, found, factory), self._transport.ask, newest)
+    def _vouched(self, transport: Transport, floor: int) -> Any:
+        return orders.vouched(self._config, self._products, transport, floor, self._clock())
 
     def _refuse(self, journal: Journal, answer: dict[str, Any], tag: str, error: TrustError) -> None:
         """An order that does not verify is reported as failed, once, and never begun."""
