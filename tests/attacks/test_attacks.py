@@ -521,7 +521,7 @@ def test_a_proxy_that_strips_reorders_and_duplicates(scene: Scene, make_victim: 
     scene.order(twice)
     twice.proxy.lie("^/", hostile.doubled())
     twice.until(
-        lambda: twice.version == "1.1.0" and twice.settled(), "an update in which everything comes twice", 200
+        lambda: twice.version == "1.1.0" and twice.settled(), "an update in which everything comes twice"
     )
 
 

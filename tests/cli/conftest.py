@@ -11,10 +11,9 @@ import httpx2
 import pytest
 
 from skylift.cli.app import run
-from skylift.cli.client import Client
-from skylift.cli.exits import Leave
 from skylift.testkit.image import build
-from skylift.testkit.stage import DEVICE_TYPE, Stage
+from skylift.testkit.server import abort
+from skylift.testkit.stage import DEVICE_TYPE, Stage, wait
 
 
 @dataclass(frozen=True)
@@ -53,17 +52,24 @@ class Unit:
         with self._http() as http:
             http.post("/api/updates/status", json={**body, "state": state, **more}).raise_for_status()
 
+    def offered(self) -> dict[str, Any]:
+        """Asks until it is offered something: a server's cache may be a second behind."""
+        found: dict[str, Any] = wait(self._offer, f"{self.name} is offered an update")
+        return found
+
+    def _offer(self) -> dict[str, Any] | None:
+        found = self.check()
+        return found if found["update_available"] else None
+
     def complete(self) -> None:
         """Take the offer and succeed."""
-        offer = self.check()
-        assert offer["update_available"], offer
+        offer = self.offered()
         self.report(offer, "complete", version=offer["version"], image_sha256=offer["sha256"])
         self.version = offer["version"]
 
     def fail(self) -> None:
         """Take the offer and fall back."""
-        offer = self.check()
-        assert offer["update_available"], offer
+        offer = self.offered()
         self.report(offer, "rolled_back", reason="health_check_failed", error_message="the sensor is silent")
 
 
@@ -100,19 +106,6 @@ def cli(
     return type_
 
 
-def _end(client: Client, deployment: str) -> None:
-    """Abort a deployment that is still open; one that ends of itself between look and word has ended."""
-
-    def is_open() -> bool:
-        return client.get(f"/api/deployments/{deployment}")["status"] in ("scheduled", "running", "paused")
-
-    if is_open():
-        try:
-            client.post(f"/api/deployments/{deployment}:abort")
-        except Leave:
-            assert not is_open()
-
-
 @pytest.fixture
 def units(stage: Stage, request: pytest.FixtureRequest) -> Iterator[list[Unit]]:
     """Four devices of this test alone, in a group named like it; decommissioned when it ends."""
@@ -128,7 +121,7 @@ def units(stage: Stage, request: pytest.FixtureRequest) -> Iterator[list[Unit]]:
     client.post("/api/groups", {"name": where, "devices": names})
     yield made
     for deployment in client.get("/api/deployments", limit=50)["items"]:
-        _end(client, deployment["id"])
+        abort(client, deployment["id"])
     for unit in made:
         client.post(f"/api/devices/{unit.name}:decommission")
 

@@ -24,16 +24,21 @@ def start(cli: Cli, group: str, *words: str) -> str:
     return found
 
 
+def deployments(stage: Stage) -> list[str]:
+    """The ids of the latest: all else of one may still change, as others end."""
+    return [found["id"] for found in stage.client.get("/api/deployments")["items"]]
+
+
 def test_a_dry_run_counts_and_creates_nothing(cli: Cli, stage: Stage, group: str) -> None:
-    before = stage.client.get("/api/deployments")["items"]
+    before = deployments(stage)
     said = cli("deploy", "create", "1.1.0", "--group", group, "--phases", "25,100", "--dry-run", "--json")
     assert said.code == 0, said.err
     assert [phase["devices"] for phase in json.loads(said.out)["phases"]] == [1, 3]
-    assert stage.client.get("/api/deployments")["items"] == before
+    assert deployments(stage) == before
 
 
 def test_a_rehearsal_tells_what_would_come_and_creates_nothing(cli: Cli, stage: Stage, group: str) -> None:
-    before = stage.client.get("/api/deployments")["items"]
+    before = deployments(stage)
     words = ("deploy", "create", "1.1.0", "--group", group, "--phases", "25,100", "--rehearse")
     said = cli(*words, "--defect", "50", "--defect", "100", "-o", "json")
     assert said.code == 0, said.err
@@ -45,7 +50,7 @@ def test_a_rehearsal_tells_what_would_come_and_creates_nothing(cli: Cli, stage: 
     assert shown.code == 0, shown.err
     for word in ("phase 2", "through its phases in", "to download", "requests/s", "devices hurt", "based on"):
         assert word in shown.out
-    assert stage.client.get("/api/deployments")["items"] == before
+    assert deployments(stage) == before
     wrong = cli(*words, "--defect", "101")
     assert (wrong.code, "defect is 101.0" in wrong.err) == (2, True)
     alone = cli("deploy", "create", "1.1.0", "--group", group, "--defect", "5")
@@ -242,7 +247,7 @@ def test_a_stopped_deployment_is_explained_and_goes_on_without_the_cohort(
     wait_for_offers(cli, deployment)
     for unit in units:
         unit.complete()
-    offers = [unit.check() for unit in more]
+    offers = [unit.offered() for unit in more]
     for unit, offer in zip(more, offers, strict=True):
         unit.report(offer, "rolled_back", reason="health_check_failed")
     assert cli("deploy", "status", deployment, "--wait", "--timeout", "30s").code == 4

@@ -20,6 +20,7 @@ from skylift.testkit.postgresql import free_port
 from skylift.testkit.stage import Stage
 
 from .conftest import Cli, Said
+from .test_deploy import deployments
 
 GLOSSARY = {
     "release": {"create", "sign", "verify", "upload", "list", "show"},
@@ -217,11 +218,11 @@ def test_tables_are_not_cut_in_a_pipe(cli: Cli) -> None:
 def test_a_wrong_deployment_names_field_value_and_rule(
     cli: Cli, stage: Stage, words: tuple[str, ...], sentence: str
 ) -> None:
-    before = stage.client.get("/api/deployments")["items"]
+    before = deployments(stage)
     said = cli("deploy", "create", "1.1.0", *words)
     assert said.code == 2, said.err
     assert sentence in one_line(said)
-    assert stage.client.get("/api/deployments")["items"] == before
+    assert deployments(stage) == before
 
 
 def test_a_version_nobody_has_is_one_line(cli: Cli) -> None:

@@ -85,7 +85,7 @@ class Desk:
         found = self.stage.client.get(f"/api/deployments/{deployment}/devices")["items"]
         return dict(found[0]) if found else {}
 
-    def ended(self, deployment: str, seconds: float = 60) -> dict[str, Any]:
+    def ended(self, deployment: str, seconds: float = 300) -> dict[str, Any]:
         """The update, once it is final."""
         final = ("complete", "failed", "rolled_back")
         wait(lambda: self.update(deployment).get("state") in final, f"{deployment} is over", seconds)

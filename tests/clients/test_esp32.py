@@ -112,7 +112,7 @@ def test_the_power_may_go_at_any_time(desk, device, kind: str) -> None:
     for _ in range(3):
         one.kill()
         one.start()
-    assert desk.ended(desk.deploy(one, "1.1.0"), 90)["state"] == "complete"
+    assert desk.ended(desk.deploy(one, "1.1.0"))["state"] == "complete"
     wait(lambda: one.version() == "1.1.0", "the new image is confirmed")
     assert one.log.count("the power went") > 0
     assert 0 < one.status()["wear"]["slots"] < 60
@@ -344,7 +344,7 @@ def test_a_server_that_closes_at_every_byte_is_only_slow(desk, proxy, device) ->
         return found if seen % 3 == 2 else replace(found, raw=iter((whole[: seen * 97 % len(whole)],)))
 
     proxy.lie("order.json|/image/|blobs|status", breaks)
-    assert desk.ended(desk.deploy(one, "1.1.0"), 90)["state"] == "complete"
+    assert desk.ended(desk.deploy(one, "1.1.0"))["state"] == "complete"
 
 
 @pytest.mark.parametrize("status", [204, 301, 404, 418, 500, 503])

@@ -6,7 +6,13 @@ from pathlib import Path
 import pytest
 
 from skylift.testkit.image import Behaviour, build
-from skylift.testkit.stage import Stage
+from skylift.testkit.stage import Device, Stage, wait
+
+
+def everywhere(version: str, *devices: Device) -> None:
+    """Until these devices run this version and are healthy: on a busy machine one that does may need more
+    than one question."""
+    wait(lambda: all(device.version() == version for device in devices), f"everybody runs {version}")
 
 
 @pytest.fixture(scope="module")

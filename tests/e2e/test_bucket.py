@@ -20,6 +20,8 @@ from skylift.testkit.s3 import ObjectStore
 from skylift.testkit.server import Failed, Server
 from skylift.testkit.stage import DEVICE_TYPE, PRODUCT, Stage, wait
 
+from .conftest import everywhere
+
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 
@@ -82,7 +84,7 @@ def test_agents_update_from_the_store_by_delta_and_by_image(stage: Stage, http: 
     made = stage.skylift("deploy", "create", "1.1.0", "--all", "--all-at-once")["id"]
     found = stage.ended(made)
     assert (found["status"], found["totals"]["complete"]) == ("complete", 2), found["status_reason"]
-    assert [device.version() for device in (*by_delta, *by_image)] == ["1.1.0"] * 2
+    everywhere("1.1.0", *by_delta, *by_image)
     full = (stage.home / "1.1.0.pyz").stat().st_size
     assert by_delta[0].journal()["received"] < full / 10
     assert by_image[0].journal()["received"] == full
@@ -218,7 +220,7 @@ def test_three_servers_on_one_bucket_update_agents_while_each_is_killed(
             server.start()
         found = stage.ended(made)
         assert (found["status"], found["totals"]["complete"]) == ("complete", 3), found["status_reason"]
-        assert [agent.version() for agent in agents] == ["1.1.0"] * 3
+        everywhere("1.1.0", *agents)
         assert not [server.data / "blobs" for server in stage.servers if (server.data / "blobs").exists()]
         assert not (stage.home / "shared" / "blobs").exists()
         headers = {"Authorization": f"Bearer {stage.environment['SKYLIFT_TOKEN']}"}

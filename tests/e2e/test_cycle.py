@@ -7,6 +7,8 @@ import pytest
 
 from skylift.testkit.stage import Device, Stage, wait
 
+from .conftest import everywhere
+
 pytestmark = pytest.mark.slow  # one story, chapter after chapter: `--dist=loadfile` keeps it together
 
 
@@ -17,6 +19,10 @@ def fleet(stage: Stage, images: dict[str, Path]) -> list[Device]:
     devices = stage.enroll(["dev-1", "dev-2", "dev-3"], images["1.0.0"], "1.0.0")
     wait(lambda: len(stage.client.get("/api/devices", current_version="1.0.0")["items"]) == 3, "enrolled")
     return devices
+
+
+def configured(fleet: list[Device], config: dict[str, int]) -> None:
+    wait(lambda: all(device.runs().get("config") == config for device in fleet), f"all have {config}")
 
 
 def deploy(stage: Stage, version: str, *words: str) -> str:
@@ -31,7 +37,7 @@ def test_a_release_goes_out_by_delta_and_is_proved_after_boot(
     stage.wait_for_delta("1.1.0")
     found = stage.ended(deploy(stage, "1.1.0", "--all"))
     assert (found["status"], found["totals"]["complete"]) == ("complete", 3)
-    assert [device.version() for device in fleet] == ["1.1.0"] * 3
+    everywhere("1.1.0", *fleet)
     full = images["1.1.0"].stat().st_size
     assert all(0 < device.journal()["received"] < full / 10 for device in fleet)
 
@@ -55,7 +61,7 @@ def test_a_bad_image_falls_back_and_the_deployment_stops_itself(
     found = stage.ended(made)
     assert found["status"] == "paused"
     assert found["paused_by"] == "failure_threshold"
-    wait(lambda: all(device.version() == "1.1.0" for device in fleet), "every device runs what it ran")
+    everywhere("1.1.0", *fleet)
     totals = stage.deployment(made)["totals"]
     assert totals["complete"] == 0
     assert totals["rolled_back"] == 1  # the one canary of three devices
@@ -93,7 +99,7 @@ def test_a_device_that_loses_power_in_the_middle_resumes_and_completes(
     victim.start()
     found = stage.ended(made)
     assert (found["status"], found["totals"]["complete"]) == ("complete", 1)
-    assert wait(lambda: victim.version() == "1.2.0", "it runs the new image")
+    everywhere("1.2.0", victim)
 
 
 def test_a_server_that_is_killed_in_the_middle_goes_on_where_it_was(
@@ -105,7 +111,7 @@ def test_a_server_that_is_killed_in_the_middle_goes_on_where_it_was(
     stage.serve()
     found = stage.ended(made)
     assert (found["status"], found["totals"]["complete"]) == ("complete", 3)
-    assert wait(lambda: all(device.version() == "1.3.0" for device in fleet), "everybody runs it")
+    everywhere("1.3.0", *fleet)
 
 
 def test_a_configuration_goes_out_the_same_way_and_a_bad_one_falls_back(
@@ -117,15 +123,14 @@ def test_a_configuration_goes_out_the_same_way_and_a_bad_one_falls_back(
     stage.release(good, "config-1", "--kind", "config")
     found = stage.ended(deploy(stage, "config-1", "--all"))
     assert (found["status"], found["totals"]["complete"]) == ("complete", 3)
-    assert all(device.runs()["config"] == {"interval": 30} for device in fleet)
-    assert all(device.version() == "1.3.0" for device in fleet)
+    configured(fleet, {"interval": 30})
+    everywhere("1.3.0", *fleet)
 
     stage.release(bad, "config-2", "--kind", "config")
     stopped = stage.ended(deploy(stage, "config-2", "--all"))
     assert stopped["paused_by"] == "failure_threshold"
-    healthy = wait(lambda: all(device.version() == "1.3.0" for device in fleet), "all healthy again")
-    assert healthy
-    assert all(device.runs()["config"] == {"interval": 30} for device in fleet)
+    everywhere("1.3.0", *fleet)
+    configured(fleet, {"interval": 30})
     stage.skylift("deploy", "abort", stopped["id"], "--yes")
 
 
@@ -142,7 +147,7 @@ def test_an_image_that_is_altered_on_the_server_is_never_booted(
     found = stage.ended(deploy(stage, "1.4.0", "--device", "dev-1", "--all-at-once"))
     assert found["status"] == "paused"
     assert "hash_mismatch" in found["status_reason"]
-    assert fleet[0].version() == "1.3.0"
+    everywhere("1.3.0", fleet[0])
     stage.skylift("deploy", "abort", found["id"], "--yes")
 
 
@@ -152,4 +157,5 @@ def test_the_operators_rollback_sends_everybody_back(stage: Stage, fleet: list[D
     assert {made["version"] for made in back["deployments"]} == {"1.1.0", "1.2.0"}
     for made in back["deployments"]:
         assert stage.ended(made["id"])["status"] == "complete"
-    assert sorted(device.version() for device in fleet) == ["1.1.0", "1.1.0", "1.2.0"]
+    went = ["1.1.0", "1.1.0", "1.2.0"]
+    wait(lambda: sorted(device.version() for device in fleet) == went, "everybody runs what was before")

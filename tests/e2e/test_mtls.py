@@ -27,6 +27,8 @@ from skylift.testkit.stage import DEVICE_TYPE, Device, Stage, wait
 from skylift.trust import identity
 from skylift.trust.authority import Authorities
 
+from .conftest import everywhere
+
 pytestmark = pytest.mark.slow
 PROXY_SECRET = secrets.token_hex(16)
 
@@ -240,7 +242,7 @@ def test_the_agent_updates_by_client_certificate_signs_its_report_and_pins_the_l
     assert (stage.home / "got.json").read_bytes() == (stage.home / "bom.json").read_bytes()
     made = stage.skylift("deploy", "create", "1.1.0", "--all", "--interval", "0")["id"]
     assert stage.ended(made)["totals"]["complete"] == 2
-    assert [device.version() for device in devices] == ["1.1.0"] * 2
+    everywhere("1.1.0", *devices)
     shown = stage.skylift("device", "show", "dev-1")["certificate"]
     assert shown["subject"] == "CN=dev-1"
     assert shown["days_left"] in (364, 365)
@@ -260,9 +262,14 @@ def test_the_agent_updates_by_client_certificate_signs_its_report_and_pins_the_l
     forged = stage.run("trust", "log", "verify", "--file", "forged.json", "--keys", "desk")
     assert (forged.returncode, "not what the checkpoint signs" in forged.stderr) == (3, True)
     assert stage.skylift("trust", "log", "show", "--last", "1")["checkpoint"]["size"] >= found["entries"]
-    pin = json.loads((devices[0].state / "trust" / "log.json").read_text())
-    seen = stage.client.get("/api/log/witnessed")["items"]
-    assert (pin["size"], pin["root"], True) in [(one["size"], one["root"], one["agrees"]) for one in seen]
+
+    def witnessed() -> bool:
+        """What it has pinned, it has reported: the log grows, and it says so with what it says next."""
+        pin = json.loads((devices[0].state / "trust" / "log.json").read_text())
+        seen = stage.client.get("/api/log/witnessed")["items"]
+        return (pin["size"], pin["root"], True) in [(one["size"], one["root"], one["agrees"]) for one in seen]
+
+    wait(witnessed, "the log that it was shown is reported")
 
 
 def test_a_certificate_alone_is_enough_and_a_token_alone_is_not(front: Front, devices: list[Device]) -> None:

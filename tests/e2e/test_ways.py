@@ -12,6 +12,8 @@ from skylift.store.connect import normal, writing_engine
 from skylift.testkit.image import build
 from skylift.testkit.stage import DEVICE_TYPE, Device, Stage, wait
 
+from .conftest import everywhere
+
 pytestmark = pytest.mark.slow  # one story on each database: `--dist=loadfile` keeps it together
 WORDS = b"what every version says, and a compressor makes little of. " * 5000
 DATABASES = ["sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)]
@@ -87,10 +89,8 @@ def test_each_device_gets_what_it_can_take(stage: Stage, fleet: dict[str, Device
     image = release(stage, "1.1.0")
     made(stage, "1.1.0", "1.0.0")
     deploy(stage, "1.1.0", "able", "narrow", "none")
-    assert {name: device.version() for name, device in fleet.items()} == {
-        **dict.fromkeys(("able", "narrow", "none"), "1.1.0"),
-        "late": "1.0.0",
-    }
+    everywhere("1.1.0", *(fleet[name] for name in ("able", "narrow", "none")))
+    everywhere("1.0.0", fleet["late"])
     taken, passed = counted(stage, "1.1.0", 3)
     assert taken == {"delta": 1, "packed": 1, "full": 1}
     assert passed == {"delta": {"memory": 2}}
@@ -112,7 +112,7 @@ def test_a_base_without_its_delta_goes_by_a_chain(stage: Stage, fleet: dict[str,
     deploy(stage, "1.2.0", "able", "late")
     taken, passed = counted(stage, "1.2.0", 2)
     assert (taken, passed) == ({"delta": 1, "chain": 1}, {})
-    assert fleet["late"].version() == "1.2.0"
+    everywhere("1.2.0", fleet["late"])
 
 
 def lose(stage: Stage, version: str, base: str) -> None:
@@ -145,7 +145,7 @@ def test_a_delta_that_is_damaged_falls_back_to_the_full_image_and_is_counted(
     deploy(stage, "1.3.0", "able")
     taken, passed = counted(stage, "1.3.0", 1)
     assert (taken, passed) == ({"packed": 1}, {"delta": {"broken": 1}})
-    assert fleet["able"].version() == "1.3.0"
+    everywhere("1.3.0", fleet["able"])
     shown = stage.run("release", "show", "sensor/1.3.0")
     assert "taken" in shown.stdout
     assert "delta broken 1" in shown.stdout

@@ -75,6 +75,7 @@ class Proxy:
         self.asked: list[Asked] = []
         self.recorded: dict[str, Answer] = {}  # path without query -> the real server's last answer
         self.reports: list[tuple[int, dict[str, Any]]] = []  # (what the server said to it, report)
+        self.lied = 0  # answers that were lies
         self.sent = 0
         self.ended = threading.Event()  # nothing trickles on after it
         self._server = _Server(("127.0.0.1", 0), _handler(self))
@@ -104,7 +105,10 @@ class Proxy:
         """The first lie that fits, or what the server says."""
         self.asked.append(asked)
         told = next((lie for pattern, lie in self.lies if pattern.search(asked.path)), None)
-        return told(asked, lambda: self.forward(asked)) if told else self.forward(asked)
+        if told is None:
+            return self.forward(asked)
+        self.lied += 1
+        return told(asked, lambda: self.forward(asked))
 
     def forward(self, asked: Asked) -> Answer:
         """Ask the real server."""

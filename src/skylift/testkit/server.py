@@ -11,7 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-PATIENCE_S = 60.0  # for any one thing
+from skylift.cli.client import Client
+from skylift.cli.exits import Leave
+
+PATIENCE_S = 180.0  # for any one thing: beside a busy suite a server has taken more than a minute to start
 # A test does not wait five minutes for a poll that the doorbell missed.
 PACE = {
     "SKYLIFT_CHECK_INTERVAL_S": "10",
@@ -32,6 +35,20 @@ def wait(condition: Callable[[], Any], what: str, seconds: float = PATIENCE_S) -
             raise Failed(f"not within {seconds:g} s: {what}")
         time.sleep(0.05)
     return found
+
+
+def abort(client: Client, deployment: str) -> None:
+    """Whatever is live of it ends; what ends of itself between look and word has ended."""
+
+    def is_live() -> bool:
+        return client.get(f"/api/deployments/{deployment}")["status"] in ("scheduled", "running", "paused")
+
+    if is_live():
+        try:
+            client.post(f"/api/deployments/{deployment}:abort")
+        except Leave:
+            if is_live():
+                raise
 
 
 @dataclass

@@ -33,7 +33,7 @@ from skylift.core.errors import Unavailable
 from skylift.testkit.hostile import Answer, Proxy, withheld
 from skylift.testkit.image import build
 from skylift.testkit.otherlog import OtherLog
-from skylift.testkit.server import Failed, Server
+from skylift.testkit.server import Failed, Server, abort, wait
 from skylift.trust import files, keys
 from skylift.trust.ceremony import Desk, export_linux, hold, product_keys
 from skylift.trust.desk import Proposal
@@ -135,12 +135,11 @@ class Scene:
     def order(self, victim: "Victim", version: str = "1.1.0") -> str:
         """Deploy this release to this device, and to nobody else; what was deployed to it before ends."""
         for deployment in victim.deployments:
-            found = self.client.get(f"/api/deployments/{deployment}")
-            if found["status"] in ("running", "paused", "scheduled"):
-                self.client.post(f"/api/deployments/{deployment}:abort")
+            abort(self.client, deployment)
         body = {"release": self.releases[version], "target_devices": [victim.name]}
         made: str = self.client.post("/api/deployments", body)["id"]
         victim.deployments.append(made)
+        wait(lambda: self.client.get(f"/api/deployments/{made}")["phases"][0]["opened_at"], f"{made} opens")
         return made
 
     def update_of(self, victim: "Victim") -> dict[str, Any]:
@@ -251,18 +250,13 @@ class Victim:
         self.again()
         (self.config.state_dir / "journal.json").unlink(missing_ok=True)
 
-    def until(
-        self, condition: Callable[[], object], what: str, steps: int = 400, seconds: float = 300
-    ) -> None:
+    def until(self, condition: Callable[[], object], what: str, seconds: float = 300) -> None:
         """Steps until the condition holds; `Failed` with the log when it does not come."""
         end = time.monotonic() + seconds
-        for _ in range(steps):
-            if condition():
-                return
+        while not condition():
             if time.monotonic() > end:
-                break
+                raise Failed(f"{what} did not come; the log: {self.log[-12:]}")
             self.step()
-        raise Failed(f"{what} did not come; the log: {self.log[-12:]}")
 
     # --- what is looked at -------------------------------------------------------------------------
 
@@ -327,11 +321,13 @@ class Victim:
         return str(self.last["error_message"])
 
     def holds_out(self, steps: int = 6) -> None:
-        """An attack that can only withhold: the device waits, and says nothing of a bad image."""
+        """An attack that can only withhold: in so many steps in which it is lied to, the device says nothing
+        of a bad image."""
         already = len(self.said)
         with self.resists():
             for _ in range(steps):
-                self.step()
+                lies = self.proxy.lied
+                self.until(lambda told=lies: self.proxy.lied > told, "another lie")  # type: ignore[misc] # a lambda's default has no type
         assert not any(r["state"] == "failed" for r in self.said[already:]), self.last
 
     def recovers(self, version: str = "1.1.0", order: bool = True) -> None:
