@@ -18,13 +18,8 @@ from skylift.agent import transport
 from skylift.firmware import hdiff
 from skylift.firmware.delta import make
 from skylift.testkit import hostile
-from skylift.testkit.victims import (
-    OTHER_PRODUCT,
-    PRODUCT,
-    Loot,
-    Scene,
-    Victim,
-)
+from skylift.testkit.loot import PRODUCT, Loot
+from skylift.testkit.victims import OTHER_PRODUCT, Scene, Victim
 from skylift.trust import files, keys, verify
 from skylift.trust.roles import DIRECTOR, IMAGE
 

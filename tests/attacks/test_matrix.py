@@ -8,8 +8,9 @@ import httpx2
 
 from skylift.cli.client import Client
 from skylift.testkit import hostile
+from skylift.testkit.loot import HARDWARE, PRODUCT, Files
 from skylift.testkit.threats import ATTACKS, MATRIX
-from skylift.testkit.victims import HARDWARE, OTHER_HARDWARE, OTHER_PRODUCT, PRODUCT, Files, Scene, Victim
+from skylift.testkit.victims import OTHER_HARDWARE, OTHER_PRODUCT, Scene, Victim
 from skylift.trust import files, keys
 from skylift.trust.roles import DIRECTOR, IMAGE
 

@@ -16,7 +16,8 @@ import pytest
 
 from skylift.cli.app import run
 from skylift.testkit import hostile
-from skylift.testkit.victims import PRODUCT, Scene
+from skylift.testkit.loot import PRODUCT
+from skylift.testkit.victims import Scene
 from skylift.trust import files, keys
 from skylift.trust.files import Root, Targets
 from skylift.trust.keys import KeySigner
