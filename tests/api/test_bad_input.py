@@ -42,7 +42,7 @@ TOKEN = "dev_dev-1-0123456789abcdef"
 def half_said(api: Api, path: str, size: int) -> httpx2.Response:
     """A head that announces a body of this size, and one byte of it: no client library says so little."""
     where = api.client.base_url
-    with socket.create_connection((where.host, where.port), timeout=20) as line:
+    with socket.create_connection((where.host, where.port), timeout=60) as line:
         head = f"POST {path} HTTP/1.1\r\nHost: {where.host}\r\nAuthorization: Bearer {api.admin}\r\n"
         line.sendall(f"{head}Content-Length: {size}\r\nConnection: close\r\n\r\nx".encode())
         answer = http.client.HTTPResponse(line)

@@ -81,7 +81,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
         made.serve("--mqtt", "off")
         made.ceremony()
         for version in ("1.0.0", "1.1.0"):
-            made.release(build(made.home / f"{version}.pyz", version), version)
+            made.publish(build(made.home / f"{version}.pyz", version), version)
         yield made
     finally:
         made.close()

@@ -31,7 +31,7 @@ def test_a_webhook_is_made_tried_logged_replayed_and_removed(cli: Cli, ear: Rece
     (logged,) = json.loads(cli("channel", "log", "ci", "--json").out)
     assert (logged["state"], logged["answer"]) == ("delivered", "204")
     assert cli("channel", "replay", str(logged["id"])).code == 0
-    wait_until(lambda: len(ear.taken) == 2, 20, "the replay")
+    wait_until(lambda: len(ear.taken) == 2, what="the replay")
     assert ear.taken[1].headers["webhook-id"] == one.headers["webhook-id"]
     renewed = json.loads(cli("channel", "renew", "ci", "--json").out)["secret"]
     assert renewed != secret

@@ -4,7 +4,6 @@ them: those of the C++ client, and those that run MicroPython."""
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -17,10 +16,6 @@ from skylift.testkit import esp32, micropython
 from skylift.testkit.hostile import Proxy
 from skylift.testkit.server import Failed
 from skylift.testkit.stage import DEVICE_TYPE, PRODUCT, Stage, wait
-from skylift.trust import ceremony
-from skylift.trust.desk import Proposal
-from skylift.trust.keys import PASSPHRASE_ENV
-from skylift.trust.roles import IMAGE
 
 SIZE = 64 << 10
 # What each release's image is; 1.0.0 is the factory's.
@@ -40,29 +35,6 @@ def program() -> Path:
     if esp32.compiler() is None:
         missing("a C++ compiler (g++)")
     return esp32.device_program()
-
-
-def release(stage: Stage, image: Path, version: str) -> str:
-    """Uploaded, and signed by two of its release keys, by the functions behind the commands; its id."""
-    client, keys = (
-        stage.client,
-        ceremony.Desk(stage.home / "desk", stage.environment[PASSPHRASE_ENV].encode()),
-    )
-    made: str = client.post("/api/releases", {"product": PRODUCT, "version": version})["id"]
-    client.upload(
-        "/api/artifacts", image, lambda moved: None, release=made, device_type=DEVICE_TYPE, other_chip="true"
-    )
-    client.post(f"/api/releases/{made}:seal")
-    roles = {
-        role["role"]: role["version"] for role in client.get("/api/trust")["roles"] if role["repo"] == IMAGE
-    }
-    before = client.raw(f"/image/{roles[PRODUCT]}.{PRODUCT}.json") if PRODUCT in roles else None
-    pending, public = client.raw(f"/api/trust/pending/{PRODUCT}"), keys.path / "public"
-    trusted = (public / "image.root.json", public / "image.targets.json")
-    proposal = Proposal.read(PRODUCT, pending, before, *trusted, datetime.now(UTC))
-    for signer in keys.signers(f"release-{PRODUCT}", 3)[:2]:
-        client.post(f"/api/trust/pending/{PRODUCT}/signatures", proposal.sign(signer))
-    return made
 
 
 @dataclass
@@ -101,7 +73,7 @@ def desk(program: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[De
         images = {version: stage.home / f"{version}.bin" for version in IMAGES}
         for version, path in images.items():
             path.write_bytes(esp32.image(version, **{"size": SIZE, **IMAGES[version]}))
-        releases = {version: release(stage, path, version) for version, path in images.items()}
+        releases = {v: stage.publish(path, v, other_chip="true") for v, path in images.items()}
         yield Desk(stage, releases, images)
     finally:
         stage.close()

@@ -45,7 +45,7 @@ def deployment(room: Showroom, images: Callable[[str], bytes]) -> str:
         "1.1.0", phases=[{"percent": 100}], failure_threshold_percent=30, failure_min_devices=3
     )
     for name in DEVICES:
-        wait_until(lambda name=name: ask(room, name), 30, "the first offer")  # type: ignore[misc] # a lambda's default has no type
+        wait_until(lambda name=name: ask(room, name), what="the first offer")  # type: ignore[misc] # a lambda's default has no type
     return made
 
 

@@ -36,7 +36,7 @@ def test_the_smallest_client_takes_an_update_from_a_real_server(tmp_path: Path) 
         stage.serve("--mqtt", "off")
         stage.ceremony()
         image = build(stage.home / "1.1.0.pyz", "1.1.0")
-        stage.release(image, "1.1.0")
+        stage.publish(image, "1.1.0")
         token = stage.skylift("device", "enroll", "smallest", "--type", DEVICE_TYPE)["token"]
         assert "nothing to do" in client(stage, token)
         made = stage.skylift("deploy", "create", "1.1.0", "--device", "smallest", "--interval", "0")

@@ -41,7 +41,7 @@ def stage(objects: ObjectStore, tmp_path_factory: pytest.TempPathFactory) -> Ite
         made.serve()
         made.ceremony()
         for version in ("1.0.0", "1.1.0"):
-            made.release(build(made.home / f"{version}.pyz", version), version)
+            made.publish(build(made.home / f"{version}.pyz", version), version)
         yield made
     finally:
         made.close()
@@ -208,7 +208,7 @@ def test_three_servers_on_one_bucket_update_agents_while_each_is_killed(
         stage.serve("--mqtt", "off", servers=3)
         stage.ceremony()
         images = {v: build(stage.home / f"{v}.pyz", v) for v in ("1.0.0", "1.1.0")}
-        release = stage.release(images["1.1.0"], "1.1.0")
+        release = stage.publish(images["1.1.0"], "1.1.0")
         agents = [
             stage.enroll([f"asks-{number}"], images["1.0.0"], "1.0.0", server=url)[0]
             for number, url in enumerate(stage.urls)

@@ -345,7 +345,7 @@ def test_a_device_renews_over_its_old_certificate_and_goes_on_with_the_new_one(
     assert after["key"] != before["key"]
     assert after["days_left"] in (364, 365)
     assert front.check("dev-1", show=key_of(one)) == (200, "")
-    stage.release(build(stage.home / "1.2.0.pyz", "1.2.0"), "1.2.0")
+    stage.publish(build(stage.home / "1.2.0.pyz", "1.2.0"), "1.2.0")
     made = stage.skylift("deploy", "create", "1.2.0", "--device", "dev-1", "--all-at-once")["id"]
     assert stage.ended(made)["totals"]["complete"] == 1
     told = stage.client.get("/api/devices/dev-1/timeline")["items"]

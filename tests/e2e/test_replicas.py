@@ -53,7 +53,7 @@ def stage(own: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[St
         made.ceremony()
         for number in (1, 2):
             version = f"1.{number}.0"
-            made.release(build(made.home / f"{version}.pyz", version), version)
+            made.publish(build(made.home / f"{version}.pyz", version), version)
         yield made
     finally:
         made.close()

@@ -50,7 +50,7 @@ def release(stage: Stage, version: str) -> Path:
     path = build(stage.home / f"{version}.pyz", version)
     with zipfile.ZipFile(path, "a", zipfile.ZIP_STORED) as archive:
         archive.writestr(zipfile.ZipInfo("words.txt", (2026, 1, 1, 0, 0, 0)), WORDS)
-    stage.release(path, version)
+    stage.publish(path, version)
     return path
 
 

@@ -22,7 +22,7 @@ VERSIONS = (f"0.{number}" for number in count(1))
 def http(stage: Stage) -> httpx2.Client:
     """As the admin."""
     headers = {"Authorization": f"Bearer {stage.environment['SKYLIFT_TOKEN']}"}
-    return httpx2.Client(base_url=stage.facts["url"], headers=headers, timeout=20)
+    return httpx2.Client(base_url=stage.facts["url"], headers=headers, timeout=60)
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def upload(http: httpx2.Client, release: str, body: Any, **asked: Any) -> httpx2
     """On a connection of its own: a server that refuses a body may close it."""
     headers = {"Authorization": http.headers.get("authorization", ""), **asked.pop("headers", {})}
     query = {"release": release, "device_type": DEVICE_TYPE, **asked}
-    with httpx2.Client(base_url=http.base_url, headers=headers, timeout=20) as own:
+    with httpx2.Client(base_url=http.base_url, headers=headers, timeout=60) as own:
         return own.post("/api/artifacts", params=query, content=body)
 
 
@@ -120,7 +120,7 @@ def test_a_body_of_unknown_length_is_refused_at_the_limit(stage: Stage, http: ht
         pass  # the server hung up in the middle, as it may
     else:
         problem(answer, 413, "too_large")
-    wait(lambda: not incoming(stage), "nothing of it stays", 10)
+    wait(lambda: not incoming(stage), "nothing of it stays")
     assert http.get("/healthz").status_code == 200
 
 
@@ -140,7 +140,7 @@ def _cut(stage: Stage, http: httpx2.Client, head: bytes, part: bytes) -> None:
     where = urlsplit(stage.facts["url"])
     with socket.create_connection((where.hostname or "", where.port or 0)) as line:
         line.sendall(head + part)
-        wait(lambda: incoming(stage), "the upload has begun", 10)
+        wait(lambda: incoming(stage), "the upload has begun")
 
 
 @pytest.mark.parametrize("encoding", ["Content-Length: 1000000", "Transfer-Encoding: chunked"])
@@ -155,7 +155,7 @@ def test_an_upload_that_is_cut_leaves_nothing(stage: Stage, http: httpx2.Client,
     if "chunked" in encoding:
         part = b"%x\r\n" % len(part) + part + b"\r\n"
     _cut(stage, http, head, part)
-    wait(lambda: not incoming(stage), "nothing of it stays", 20)
+    wait(lambda: not incoming(stage), "nothing of it stays")
     assert stored(stage) == before
     assert http.get(f"/api/releases/{release}").json()["artifacts"] == []
     assert upload(http, release, BODY, sha256=DIGEST).status_code == 201  # and now the whole of it
@@ -383,7 +383,7 @@ def test_a_killed_server_comes_back_with_everything_it_acknowledged(
     where = urlsplit(stage.facts["url"])
     with socket.create_connection((where.hostname or "", where.port or 0)) as line:
         line.sendall(head + b"x" * 50_000)
-        wait(lambda: incoming(stage), "the upload has begun", 10)
+        wait(lambda: incoming(stage), "the upload has begun")
         stage.kill_server()
     assert incoming(stage)
     stage.serve("--mqtt", "off")

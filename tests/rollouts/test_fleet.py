@@ -39,7 +39,7 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
     try:
         made.serve("--mqtt", "off")
         made.ceremony()
-        made.release(build(made.home / "1.1.0.pyz", "1.1.0"), "1.1.0")
+        made.publish(build(made.home / "1.1.0.pyz", "1.1.0"), "1.1.0")
         yield made
     finally:
         made.close()

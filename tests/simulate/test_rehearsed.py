@@ -32,7 +32,7 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
         made.serve("--mqtt", "off")
         made.ceremony()
         for version in ("1.1.0", "1.2.0"):
-            made.release(build(made.home / f"{version}.pyz", version, size=20 << 10), version)
+            made.publish(build(made.home / f"{version}.pyz", version, size=20 << 10), version)
         yield made
     finally:
         made.close()

@@ -64,7 +64,6 @@ class Agent:
         self._floor = Floor(disk, config.state_dir / "floor.json")
         self._products = Products(disk, config.state_dir / "products.json")
         self._verify = verify or self._vouched
-        self._verify = verify or self._vouched
         self._fetcher = Fetcher(config, disk, boot, self._file, transport)
         self.wake = threading.Event()
         self.stopping = False

@@ -18,7 +18,10 @@ from typing import Any
 import httpx2
 
 from skylift.cli.client import Client
+from skylift.testkit.publishing import publish
 from skylift.testkit.server import PATIENCE_S, Failed, Server, end, wait
+from skylift.trust.ceremony import Desk
+from skylift.trust.keys import PASSPHRASE_ENV
 
 __all__ = ["DEVICE_TYPE", "PATIENCE_S", "PRODUCT", "Failed", "Stage", "wait"]
 
@@ -198,6 +201,11 @@ class Stage:
                 raise Failed(f"{version} with {number} signatures: published is {signed['published']}")
         found: str = made["id"]
         return found
+
+    def publish(self, file: Path, version: str, **about: str) -> str:
+        """The same, signed by two, without a command: for what is about something else."""
+        desk = Desk(self.home / "desk", self.environment[PASSPHRASE_ENV].encode())
+        return publish(self.client, desk, file, PRODUCT, version, DEVICE_TYPE, **about)
 
     def sign(self, release: str, number: int) -> Any:
         """One of the three release keys signs."""

@@ -33,10 +33,10 @@ from skylift.core.errors import Unavailable
 from skylift.testkit.hostile import Answer, Proxy, withheld
 from skylift.testkit.image import build
 from skylift.testkit.loot import HARDWARE, PRODUCT, SIZE, Loot
+from skylift.testkit.publishing import publish
 from skylift.testkit.server import Failed, Server, abort, wait
 from skylift.trust import files, keys
 from skylift.trust.ceremony import Desk, export_linux, hold, product_keys
-from skylift.trust.desk import Proposal
 from skylift.trust.files import Targets
 from skylift.trust.keys import Signer
 from skylift.trust.roles import DIRECTOR, IMAGE
@@ -101,24 +101,9 @@ class Scene:
 
     def _release(self, product: str, hardware: str, version: str, security: int) -> None:
         image = self.images[version] = build(self.home / f"{version}.pyz", version, size=SIZE)
-        about = {"product": product, "version": version, "security_version": security}
-        made = self.client.post("/api/releases", about)["id"]
-        self.client.upload("/api/artifacts", image, lambda moved: None, release=made, device_type=hardware)
-        self.client.post(f"/api/releases/{made}:seal")
-        status = self.client.get("/api/trust")
-        known = {role["role"]: role["version"] for role in status["roles"] if role["repo"] == IMAGE}
-        public = self.desk.path / "public"
-        proposal = Proposal.read(
-            product,
-            self.client.raw(f"/api/trust/pending/{product}"),
-            self.client.raw(f"/image/{known[product]}.{product}.json") if product in known else None,
-            public / "image.root.json",
-            public / "image.targets.json",
-            datetime.now(UTC),
+        self.releases[version] = publish(
+            self.client, self.desk, image, product, version, hardware, security_version=security
         )
-        for signer in self.desk.signers(f"release-{product}", 3)[:2]:
-            self.client.post(f"/api/trust/pending/{product}/signatures", proposal.sign(signer))
-        self.releases[version] = made
 
     def victim(self, hardware: str = HARDWARE, factory: str = "1.0.0", **settings: Any) -> "Victim":
         """A device on its factory image, known to the server, with a proxy of its own."""
