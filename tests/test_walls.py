@@ -65,8 +65,13 @@ def places() -> list[str]:
     return sorted(name for name in found if name != "__init__")
 
 
-def imports(path: Path) -> Iterator[Import]:
-    """Every import of a file, also those inside functions and under TYPE_CHECKING."""
+@cache
+def imports(path: Path) -> tuple[Import, ...]:
+    """Every import of a file, also those inside functions and under TYPE_CHECKING; looked for once."""
+    return tuple(_imports(path))
+
+
+def _imports(path: Path) -> Iterator[Import]:
     where = str(path.relative_to(ROOT))
     for node in ast.walk(tree(path)):
         if isinstance(node, ast.Import):
@@ -358,12 +363,9 @@ def _store_writers() -> frozenset[tuple[str, str]]:
         if isinstance(node, ast.FunctionDef)
     }
     writers = {key for key, (path, node) in functions.items() if _changes_rows(path, node)}
+    uses = {key: set(_uses(node, _store_names(path))) for key, (path, node) in functions.items()}
     while True:
-        more = {
-            key
-            for key, (path, node) in functions.items()
-            if key not in writers and writers & set(_uses(node, _store_names(path)))
-        }
+        more = {key for key, used in uses.items() if key not in writers and writers & used}
         if not more:
             return frozenset(writers)
         writers |= more
@@ -371,22 +373,28 @@ def _store_writers() -> frozenset[tuple[str, str]]:
 
 def _changes_rows(path: Path, function: ast.FunctionDef) -> bool:
     """Whether it says `sa.insert`, `devices.update()` and the like."""
+    return any(
+        isinstance(node, ast.Attribute)
+        and node.attr in WRITES
+        and isinstance(node.value, ast.Name)
+        and node.value.id in _statement_makers(path)
+        for node in ast.walk(function)
+    )
+
+
+@cache
+def _statement_makers(path: Path) -> frozenset[str]:
+    """Names that this file can make a statement of."""
     tables = {
         alias.asname or alias.name
         for node in ast.walk(tree(path))
         if isinstance(node, ast.ImportFrom) and node.module == "skylift.store.tables"
         for alias in node.names
     }
-    statement_makers = tables | {"sa", "postgresql", "sqlite"}
-    return any(
-        isinstance(node, ast.Attribute)
-        and node.attr in WRITES
-        and isinstance(node.value, ast.Name)
-        and node.value.id in statement_makers
-        for node in ast.walk(function)
-    )
+    return frozenset(tables | {"sa", "postgresql", "sqlite"})
 
 
+@cache
 def _store_names(path: Path) -> dict[str, tuple[str, str]]:
     """Local name -> (store module, function or "" for the module itself), for a file of any place."""
     found: dict[str, tuple[str, str]] = {}
