@@ -36,6 +36,11 @@ class Door:
         error = self.supervisor.status.error
         assert error == "", error
 
+    @property
+    def gateway(self) -> Gateway:
+        """What is open."""
+        return self._gateway
+
     def compiled(self) -> Snapshot:
         return compiled(self._gateway)
 

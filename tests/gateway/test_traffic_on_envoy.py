@@ -13,6 +13,8 @@ from gateway.backends import Echo, serving
 from gateway.conftest import Answer, free_port
 from gateway.door import Door
 from skylift.gateway.envoy import compiler
+from skylift.gateway.match import decide
+from skylift.gateway.request import make
 
 
 @pytest.fixture
@@ -286,3 +288,40 @@ def test_another_protocol_or_a_bounded_body_changes_to_nothing(
         line.sendall(UPGRADE % protocol)
         assert line.recv(4096).startswith((b"HTTP/1.1 403", b"HTTP/1.1 200"))
     assert not [seen for seen in backend.asked if "upgrade" in seen["headers"]]
+
+
+# --- what a proxy in front says -------------------------------------------------------------------------
+
+SAID = {
+    "X-Forwarded-For": "203.0.113.9",
+    "X-Forwarded-Proto": "https",
+    "X-Forwarded-Host": "shop.example",
+    "X-Forwarded-Port": "443",
+}
+
+
+@pytest.mark.parametrize("trusted", ["127.0.0.0/8", "10.0.0.0/8", ""])
+@pytest.mark.parametrize("said", [SAID, {"X-Forwarded-Proto": "https"}, {}], ids=["all", "proto", "nothing"])
+def test_what_stood_before_is_believed_from_trusted_networks_alone(
+    door: Door, backend: Echo, trusted: str, said: dict[str, str]
+) -> None:
+    door.open(
+        f"""
+        gateway: 1
+        trusted_proxies: [{trusted}]
+        services: {{s: {{targets: ['@backend']}}}}
+        routes: [{{name: r, path: /, to: s}}]
+        """,
+        {"backend": backend},
+    )
+    headers = {name.lower().replace("-", "_"): value for name, value in said.items()}
+    assert door.ask("/", **headers, host="gateway.test").status == 200
+    heard = {name.lower(): value for name, value in backend.asked[-1]["headers"].items()}
+    asked = make(url="http://gateway.test/", headers=tuple(said.items()), client="127.0.0.1", port=door.port)
+    sent = decide(door.gateway, asked).sent
+    assert sent is not None
+    must = {name.lower(): value for name, value in sent.headers if name.startswith("X-Forwarded-")}
+    # Of a peer on this machine Envoy tells the machine's own address.
+    hops = [heard.pop("x-forwarded-for").split(","), must.pop("x-forwarded-for").split(", ")]
+    assert hops[0][:-1] == hops[1][:-1]
+    assert {name: heard.get(name) for name in must} == must

@@ -278,14 +278,15 @@ def _host(flow: Flow, service: Service) -> str:
 
 
 def forwarded(flow: Flow) -> list[tuple[str, str]]:
-    """The X-Forwarded-* headers of every backend; a client's own are believed from trusted networks."""
+    """The X-Forwarded-* headers of every backend; a client's own are believed from trusted networks. Where
+    nobody is named as such, X-Forwarded-For is told on as it came, and the peer behind it."""
     request, how = flow.request, flow.gateway.forwarding
     from_proxy = any(in_network(request.client, network) for network in how.trusted)
 
     def told(name: str, own: str) -> tuple[str, str]:
         return name, (request.header(name) or own) if from_proxy else own
 
-    before = request.header("x-forwarded-for") if from_proxy else None
+    before = request.header("x-forwarded-for") if from_proxy or not how.trusted else None
     found = [
         ("X-Forwarded-For", f"{before}, {request.client}" if before else request.client),
         told("X-Forwarded-Proto", request.scheme),

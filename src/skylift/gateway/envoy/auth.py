@@ -30,7 +30,7 @@ from skylift.gateway.access import (
     Trust,
 )
 from skylift.gateway.envoy import clusters, helping, limiting, rules
-from skylift.gateway.envoy.formats import CONSUMER, header
+from skylift.gateway.envoy.formats import CONSUMER, IF_ABSENT, OVERWRITE, header
 from skylift.gateway.envoy.pieces import Book, Piece
 from skylift.gateway.envoy.rules import CLAIMS, GROUPS
 from skylift.gateway.envoy.snapshot import TYPE, Json
@@ -335,7 +335,7 @@ def _tls(policy: ForwardAuth) -> Tls:
 def forward_auth(policy: ForwardAuth, gateway: Gateway, book: Book) -> list[Piece]:
     """A service is asked, at a fixed address, with the request told in headers. Envoy keeps the method."""
     url = urlsplit(policy.url)
-    action = "ADD_IF_ABSENT" if policy.trust is Trust.ALL else "OVERWRITE_IF_EXISTS_OR_ADD"
+    action = IF_ABSENT if policy.trust is Trust.ALL else OVERWRITE
     told = {
         "x-forwarded-method": "%REQ(:METHOD)%",
         "x-forwarded-proto": "%REQ(X-FORWARDED-PROTO)%",

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, replace
 
 from skylift.gateway.conditions import ALWAYS, All, Part, Test
 from skylift.gateway.envoy import clusters, login, matching, pieces, steps, sticking, transforms
-from skylift.gateway.envoy.edge import NOTHING_MORE, Extras, edge, observed, replies, shown, tls
-from skylift.gateway.envoy.formats import direct, header
+from skylift.gateway.envoy.edge import NOTHING_MORE, Extras, edge, observed, ranges, replies, shown, tls
+from skylift.gateway.envoy.formats import IF_ABSENT, OVERWRITE, direct, header
 from skylift.gateway.envoy.matching import Place
 from skylift.gateway.envoy.paths import Case, cases
 from skylift.gateway.envoy.pieces import Book, Piece
@@ -263,9 +263,7 @@ def _table(gateway: Gateway, listener: Listener, routes: Sequence[_Compiled], bo
         "name": listener.name,
         "ignore_port_in_host_matching": True,
         "virtual_hosts": virtual_hosts(entries, last, {"name": "two hosts", **direct(TWO_HOSTS)}),
-        "request_headers_to_add": [
-            header(name, value) for name, value in _always(gateway.forwarding, listener)
-        ],
+        "request_headers_to_add": [header(*told) for told in _always(gateway.forwarding, listener)],
         "request_headers_to_remove": sorted(
             {name for name in (*book.stamps, *book.ours) if name.startswith("x-sl-")}
             | {"x-envoy-external-address"}
@@ -280,16 +278,18 @@ def _switched_on(used: Sequence[Piece], whole: Sequence[str]) -> Json:
     return {"typed_per_filter_config": own} if own else {}
 
 
-def _always(how: Forwarding, listener: Listener) -> Iterator[tuple[str, str]]:
-    """What every backend is told. All in one place: the router changes headers once, not for each place."""
-    yield "X-Forwarded-Host", "%REQ(:authority)%"
-    yield "X-Forwarded-Port", str(listener.port)
+def _always(how: Forwarding, listener: Listener) -> Iterator[tuple[str, str, str]]:
+    """What every backend is told. All in one place: the router changes headers once, not for each place.
+    Where somebody is trusted, what stands there still was said by him."""
+    before = IF_ABSENT if how.trusted else OVERWRITE
+    yield "X-Forwarded-Host", "%REQ(:authority)%", before
+    yield "X-Forwarded-Port", str(listener.port), before
     if how.path:
-        yield "X-Forwarded-Path", "%PATH(NQ)%"
+        yield "X-Forwarded-Path", "%PATH(NQ)%", OVERWRITE
     if how.real_ip:
-        yield "X-Real-IP", "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"
+        yield "X-Real-IP", "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%", OVERWRITE
     if how.server:
-        yield "X-Forwarded-Server", how.server
+        yield "X-Forwarded-Server", how.server, OVERWRITE
 
 
 AT_THE_DOOR = (
@@ -312,6 +312,17 @@ def _held(words: Words) -> bool:
     return here and any(piece.kind != "headers" for piece in words.pieces)
 
 
+def _by_network(how: Forwarding, book: Book) -> Iterator[tuple[Json, Json]]:
+    """(whom it is for, what holds for them): trusted proxies, where there are such, and everybody else."""
+    if how.trusted:
+        trusted = {
+            "name": "trusted",
+            "filter_chain_match": {"direct_source_prefix_ranges": ranges(how.trusted)},
+        }
+        yield trusted, edge(how, book, stranger=False)
+    yield {"name": "everybody"}, edge(how, book, stranger=bool(how.trusted))
+
+
 def _listener(
     gateway: Gateway, listener: Listener, routes: Sequence[_Compiled], book: Book, extras: Extras
 ) -> Json:
@@ -329,19 +340,20 @@ def _listener(
         "rds": {"route_config_name": listener.name},
         "http_filters": pieces.chain(_chain(routes), shared, extras.counted),
         "local_reply_config": {"mappers": list(replies(gateway, book))},
-        **edge(gateway.forwarding, book),
         **_patience(routes),
         **shown(listener),
         **observed(extras, book),
     }
-    chain: Json = {"filters": [{"name": "http", "typed_config": manager}]}
-    if listener.tls:
-        chain["transport_socket"] = tls(listener)
+    socket = {"transport_socket": tls(listener)} if listener.tls else {}
+    chains = [
+        {**who, "filters": [{"name": "http", "typed_config": {**manager, **said}}], **socket}
+        for who, said in _by_network(gateway.forwarding, book)
+    ]
     address = {"address": listener.address, "port_value": listener.port}
     return {
         "name": listener.name,
         "address": {"socket_address": address},
         "per_connection_buffer_limit_bytes": 1 << 20,
         "max_connections_to_accept_per_socket_event": AT_THE_DOOR,
-        "filter_chains": [chain],
+        "filter_chains": chains,
     }

@@ -2,7 +2,7 @@
 Envoy says by itself, what is told of requests, TLS.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,10 +31,15 @@ NOTHING_MORE = Extras()
 WEBSOCKET = "websocket"  # the one protocol that a connection may change to, as in Kong and in Traefik
 
 
-def edge(how: Forwarding, book: Book) -> Json:
-    """What holds for every request from outside, whatever its route."""
+# What only a trusted proxy may say; X-Forwarded-Proto Envoy sets anew for everybody else.
+BEFORE = ("x-forwarded-for", "x-forwarded-host", "x-forwarded-port")
+
+
+def edge(how: Forwarding, book: Book, *, stranger: bool) -> Json:
+    """What holds for every request from outside, whatever its route. `stranger`: from none of the trusted
+    networks, where there are such."""
     stamps = {**book.stamps}
-    early: list[Json] = [{"remove": name} for name in sorted(book.ours)]
+    early: list[Json] = [{"remove": name} for name in (*sorted(book.ours), *(BEFORE if stranger else ()))]
     early += [{"append": header(name, value)} for name, value in sorted(stamps.items())]
     said: Json = {
         "normalize_path": True,
@@ -52,7 +57,7 @@ def edge(how: Forwarding, book: Book) -> Json:
         "server_name": "gateway",
         "upgrade_configs": [{"upgrade_type": WEBSOCKET}],
         "common_http_protocol_options": {"headers_with_underscores_action": "DROP_HEADER"},
-        **_addresses(how),
+        **({"use_remote_address": True} if stranger or not how.trusted else _addresses(how)),
     }
     if early:
         said["early_header_mutation_extensions"] = [
@@ -69,17 +74,10 @@ def shown(listener: Listener) -> Json:
 
 
 def _addresses(how: Forwarding) -> Json:
-    """Whose X-Forwarded-For is believed: nobody's, or that of the proxies in these networks."""
-    if not how.trusted:
-        return {"use_remote_address": True}
-    ranges = []
-    for network in how.trusted:
-        address, _, bits = network.partition("/")
-        whole = 128 if ":" in address else 32
-        ranges.append({"address_prefix": address, "prefix_len": int(bits) if bits else whole})
+    """For who comes from a trusted network: whose word in X-Forwarded-For counts."""
     found = {
         "@type": TYPE + "envoy.extensions.http.original_ip_detection.xff.v3.XffConfig",
-        "xff_trusted_cidrs": {"cidrs": ranges},
+        "xff_trusted_cidrs": {"cidrs": ranges(how.trusted)},
         "skip_xff_append": False,
     }
     return {
@@ -88,6 +86,15 @@ def _addresses(how: Forwarding) -> Json:
             {"name": "envoy.http.original_ip_detection.xff", "typed_config": found}
         ],
     }
+
+
+def ranges(networks: Iterable[str]) -> list[Json]:
+    found = []
+    for network in networks:
+        address, _, bits = network.partition("/")
+        whole = 128 if ":" in address else 32
+        found.append({"address_prefix": address, "prefix_len": int(bits) if bits else whole})
+    return found
 
 
 def replies(gateway: Gateway, book: Book) -> Iterator[Json]:
