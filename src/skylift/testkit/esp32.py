@@ -58,11 +58,12 @@ def build(
     flags: Sequence[str] = (),
     libraries: Sequence[str] = (),
     without: Sequence[str] = (),
+    compilers: tuple[str, str] | None = None,
 ) -> Path:
     """A program of these sources, the core and the decoder. What was compiled before, by this or by another
     program with the same flags, is not compiled again. `without`: files of the core that `sources`
-    replace."""
-    compilers = compiler()
+    replace. `compilers`: others than this machine's usual ones."""
+    compilers = compilers or compiler()
     if compilers is None:
         raise NoCompiler("a C++ and a C compiler (g++, gcc) and the source tree are needed")
     core = [path for path in core_sources() if path.name not in without]

@@ -222,6 +222,7 @@ CALM = {  # what is nearly right is made of these
         b'{"floor": 1, "token": "t", "images": {"ota_0": [9, "ab"]}, "log_size": 3}',
     ),
 }
+FUZZED = ("http", "check", "report", "mqtt", "signed", "records")  # its parsers
 
 
 @dataclass
