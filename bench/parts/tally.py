@@ -1,7 +1,7 @@
 """Counts that go on over several runs, so that a long one can be had in pieces: as long as what they count is
 the same.
 
-    python3 dev.py bench NAME --tally FILE
+    python3 dev.py bench esp32 --tally FILE
 """
 
 import json

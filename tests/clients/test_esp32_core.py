@@ -276,10 +276,8 @@ def test_the_proof_of_power_cuts_would_find_a_careless_client(scene: Path, tmp_p
         assert right in careless
         careless = careless.replace(right, wrong)
     program = _with(tmp_path, careless)
-    small = esp32scene.scene(size=4 << 10).write(tmp_path / "small")
-    for words in ([str(scene), "0", "3"], [str(small), "all"]):
-        done = subprocess.run([str(program), *words], capture_output=True, text=True, check=False)
-        assert json.loads(done.stdout)["unverified_boots"] > 0
+    done = subprocess.run([str(program), str(scene), "0", "3"], capture_output=True, text=True, check=False)
+    assert json.loads(done.stdout)["unverified_boots"] > 0
 
 
 def _with(folder: Path, careless: str) -> Path:

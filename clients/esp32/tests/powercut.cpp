@@ -383,6 +383,8 @@ int main(int words, char** word) {
             std::fprintf(stderr, "%s, kind %d, after two cuts\n", name.c_str(), kind);
         });
         add(tally, part);
+        std::fprintf(stderr, "%s, kind %d: %llu pairs of cuts, %llu lives\n", name.c_str(), kind,
+                     static_cast<unsigned long long>(part.pairs), static_cast<unsigned long long>(part.lives));
         continue;
       }
       for (uint64_t at = 1; at <= whole.operations; at += step)
