@@ -71,7 +71,8 @@ def micropython_fuzz(folder: Path, each: int, seed: int, tally: Tally) -> dict[s
         count.inputs += found.inputs
         count.findings += len(found.findings)
         tally.save()
-        say(*found.findings[:5])
+        for finding in found.findings[:5]:
+            say(finding)
     say(f"fuzz MicroPython: {count.inputs:,} inputs, {count.findings} findings")
     return {"micropython_fuzz": {"inputs": count.inputs, "findings": count.findings}}
 
