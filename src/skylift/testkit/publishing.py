@@ -1,5 +1,5 @@
 """A release, uploaded and signed by the functions behind the commands: for tests that are about other things.
-Four processes would take ten times as long."""
+The three processes of the commands take 1.6 s of CPU, this takes 0.05 s."""
 
 from datetime import UTC, datetime
 from pathlib import Path
