@@ -90,7 +90,7 @@ static int make_by(const u8 *base, uint64_t base_size, const u8 *target, uint64_
     if (bad)
         goto done;
     w->h.matches = kept;
-    if (!w->h.blocks && !small_machine(arch))
+    if (!w->h.blocks && !small_machine(arch) && nn > 1u << 16) /* what is small takes no time anyway */
         w->h.blocks = hardly_changed(script, count, base, target, nn);
     if (wish->profile == SD_LINUX_16M)
         w->h.prime = worth_priming(script, count, on, nn);
