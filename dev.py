@@ -25,6 +25,7 @@ OURS_FIRST = f"{VENV / 'bin'}:{os.environ.get('PATH', '')}"
 LOCK, PROJECT = ROOT / "requirements.lock", ROOT / "pyproject.toml"
 BENCHES = ROOT / "bench"
 
+LIBFUZZER = "llvm-*/lib/clang/*/lib/*/libclang_rt.fuzzer*.a"
 # What the tests start themselves: a program that shows it is there, and the package that brings it.
 SYSTEM = {
     "postgresql": (lambda: bool(list(Path("/usr/lib/postgresql").glob("*/bin/postgres"))), "postgresql"),
@@ -35,6 +36,8 @@ SYSTEM = {
     ),
     "chromium": (lambda: bool(shutil.which("chromium")), "chromium"),
     "g++": (lambda: bool(shutil.which("g++") and shutil.which("gcc")), "g++"),
+    "clang": (lambda: bool(shutil.which("clang++")), "clang"),
+    "libFuzzer": (lambda: bool(list(Path("/usr/lib").glob(LIBFUZZER))), "libclang-rt-dev"),
     "OpenSSL's headers": (lambda: Path("/usr/include/openssl/ssl.h").exists(), "libssl-dev"),
     "redis": (lambda: bool(shutil.which("redis-server")), "redis-server"),
     "squashfs": (lambda: bool(shutil.which("mksquashfs")), "squashfs-tools"),
@@ -45,7 +48,7 @@ SYSTEM = {
     "zstd": (lambda: bool(shutil.which("zstd")), "zstd"),
 }
 # Where this Debian, 12, has no package of that name the next one has: see `unpacked`.
-NEXT_DEBIAN = "trixie"
+NEXT_DEBIAN, FROM_NEXT = "trixie", frozenset({"micropython"})
 
 
 def main(words: list[str]) -> int:
@@ -134,9 +137,8 @@ def apt(packages: list[str]) -> None:
         here = [package for package in packages if silent(["apt-cache", "show", package])]
         install_ = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *here]
         run(install_, env=quiet, stdout=subprocess.DEVNULL)
-        for package in packages:
-            if package not in here:
-                unpacked(package)
+        for package in sorted(FROM_NEXT.intersection(packages).difference(here)):
+            unpacked(package)
     finally:
         if ours:
             policy.unlink()

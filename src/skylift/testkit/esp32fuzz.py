@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import tempfile
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from skylift.firmware import native
@@ -78,9 +79,14 @@ HTTP_WORDS = (
 PIECES = (255, 6, 5)  # bytes that come at a time, less one; and, by parser, which of its ways is taken
 
 
+@cache
 def compilers() -> tuple[str, str] | None:
-    found = shutil.which("clang++"), shutil.which("clang")
-    return (found[0], found[1]) if found[0] and found[1] and esp32.CORE.is_dir() else None
+    """clang++ and clang, where libFuzzer is with them."""
+    cpp, c = shutil.which("clang++"), shutil.which("clang")
+    if cpp is None or c is None or not esp32.CORE.is_dir():
+        return None
+    home = subprocess.run([c, "-print-resource-dir"], capture_output=True, text=True, check=True).stdout
+    return (cpp, c) if any(Path(home.strip()).rglob("libclang_rt.fuzzer*")) else None
 
 
 def sources() -> list[Path]:
