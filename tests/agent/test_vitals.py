@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from conftest import wait_until
 from skylift.agent import vitals
 from skylift.agent.config import HealthCheck, Metric
 from skylift.core.health import MAX_METRICS, check_metrics
@@ -51,11 +52,18 @@ def test_what_the_configuration_names_is_measured_too(make_device: MakeDevice, t
 def test_a_command_that_hangs_costs_its_number_and_is_stopped(
     make_device: MakeDevice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vitals, "COMMAND_S", 0.2)
+    monkeypatch.setattr(vitals, "COMMAND_S", 2.0)
     slow = Metric("slow", command=("sh", "-c", f"sleep 600 & echo $! > {tmp_path}/pid; wait"))
     assert "slow" not in vitals.measure(make_device(metrics=(slow,)).config)
     child = int((tmp_path / "pid").read_text())
-    assert not Path(f"/proc/{child}").exists() or "Z" in Path(f"/proc/{child}/stat").read_text()
+    wait_until(lambda: _has_ended(child), what="it is stopped, and all that it started")
+
+
+def _has_ended(pid: int) -> bool:
+    try:
+        return "Z" in Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return True
 
 
 @pytest.mark.parametrize(
