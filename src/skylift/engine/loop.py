@@ -13,19 +13,17 @@ from time import monotonic
 import structlog
 
 from skylift.core.deadlines import Deadlines
-from skylift.core.errors import SkyliftError
 from skylift.core.lifecycle import Reason, UpdateState
 from skylift.core.window import Window
 from skylift.engine import moves
 from skylift.engine.checkin import LiveCache
+from skylift.engine.poked import LONGEST_SLEEP_S, Poked, survived
 from skylift.store import deployments, updates
 from skylift.store.db import Connection, Database
 from skylift.store.updates import Update
 
 LOG = structlog.get_logger("skylift.loop")
 SWEEP = 500  # overdue updates per transaction
-LONGEST_SLEEP_S = 1.0  # another server's change is seen within this time
-BREATH_S = 0.01  # whoever poked answers its own request first
 REST = 4  # times as long as the last look took: thousands of reports a second do not keep it looking
 
 
@@ -41,7 +39,7 @@ class Loop:
     chores: tuple[Callable[[datetime], None], ...] = ()
 
     def __post_init__(self) -> None:
-        self._poked = threading.Event()
+        self._poked = Poked()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="skylift-loop", daemon=True)
 
@@ -68,15 +66,10 @@ class Loop:
         while not self._stopping.is_set():
             self._poked.clear()
             begun = monotonic()
-            try:
+            with survived(LOG, "tick failed"):
                 self.tick(self.clock())
-            except SkyliftError as e:  # the database is gone for a while: it says so, we come again
-                LOG.warning("tick failed", error=str(e))
-            except Exception:  # our own bug must not stop every other deployment for ever
-                LOG.exception("tick failed")
             self._stopping.wait(min(LONGEST_SLEEP_S, REST * (monotonic() - begun)))
-            if self._poked.wait(LONGEST_SLEEP_S):
-                self._stopping.wait(BREATH_S)
+            self._poked.rest()
 
     def tick(self, now: datetime) -> None:
         """One look at everything that is due."""

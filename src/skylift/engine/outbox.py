@@ -9,16 +9,14 @@ that fails is tried again with back-off, for ever: effects are promises. One tha
 
 import secrets
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
 
-from skylift.core.errors import SkyliftError
+from skylift.engine.poked import Poked, survived
 from skylift.store import outbox
 from skylift.store.db import Database
 from skylift.store.outbox import Job
@@ -27,8 +25,6 @@ LOG = structlog.get_logger("skylift.outbox")
 # The longest effect is the purge of a million updates: about 2 minutes; three times that.
 LEASE = timedelta(minutes=6)
 BACK_OFF_S = (1.0, 300.0)
-LONGEST_SLEEP_S = 1.0
-BREATH_S = 0.01  # whoever poked answers its own request first
 LANES = (frozenset({"deltas", "purge", "unblob"}), frozenset({"delivery"}))  # the others share one
 
 
@@ -54,7 +50,7 @@ class Courier:
         quick = frozenset(self.handlers).difference(*LANES)
         lanes = [[kind for kind in self.handlers if kind in lane] for lane in (quick, *LANES)]
         self._lanes = [_Lane(self, kinds) for kinds in lanes if kinds]
-        self._poked = threading.Event()
+        self._poked = Poked()
         self._lookout = threading.Thread(target=self._look_out, name="skylift-courier", daemon=True)
 
     def start(self) -> None:
@@ -80,11 +76,10 @@ class Courier:
         """The life of the thread that looks out."""
         while not self._stopping:
             self._poked.clear()
-            with _survived():
+            with survived(LOG, "outbox failed"):
                 for lane in self._due():
                     lane.called.set()
-            if self._poked.wait(LONGEST_SLEEP_S):
-                time.sleep(BREATH_S)
+            self._poked.rest()
 
     def _due(self) -> list["_Lane"]:
         with self.database.read() as conn:
@@ -94,7 +89,7 @@ class Courier:
     def walk(self, kinds: list[str], called: threading.Event) -> None:
         """The life of a lane's thread."""
         while not self._stopping:
-            with _survived():
+            with survived(LOG, "outbox failed"):
                 while not self._stopping and self.carry_one(self.clock(), kinds):
                     pass
             called.wait()
@@ -139,14 +134,3 @@ class _Lane:
         self.thread = threading.Thread(
             target=courier.walk, args=(kinds, self.called), name=f"skylift-courier-{kinds[0]}", daemon=True
         )
-
-
-@contextmanager
-def _survived() -> Iterator[None]:
-    """What goes wrong here is written down, and the thread goes on."""
-    try:
-        yield
-    except SkyliftError as e:
-        LOG.warning("outbox not reachable", error=str(e))
-    except Exception:  # our own bug in one effect must not end all others
-        LOG.exception("outbox failed")

@@ -31,6 +31,7 @@ from skylift.core.ids import mint
 from skylift.engine.blobs import Blobs, put_file
 from skylift.engine.deltas import cached
 from skylift.engine.lease import Held
+from skylift.engine.poked import Poked, survived
 from skylift.firmware import apart, native, packed
 from skylift.firmware.delta import DeltaError
 from skylift.firmware.layered import MOST_IMAGE
@@ -49,7 +50,6 @@ LEASE_S = 60.0  # that a row stays with a server that has died
 AGAIN = timedelta(minutes=10)  # after a failure
 SOON = timedelta(seconds=5)  # until what it is measured by is there
 FETCHED = timedelta(hours=1)  # that an evicted file is still served to those who fetch it
-LONGEST_SLEEP_S = 1.0
 _PIECE = 1 << 20
 
 
@@ -98,7 +98,7 @@ class Workshop:
         self._blobs = blobs
         self._clock = clock
         self._bounds = bounds or Bounds()
-        self._poked = threading.Event()
+        self._poked = Poked()
         self._stopping = False
         self._at: set[apart.Limits] = set()
         self._threads = [
@@ -125,14 +125,10 @@ class Workshop:
     def _live(self) -> None:
         while not self._stopping:
             self._poked.clear()
-            try:
+            with survived(LOG, "workshop failed"):
                 while not self._stopping and self.work():
                     pass
-            except SkyliftError as e:
-                LOG.warning("workshop waits", error=str(e))
-            except Exception:  # our own bug at one file must not end the others
-                LOG.exception("workshop failed")
-            self._poked.wait(LONGEST_SLEEP_S)
+            self._poked.rest()
 
     def work(self) -> bool:
         """Make the file that is wanted most; False when nothing is."""
