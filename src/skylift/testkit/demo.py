@@ -251,9 +251,9 @@ def _picture(console: Console, summary: dict[str, Any]) -> None:
             f"of their slots erased more than {of_chips['worst_wear']} times"
         )
     console.print(
-        f"{summary['devices']} devices, [bold]{summary['bricked']} bricked[/bold]; 1.1.0 took "
-        f"{summary['bytes_sent']:,} bytes by delta, not {summary['bytes_full']:,} ({saved:.1f} % saved); "
-        f"{summary['seconds']} s"
+        f"{summary['devices']} devices, [bold]{summary['bricked']} bricked[/bold]; 1.1.0 took the "
+        f"{summary['devices'] - of_chips['devices']} Linux agents {summary['bytes_sent']:,} bytes by delta, "
+        f"not {summary['bytes_full']:,} ({saved:.1f} % saved); {summary['seconds']} s"
     )
 
 
