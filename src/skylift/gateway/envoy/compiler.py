@@ -292,9 +292,8 @@ def _always(how: Forwarding, listener: Listener) -> Iterator[tuple[str, str, str
         yield "X-Forwarded-Server", how.server, OVERWRITE
 
 
-AT_THE_DOOR = (
-    8  # let in between two looks at those who are inside: a herd waits outside, where it costs nothing
-)
+# How many are let in between two looks at those who are inside: a herd waits outside, where it costs nothing.
+AT_THE_DOOR = 8
 HEADERS_S = 15  # what a client may take to say what it wants
 
 
