@@ -45,7 +45,7 @@ services:
 def a_route(config: str, extras: Extras = NOTHING_MORE) -> tuple[list[str], Json]:
     """The filters of a listener, by name, and its route of this transformer."""
     snapshot = compiled(read_documents(loads(KONG.replace("CONFIG", config), "kong.yaml")), extras)
-    manager = snapshot.listeners[0]["filter_chains"][0]["filters"][0]["typed_config"]
+    manager = snapshot.listeners[0]["default_filter_chain"]["filters"][0]["typed_config"]
     routes = snapshot.routes[0]["virtual_hosts"][0]["routes"]
     return [f["name"] for f in manager["http_filters"]], next(r for r in routes if r["name"] == "things")
 
@@ -73,7 +73,7 @@ def test_a_services_numbers_are_kept_where_somebody_reads_them(counted: bool) ->
     snapshot = compiled(
         read_documents(loads(KONG.replace("CONFIG", ""), "kong.yaml")), Extras(counted=counted)
     )
-    manager = snapshot.listeners[0]["filter_chains"][0]["filters"][0]["typed_config"]
+    manager = snapshot.listeners[0]["default_filter_chain"]["filters"][0]["typed_config"]
     assert manager["http_filters"][-1]["typed_config"]["dynamic_stats"] is counted
 
 
@@ -97,7 +97,7 @@ def test_headers_have_a_clock_of_their_own_where_an_answer_from_here_may_be_held
     plugins: str, held: bool
 ) -> None:
     snapshot = compiled(read_documents(loads(PLUGINS.replace("EACH", plugins), "kong.yaml")))
-    manager = snapshot.listeners[0]["filter_chains"][0]["filters"][0]["typed_config"]
+    manager = snapshot.listeners[0]["default_filter_chain"]["filters"][0]["typed_config"]
     assert manager.get("request_headers_timeout") == ("15s" if held else None)
     assert manager["stream_idle_timeout"] == ("300s" if held else "15s")
 

@@ -300,7 +300,9 @@ SAID = {
 }
 
 
-@pytest.mark.parametrize("trusted", ["127.0.0.0/8", "10.0.0.0/8", ""])
+@pytest.mark.parametrize(
+    "trusted", ["127.0.0.0/8", "127.0.0.1, 127.0.0.1/32, 127.0.0.2/8", "0.0.0.0/0, '::/0'", "10.0.0.0/8", ""]
+)
 @pytest.mark.parametrize("said", [SAID, {"X-Forwarded-Proto": "https"}, {}], ids=["all", "proto", "nothing"])
 def test_what_stood_before_is_believed_from_trusted_networks_alone(
     door: Door, backend: Echo, trusted: str, said: dict[str, str]

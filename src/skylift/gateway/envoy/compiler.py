@@ -4,7 +4,7 @@ Each listener has a table of its own, because ports, schemes and redirects are s
 cannot be compiled is found in one go and refused by name; nothing is left out in silence.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from skylift.gateway.conditions import ALWAYS, All, Part, Test
@@ -311,15 +311,15 @@ def _held(words: Words) -> bool:
     return here and any(piece.kind != "headers" for piece in words.pieces)
 
 
-def _by_network(how: Forwarding, book: Book) -> Iterator[tuple[Json, Json]]:
-    """(whom it is for, what holds for them): trusted proxies, where there are such, and everybody else."""
-    if how.trusted:
-        trusted = {
-            "name": "trusted",
-            "filter_chain_match": {"direct_source_prefix_ranges": ranges(how.trusted)},
-        }
-        yield trusted, edge(how, book, stranger=False)
-    yield {"name": "everybody"}, edge(how, book, stranger=bool(how.trusted))
+def _by_network(how: Forwarding, book: Book, chain: Callable[[Json], Json]) -> Json:
+    """One chain for trusted proxies, where there are such, one for everybody else. Everybody's is no match of
+    all addresses: where such a one is trusted (0.0.0.0/0), Envoy would take either."""
+    everybody = {"default_filter_chain": chain(edge(how, book, stranger=bool(how.trusted)))}
+    if not how.trusted:
+        return everybody
+    match = {"direct_source_prefix_ranges": ranges(how.trusted)}
+    trusted = {"filter_chain_match": match, **chain(edge(how, book, stranger=False))}
+    return {"filter_chains": [trusted], **everybody}
 
 
 def _listener(
@@ -344,15 +344,15 @@ def _listener(
         **observed(extras, book),
     }
     socket = {"transport_socket": tls(listener)} if listener.tls else {}
-    chains = [
-        {**who, "filters": [{"name": "http", "typed_config": {**manager, **said}}], **socket}
-        for who, said in _by_network(gateway.forwarding, book)
-    ]
+
+    def chain(said: Json) -> Json:
+        return {"filters": [{"name": "http", "typed_config": {**manager, **said}}], **socket}
+
     address = {"address": listener.address, "port_value": listener.port}
     return {
         "name": listener.name,
         "address": {"socket_address": address},
         "per_connection_buffer_limit_bytes": 1 << 20,
         "max_connections_to_accept_per_socket_event": AT_THE_DOOR,
-        "filter_chains": chains,
+        **_by_network(gateway.forwarding, book, chain),
     }

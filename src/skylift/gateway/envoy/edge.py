@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from skylift.gateway.envoy import clusters
-from skylift.gateway.envoy.formats import header, mapper
+from skylift.gateway.envoy.formats import addresses, header, mapper
 from skylift.gateway.envoy.pieces import Book
 from skylift.gateway.envoy.snapshot import TYPE, Json
 from skylift.gateway.model import Forwarding, Gateway, Listener
@@ -89,12 +89,9 @@ def _addresses(how: Forwarding) -> Json:
 
 
 def ranges(networks: Iterable[str]) -> list[Json]:
-    found = []
-    for network in networks:
-        address, _, bits = network.partition("/")
-        whole = 128 if ":" in address else 32
-        found.append({"address_prefix": address, "prefix_len": int(bits) if bits else whole})
-    return found
+    """Each once, however often and in whatever way it is written: Envoy refuses a match that stands twice."""
+    found = (addresses(network) for network in networks)
+    return list({tuple(each.values()): each for each in found}.values())
 
 
 def replies(gateway: Gateway, book: Book) -> Iterator[Json]:

@@ -1,6 +1,7 @@
 """Templates and answers in Envoy's formats."""
 
 from collections.abc import Callable, Mapping
+from ipaddress import ip_network
 
 from skylift.gateway.envoy.snapshot import Json
 from skylift.gateway.errors import Problem, Refused
@@ -66,6 +67,12 @@ def staged(template: Template) -> tuple[list[Json], str, tuple[str, ...]]:
 def header(name: str, value: str, action: str = OVERWRITE) -> Json:
     """A header to be set. An empty value sends nothing."""
     return {"header": {"key": name.lower(), "value": value}, "append_action": action}
+
+
+def addresses(network: str) -> Json:
+    """An address, or a CIDR range."""
+    found = ip_network(network, strict=False)
+    return {"address_prefix": str(found.network_address), "prefix_len": found.prefixlen}
 
 
 def direct(answer: Answer) -> Json:

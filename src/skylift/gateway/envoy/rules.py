@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 
 from skylift.gateway.access import Acl, Fault, IpList, PerConsumer, RequireClaim
 from skylift.gateway.envoy import limiting
-from skylift.gateway.envoy.formats import CONSUMER, header
+from skylift.gateway.envoy.formats import CONSUMER, addresses, header
 from skylift.gateway.envoy.pieces import Book, Piece
 from skylift.gateway.envoy.snapshot import TYPE, Json
 from skylift.gateway.envoy.transforms import mutation
@@ -154,9 +154,7 @@ def _refused(who: Json, policy: object, book: Book) -> tuple[str, list[Json]]:
 
 
 def _network(network: str) -> Json:
-    address, _, bits = network.partition("/")
-    whole = 128 if ":" in address else 32
-    return {"remote_ip": {"address_prefix": address, "prefix_len": int(bits) if bits else whole}}
+    return {"remote_ip": addresses(network)}
 
 
 def length_required(answer: Answer, book: Book) -> Piece:
