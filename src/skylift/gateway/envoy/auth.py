@@ -89,7 +89,7 @@ def jwt(policy: Jwt, gateway: Gateway, book: Book) -> list[Piece]:
     own = {"@type": JWT + "PerRouteConfig", "requirement_name": name}
     credentials = {key.name: gateway.consumers.get(key.consumer or "") for key in policy.keys}
     pieces = [Piece("jwt", {}, own)]  # the listener's part is known when all routes are
-    if policy.maximum_expiration and policy.anonymous is None:
+    if _refuses_long(policy):
         too_long = policy.refusals.answer(Fault.TOO_LONG)
         pieces.append(rules.expires_within(policy.maximum_expiration, too_long, book))
     return pieces + _consumers(credentials, policy.anonymous, gateway, book)
@@ -105,7 +105,7 @@ def _looks(policy: Policy) -> bool:
         case RequireClaim():
             return True
         case Jwt():
-            return bool(policy.maximum_expiration)
+            return _refuses_long(policy)
         case RateLimit() | InFlight():
             return policy.key.kind is KeyKind.CLAIM
         case RequestTransform():
@@ -129,7 +129,7 @@ def _provider(policy: Jwt, key: JwtKey, name: str, gateway: Gateway, book: Book)
         "payload_in_metadata": CLAIMS if looks_at_claims(gateway) else "",  # costs a copy for each request
         "clock_skew_seconds": (policy.leeway or 1) if policy.verify else NOT_LOOKED_AT,
         "require_expiration": "exp" in policy.required,
-        **_longest(policy),
+        "max_lifetime": _longest(policy),
         "claim_to_headers": [
             {"header_name": CREDENTIAL, "claim_name": policy.key_claim},
             *({"header_name": to, "claim_name": claim} for claim, to in policy.claim_headers),
@@ -155,12 +155,15 @@ def _provider(policy: Jwt, key: JwtKey, name: str, gateway: Gateway, book: Book)
     return name
 
 
-def _longest(policy: Jwt) -> Json:
-    """Envoy tells a token that is valid for too long from a forged one by nothing: where that must be said,
-    `rules` looks at it; where whoever fails is let in as nobody, Envoy may."""
-    if not policy.maximum_expiration or policy.anonymous is None:
-        return {}
-    return {"max_lifetime": f"{policy.maximum_expiration}s"}
+def _refuses_long(policy: Jwt) -> bool:
+    """Whether a token that is valid for too long is told so: `rules` looks at it then, because Envoy tells it
+    from a forged one by nothing. Where whoever fails is let in as nobody, Envoy may (`_longest`)."""
+    return bool(policy.maximum_expiration) and policy.anonymous is None
+
+
+def _longest(policy: Jwt) -> str:
+    """Of what Envoy itself lets pass; empty where that is any."""
+    return f"{policy.maximum_expiration}s" if policy.maximum_expiration and not _refuses_long(policy) else ""
 
 
 def _key_source(key: JwtKey, book: Book) -> Json:

@@ -19,10 +19,11 @@ TOKENS = "envoy.filters.http.jwt_authn"  # by whom
 RBAC = TYPE + "envoy.extensions.filters.http.rbac.v3.RBAC"
 
 
-def _deny(policies: Mapping[str, list[Json]]) -> Piece:
-    """One RBAC filter that refuses whoever is one of these; the first in the order of their names decides."""
+def _deny(policies: Mapping[str, list[Json]], **more: Json) -> Piece:
+    """One RBAC filter that refuses whoever is one of these; the first in the order of their names decides.
+    `more`: what else must hold."""
     rules = {
-        name: {"permissions": [{"any": True}], "principals": principals}
+        name: {"permissions": [{"any": True}], "principals": principals, **more}
         for name, principals in policies.items()
     }
     own = {"@type": RBAC + "PerRoute", "rbac": {"rules": {"action": "DENY", "policies": rules}}}
@@ -83,10 +84,8 @@ def expires_within(seconds: int, answer: Answer, book: Book) -> Piece:
     exp = _member(_ident("metadata"), "filter_metadata", TOKENS, CLAIMS, "exp")
     now = _call("double", _call("int", _member(_ident("request"), "time")))
     left = _call("_-_", exp, now)
-    piece = _deny({_named("long", answer, book): [{"any": True}]})
-    (policy,) = piece.own["rbac"]["rules"]["policies"].values()
-    policy["condition"] = _call("_>_", left, {"const_expr": {"double_value": float(seconds)}})
-    return piece
+    too_long = _call("_>_", left, {"const_expr": {"double_value": float(seconds)}})
+    return _deny({_named("long", answer, book): [{"any": True}]}, condition=too_long)
 
 
 # An expression (CEL) as a tree: Envoy's rules read no text.
@@ -97,13 +96,13 @@ def _ident(name: str) -> Json:
 
 
 def _member(of: Json, *names: str) -> Json:
+    """A name with a dot in it is no field's: it is looked up."""
     for name in names:
-        of = _call("_[_]", of, {"const_expr": {"string_value": name}}) if "." in name else _select(of, name)
+        if "." in name:
+            of = _call("_[_]", of, {"const_expr": {"string_value": name}})
+        else:
+            of = {"select_expr": {"operand": of, "field": name}}
     return of
-
-
-def _select(of: Json, name: str) -> Json:
-    return {"select_expr": {"operand": of, "field": name}}
 
 
 def _call(function: str, *of: Json) -> Json:
