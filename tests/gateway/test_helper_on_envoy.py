@@ -190,7 +190,7 @@ def test_a_password_of_any_hash_lets_in_and_goes_no_further(
 
 def test_a_users_file_lets_its_users_in(door: Door, backend: Echo, tmp_path: Path) -> None:
     file = tmp_path / "htpasswd"
-    file.write_text(f"bcrypt:{HASHES['bcrypt']}\n")
+    file.write_text(f"  # who may\nbcrypt:{HASHES['bcrypt']}\n")
     text = USERS.replace("users: %s", f"usersFile: '{file}', users: ['sha:{HASHES['sha']}']")
     door.open(text, {"backend": backend}, "traefik.yaml")
     given = {name: door.ask("/", **basic(name, "open: sesame")).status for name in HASHES}

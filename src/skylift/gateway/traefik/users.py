@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from skylift.gateway.access import Secret
+from skylift.gateway.helper.asked import HASHES
 from skylift.gateway.loading import MAX_BYTES
 from skylift.gateway.reading import Fields
 
-HASHES = ("{SHA}", "$apr1$", "$2a$", "$2b$", "$2y$")
 RULE = "user:hash, the hash by {SHA}, $apr1$ or bcrypt"
 
 
@@ -49,6 +49,6 @@ def _lines(at: Fields) -> Iterator[tuple[int, str]]:
         why = e.strerror if isinstance(e, OSError) else "it is not UTF-8"
         at.wrong("usersFile", name, f"it cannot be read: {why}", "unreadable_file")
         return
-    for number, line in enumerate(text.splitlines(), 1):
-        if line.strip() and not line.startswith("#"):
-            yield number, line.strip()
+    for number, line in enumerate(map(str.strip, text.splitlines()), 1):
+        if line and not line.startswith("#"):
+            yield number, line
