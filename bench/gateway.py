@@ -38,10 +38,10 @@ from parts.gateway_proxies import (
     ours,
     python_proxy,
     running,
-    say,
     sliding_window,
 )
 from parts.gateway_reloads import many, publishing, reloads
+from parts.shell import say
 
 SECRET = "a secret that is longer than thirty-two bytes"  # noqa: S105 - the bench's own
 

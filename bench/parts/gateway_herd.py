@@ -15,7 +15,8 @@ from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
-from parts.gateway_proxies import ours, running, say
+from parts.gateway_proxies import ours, running
+from parts.shell import say
 from skylift.testkit import press
 from skylift.testkit.identity import Identity
 from skylift.testkit.press import Pressed
@@ -103,7 +104,9 @@ def _knock(
     together.wait(PATIENCE_S)
     began, count = time.monotonic(), len(requests)
     found = press.opened(
-        *("127.0.0.1", port, requests.__getitem__),
+        "127.0.0.1",
+        port,
+        requests.__getitem__,
         per_second=count / WITHIN_S,
         seconds=WITHIN_S,
         burst=count,

@@ -31,10 +31,6 @@ BODY = '{"update_available":false,"retry_after":300,"padding":"0123456789"}'
 START_S = 20.0
 
 
-def say(*words: object) -> None:
-    print(*words, file=sys.stderr, flush=True)
-
-
 @contextmanager
 def program(command: list[str], core: str, port: int, **env: str) -> Iterator[int]:
     """A server on a core, until the block ends; its pid, once it listens."""
@@ -74,7 +70,7 @@ def backend(place: Path) -> Iterator[int]:
 
 @dataclass
 class Proxy:
-    """`pids`: whose CPU counts."""
+    """`pids`: whose CPU counts, and that of all that they started."""
 
     name: str
     port: int
@@ -223,12 +219,7 @@ def python_proxy(port_of_backend: int, place: Path) -> Iterator[Proxy]:
     command = [sys.executable, "-m", "granian", "--interface", "asgi", "--port", str(port), "benchproxy:app"]
     env = {"BENCH_BACKEND": f"http://127.0.0.1:{port_of_backend}", "PYTHONPATH": str(place)}
     with program(command, PROXY_CORE, port, **env) as pid:
-        yield Proxy("granian + aiohttp", port, lambda: [pid, *children(pid)])
-
-
-def children(pid: int) -> list[int]:
-    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [int(child) for child in found]
+        yield Proxy("granian + aiohttp", port, lambda: [pid])
 
 
 def sliding_window(text: str) -> Setup:

@@ -9,7 +9,7 @@ from http.client import HTTPConnection
 from statistics import median
 
 from parts.box import cpu_s
-from parts.gateway_proxies import say
+from parts.shell import say
 from skylift.gateway.envoy.compiler import compiled
 from skylift.gateway.envoy.process import Options
 from skylift.gateway.envoy.snapshot import Snapshot
