@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.paper import kong
 from skylift.gateway.compare import compare
 from skylift.gateway.conditions import holds
 from skylift.gateway.decision import World
 from skylift.gateway.loading import loads
-from skylift.gateway.model import Gateway
 from skylift.gateway.read import read, read_documents
 from skylift.gateway.request import parse
 from skylift.gateway.sample import example, of_route
@@ -19,10 +19,6 @@ from skylift.gateway.text import Kind, Text
 SEED = Path(__file__).parent / "seed"
 BEFORE = (SEED / "kong-routes.yaml").read_text()
 NOON = World(now=1_795_867_200.0)
-
-
-def kong(text: str) -> Gateway:
-    return read_documents(loads(text, "kong.yaml"))
 
 
 def sentences(after: str) -> list[str]:

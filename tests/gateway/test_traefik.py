@@ -1,46 +1,20 @@
-"""Traefik's files and resources: the rules' grammar, order, middlewares, services, and every mistake."""
+"""Traefik's files and resources: the user's own, services, and every mistake with its place."""
 
-import re
 from pathlib import Path
-from textwrap import dedent
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from skylift.gateway.access import BasicAuth, ForwardAuth, Trust
-from skylift.gateway.conditions import holds
-from skylift.gateway.decision import NO_COUNTERS, Decision, World
+from gateway.paper import NOON, fate, seen, traefik
+from skylift.gateway.access import ForwardAuth, Trust
+from skylift.gateway.decision import NO_COUNTERS, World
 from skylift.gateway.errors import Refused
-from skylift.gateway.loading import loads
 from skylift.gateway.match import decide
 from skylift.gateway.model import Destination, Gateway, Mirror
-from skylift.gateway.policies import CircuitBreaker, RateLimit, Retry, Trips
-from skylift.gateway.read import read, read_documents
-from skylift.gateway.request import make, parse
-from skylift.gateway.traefik.breaker import BreakerFault, conditions
-from skylift.gateway.traefik.rule import MATCHERS, RuleFault
-from skylift.gateway.traefik.rule import parse as rule
+from skylift.gateway.policies import RateLimit
+from skylift.gateway.read import read
+from skylift.gateway.request import make
 
 SEED = Path(__file__).parent / "seed"
-NOON = 1_795_867_200.0
-
-
-def traefik(text: str) -> Gateway:
-    return read_documents(loads(dedent(text), "traefik.yaml"))
-
-
-def fate(gateway: Gateway, request: str, listener: str = "") -> str:
-    """The route, or the status."""
-    found = decide(gateway, parse(request), World(now=NOON), listener=listener)
-    if found.reply is not None:
-        return str(found.reply.status)
-    assert found.route is not None
-    return found.route.name
-
-
-def seen(gateway: Gateway, request: str) -> Decision:
-    return decide(gateway, parse(request), World(now=NOON))
 
 
 # --- the user's own files ------------------------------------------------------------------------------
@@ -85,129 +59,6 @@ def test_what_the_auth_service_says_is_the_answer_unless_it_is_2xx(status: int) 
     world = World(now=NOON, ask=lambda policy, request: (status, {"Location": "/login"}))
     found = decide(made, make(url="/api/users"), world)
     assert (found.reply.status if found.reply else 204) == status
-
-
-# --- rules ---------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("text", "request_line", "takes"),
-    [
-        ("Host(`a.test`)", "GET http://A.test:81/", True),
-        ("Host(`a.test.`)", "GET http://a.test/", True),
-        ("Host(`*.a.test`)", "GET http://b.a.test/", True),
-        ("Host(`*.a.test`)", "GET http://c.b.a.test/", False),
-        ("Host(`*`)", "GET http://c.b.a.test/", True),
-        ("HostRegexp(`^a\\.`)", "GET http://a.test/", True),
-        ("HostRegexp(`test`)", "GET http://a.test.x/", True),
-        ("Path(`/a`)", "GET /a?x=1", True),
-        ("Path(`/a`)", "GET /a/", False),
-        ("Path(`/caf\u00e9`)", "GET /caf%c3%a9", True),
-        ("PathPrefix(`/products`)", "GET /products-for-sale", True),
-        ("PathRegexp(`/v[0-9]+/`)", "GET /api/v2/x", True),
-        ("Method(`post`)", "POST /", True),
-        ("Header(`X-A`, `v`)", "GET / -H 'x-a: v'", True),
-        ("Header(`X-A`, `v`)", "GET / -H 'x-a: V'", False),
-        ("Header(`Host`, `a.test`)", "GET http://a.test/", True),
-        ("HeaderRegexp(`X-A`, `^v[12]$`)", "GET / -H 'X-A: v2'", True),
-        ("Query(`a`, `1`)", "GET /?a=2&a=1", True),
-        ("Query(`a`)", "GET /?a", True),
-        ("Query(`a`)", "GET /?a=1", False),
-        ("QueryRegexp(`a`, `^[0-9]+$`)", "GET /?a=17", True),
-        ("ClientIP(`192.0.2.0/24`)", "GET /", True),
-        ("ClientIP(`2001:db8::1`)", "GET /", False),
-        ("!Method(`GET`)", "GET /", False),
-        ("!(Method(`GET`) && Path(`/a`))", "GET /b", True),
-        ("!(Method(`GET`) || Path(`/a`))", "GET /b", False),
-        ("!!Path(`/a`)", "GET /a", True),
-        ("Path(`/a`) || Path(`/b`) && Method(`PUT`)", "GET /a", True),
-        ("(Path(`/a`) || Path(`/b`)) && Method(`PUT`)", "GET /a", False),
-        ('HOST("a.test")&&pathprefix(`/`)', "GET http://a.test/", True),
-        ('Header("X-A", "a\\"b\\x41")', "GET / -H 'X-A: a\"bA'", True),
-    ],
-)
-def test_what_a_rule_takes(text: str, request_line: str, takes: bool) -> None:
-    assert holds(rule(text), parse(request_line)) == takes
-
-
-@pytest.mark.parametrize(
-    ("text", "says"),
-    [
-        ("", "it is empty"),
-        ("Host('a')", "texts stand in backticks or double quotes"),
-        ("Host(`a`", ") was expected at the end"),
-        ("Host(`a`) Path(`/`)", "nothing was expected at 'Path(`/`)'"),
-        ("Host(`a`) &&", "a matcher such as PathPrefix(`/api`) was expected at the end"),
-        ("Host(`a`, `b`)", "Host takes 1 text, not 2; several values were version 2's"),
-        ("Header(`a`)", "Header takes 2 texts, not 1"),
-        ("Host()", "Host takes texts in backticks"),
-        ("PathPrefx(`/a`)", "there is no matcher PathPrefx (did you mean PathPrefix?)"),
-        ("hOST(`a`)", "there is no matcher hOST (did you mean Host?)"),
-        ("Path(`a`)", "a path begins with /"),
-        ("Path(`/a/../b`)", "matches nothing: requests have it as /b"),
-        ("PathRegexp(`(`)", "not a regular expression"),
-        ("HostRegexp(`(?!a)`)", "look-around is not possible in RE2"),
-        ("Host(`{sub:[a-z]+}.a.test`)", "* stands for one label"),
-        ("Host(`\u00e9.test`)", "a host is ASCII"),
-        ("ClientIP(`10.0.0.0/33`)", "an address or a network"),
-        ("(" * 70 + "Path(`/`)" + ")" * 70, "nested at most 64 deep"),
-        ("!" * 3000 + "Path(`/`)", "nested at most 64 deep"),
-        ("Path(`/`)" + " " * 4000, "at most 4000 characters"),
-        ('Path("/\\q")', "is no escape"),
-    ],
-)
-def test_what_is_wrong_with_a_rule(text: str, says: str) -> None:
-    with pytest.raises(RuleFault) as fault:
-        rule(text)
-    assert says in str(fault.value)
-
-
-@given(
-    st.lists(st.sampled_from([*"()!,&|`\"' /aA", "Host(", "Path(`/`)", "&&", "||"]), max_size=12).map("".join)
-)
-def test_reading_a_rule_ends_with_a_condition_or_a_sentence(text: str) -> None:
-    try:
-        holds(rule(text), make())
-    except RuleFault as e:
-        assert str(e)  # noqa: PT017 - either is right, only other exceptions are not
-
-
-# --- order ---------------------------------------------------------------------------------------------
-
-ORDER = """
-    http:
-      services: {s: {loadBalancer: {servers: [{url: 'http://backend:81'}]}}}
-      routers:
-        short: {rule: 'PathPrefix(`/api`)', service: s}
-        long: {rule: 'PathPrefix(`/api`) && Method(`GET`)', service: s}
-        regex: {rule: 'HostRegexp(`[a-z]+\\.traefik\\.com`)', service: s}
-        exact: {rule: 'Host(`foobar.traefik.com`)', service: s}
-        raised: {rule: 'Path(`/api/x`)', service: s, priority: 1000}
-        lowered: {rule: 'PathPrefix(`/`) && !Header(`A-Very-Long-Name`, `x`)', service: s, priority: -1}
-        secure: {rule: 'Path(`/secure`)', service: s, tls: {}, entryPoints: [websecure]}
-        only-web: {rule: 'Path(`/web`) && Method(`GET`)', service: s, entryPoints: [web]}
-"""
-
-
-@pytest.mark.parametrize(
-    ("request_line", "listener", "route"),
-    [
-        ("GET /api", "", "long"),
-        ("POST /apix", "", "short"),
-        ("GET /api/x", "", "raised"),
-        ("GET http://foobar.traefik.com/", "", "regex"),
-        ("GET http://foobar2.traefik.org/", "", "lowered"),
-        ("GET /secure", "", "lowered"),
-        ("GET https://x.test/secure", "websecure", "secure"),
-        ("GET https://x.test/api", "websecure", "404"),
-        ("GET /web", "web", "only-web"),
-        ("GET /web", "other", "lowered"),
-    ],
-)
-def test_the_longest_rule_wins_unless_a_priority_is_given(
-    request_line: str, listener: str, route: str
-) -> None:
-    assert fate(traefik(ORDER), request_line, listener) == route
 
 
 # --- services ------------------------------------------------------------------------------------------
@@ -360,197 +211,6 @@ def test_entry_points_and_certificates_may_stand_in_a_file() -> None:
     assert dict(sent.headers)["X-Forwarded-For"] == "203.0.113.9, 10.1.1.1"
 
 
-# --- middlewares ---------------------------------------------------------------------------------------
-
-
-def with_middleware(text: str) -> Gateway:
-    return traefik(f"""
-        http:
-          services: {{s: {{loadBalancer: {{servers: [{{url: 'http://a'}}]}}}}}}
-          routers: {{r: {{rule: 'PathPrefix(`/`)', service: s, middlewares: [m]}}}}
-          middlewares: {{m: {{{text}}}}}
-    """)
-
-
-@pytest.mark.parametrize(
-    ("text", "request_line", "path"),
-    [
-        ("stripPrefix: {prefixes: [/api, /v1]}", "GET /v1/x", "/x"),
-        ("stripPrefix: {prefixes: [/api]}", "GET /api", "/"),
-        ("stripPrefixRegex: {regex: ['/[a-z]+/[0-9]+']}", "GET /foo/12/x", "/x"),
-        ("addPrefix: {prefix: /foo}", "GET /bar", "/foo/bar"),
-        ("replacePath: {path: /new}", "GET /old?x=1", "/new"),
-        ("replacePathRegex: {regex: '^/foo/(.*)', replacement: '/bar/$1'}", "GET /foo/x", "/bar/x"),
-    ],
-)
-def test_paths(text: str, request_line: str, path: str) -> None:
-    sent = seen(with_middleware(text), request_line).sent
-    assert sent is not None
-    assert sent.path == path
-
-
-@pytest.mark.parametrize(
-    ("text", "request_line", "status", "said"),
-    [
-        ("redirectScheme: {scheme: https}", "GET http://a.test/x?y=1", 302, "https://a.test/x?y=1"),
-        (
-            "redirectScheme: {permanent: true, port: '8443'}",
-            "GET http://a.test/",
-            301,
-            "https://a.test:8443/",
-        ),
-        (
-            "redirectRegex: {regex: '^http://a.test/(.*)', replacement: 'http://b.test/${1}'}",
-            "GET http://a.test/x",
-            302,
-            "http://b.test/x",
-        ),
-        ("ipAllowList: {sourceRange: [10.0.0.0/8]}", "GET /", 403, "Forbidden"),
-        ("ipWhiteList: {sourceRange: [10.0.0.0/8]}", "GET / --client 10.0.0.1", None, ""),
-        (
-            "ipAllowList: {sourceRange: [10.0.0.0/8], ipStrategy: {depth: 2}, rejectStatusCode: 404}",
-            "GET / -H 'X-Forwarded-For: 1.1.1.1, 10.0.0.1, 2.2.2.2'",
-            None,
-            "",
-        ),
-        (
-            "ipAllowList: {sourceRange: [10.0.0.0/8], ipStrategy: {excludedIPs: [192.168.0.0/16]}}",
-            "GET / -H 'X-Forwarded-For: 10.0.0.1, 192.168.1.1'",
-            None,
-            "",
-        ),
-        ("buffering: {maxRequestBodyBytes: 2}", "POST / -d abc", 413, "Request Entity Too Large"),
-        ("basicAuth: {users: ['a:{SHA}x']}", "GET /", 401, "401 Unauthorized"),
-        (
-            "headers: {accessControlAllowOriginList: ['*']}",
-            "OPTIONS / -H 'Origin: https://x.test' -H 'Access-Control-Request-Method: PUT'",
-            200,
-            "",
-        ),
-        ("inFlightReq: {amount: 3}", "GET /", None, ""),
-        ("compress: {}", "GET /", None, ""),
-        ("rateLimit: {average: 0}", "GET /", None, ""),
-        ("contentType: {}", "GET /", None, ""),
-    ],
-)
-def test_middlewares(text: str, request_line: str, status: int | None, said: str) -> None:
-    found = seen(with_middleware(text), request_line)
-    assert (found.reply.status if found.reply else None) == status
-    if found.reply and said:
-        assert said in (found.reply.body, dict(found.reply.headers).get("Location"), found.reply.body.strip())
-
-
-def test_headers_are_set_and_deleted() -> None:
-    made = with_middleware("headers: {customRequestHeaders: {X-New: '1', X-Old: '', Host: other.test}}")
-    sent = seen(made, "GET / -H 'X-Old: 1' -H 'X-New: 0'").sent
-    assert sent is not None
-    assert sent.host == "other.test"
-    assert dict(sent.headers)["X-New"] == "1"
-    assert "X-Old" not in dict(sent.headers)
-
-
-def test_a_retry_counts_all_attempts_and_a_breaker_is_its_comparisons() -> None:
-    (step,) = (
-        with_middleware("retry: {attempts: 4, initialInterval: 100ms, status: [502-504]}").routes[0].steps
-    )
-    assert step.policy == Retry(3, ((502, 504),), interval=0.1)
-    breaker = "circuitBreaker: {expression: 'NetworkErrorRatio() > 0.3 || LatencyAtQuantileMS(50.0) > 100'}"
-    (step,) = with_middleware(breaker).routes[0].steps
-    assert isinstance(step.policy, CircuitBreaker)
-    assert step.policy.when == (((Trips.NETWORK_ERRORS, (), 0.3),), ((Trips.LATENCY, (50.0,), 100.0),))
-
-
-SHA = "{SHA}W6ph5Mm5Pz8GgiULbPgzG37mj9g="  # password
-
-
-def basic_auth(words: str) -> BasicAuth:
-    (step,) = with_middleware(f"basicAuth: {{{words}}}").routes[0].steps
-    assert isinstance(step.policy, BasicAuth)
-    return step.policy
-
-
-def test_users_of_a_file_are_users_and_go_before_those_that_are_written(tmp_path: Path) -> None:
-    file = tmp_path / "htpasswd"
-    file.write_text(f"# who may\n\nada:{SHA}\n bob:$apr1$abcdefgh$MbLznTJAdyT56DBhYgoRl.  \n")
-    found = basic_auth(f"usersFile: '{file}', users: ['ada:$2y$05$old', 'eve:{SHA}']")
-    assert {user.name: user.value for user in found.users} == {
-        "ada": SHA,
-        "bob": "$apr1$abcdefgh$MbLznTJAdyT56DBhYgoRl.",
-        "eve": SHA,
-    }
-
-
-@pytest.mark.parametrize(
-    ("content", "says"),
-    [
-        (b"ada:{SHA}x\n# a\nbob:plain\n", "line 3 must be user:hash"),
-        (b"no colon", "line 1 must be user:hash"),
-        (b"\xff:{SHA}x", "it cannot be read: it is not UTF-8"),
-        (b"# nobody\n", "without users nobody could pass"),
-        (None, "it cannot be read: No such file or directory"),
-        (b"#" * ((8 << 20) + 1), "a file has at most 8 MiB"),
-    ],
-)
-def test_a_users_file_that_does_not_hold_is_a_mistake(
-    tmp_path: Path, content: bytes | None, says: str
-) -> None:
-    file = tmp_path / "htpasswd"
-    if content is not None:
-        file.write_bytes(content)
-    with pytest.raises(Refused, match=re.escape(says)) as refused:
-        basic_auth(f"usersFile: '{file}'")
-    assert "plain" not in str(refused.value)
-
-
-NETWORK, LATE = (Trips.NETWORK_ERRORS, (), 0.3), (Trips.LATENCY, (50.0,), 100.0)
-FAILED = (Trips.STATUS_RATIO, (500.0, 600.0, 0.0, 600.0), 0.25)
-
-
-@pytest.mark.parametrize(
-    ("expression", "when"),
-    [
-        ("N && L", ((NETWORK, LATE),)),
-        ("N || L && S", ((NETWORK,), (LATE, FAILED))),
-        ("N && L || S", ((NETWORK, LATE), (FAILED,))),
-        ("(N || L) && S", ((NETWORK, FAILED), (LATE, FAILED))),
-        ("((N))", ((NETWORK,),)),
-        ("S&&(N||L)", ((FAILED, NETWORK), (FAILED, LATE))),
-    ],
-)
-def test_a_breakers_comparisons_are_joined_by_and_before_or(expression: str, when: object) -> None:
-    for short, long in (
-        ("N", "NetworkErrorRatio() > 0.3"),
-        ("L", "LatencyAtQuantileMS(50.0) > 100"),
-        ("S", "ResponseCodeRatio(500, 600, 0, 600) > 0.25"),
-    ):
-        expression = re.sub(rf"\b{short}\b", long, expression)
-    assert conditions(expression) == when
-
-
-@pytest.mark.parametrize(
-    ("expression", "says"),
-    [
-        ("", "a comparison is missing at the end"),
-        ("NetworkErrorRatio() > 1 &&", "a comparison is missing at the end"),
-        ("&& NetworkErrorRatio() > 1", "a comparison is missing before &&"),
-        ("(NetworkErrorRatio() > 1", "a ( is not closed"),
-        ("NetworkErrorRatio() > 1)", "&& or || is missing before )"),
-        ("NetworkErrorRatio() > 1 NetworkErrorRatio() > 2", "&& or || is missing before the network error"),
-        ("NetworkErrorRatio() < 1", "is no comparison (>)"),
-        ("!NetworkErrorRatio() > 1", "is no comparison (>)"),
-        ("(" * 5000, "is no comparison (>)"),
-        (
-            " && ".join(["(NetworkErrorRatio() > 1 || NetworkErrorRatio() > 2)"] * 4),
-            "more than 16 comparisons",
-        ),
-        (" || ".join(["NetworkErrorRatio() > 1"] * 17), "more than 16 comparisons"),
-    ],
-)
-def test_a_breakers_expression_that_means_nothing_is_refused(expression: str, says: str) -> None:
-    with pytest.raises(BreakerFault, match=re.escape(says)):
-        conditions(expression)
-
-
 # --- mistakes ------------------------------------------------------------------------------------------
 
 FILE = """
@@ -650,7 +310,3 @@ def test_a_mistake_in_a_resource(old: str, new: str, says: str) -> None:
 def test_two_dialects_are_not_one_configuration() -> None:
     with pytest.raises(Refused, match="speak one dialect"):
         read([SEED / "kong-routes.yaml", SEED / "traefik-ingressroute.yaml"])
-
-
-def test_every_matcher_of_the_grammar_is_in_the_table() -> None:
-    assert len(MATCHERS) == 11
