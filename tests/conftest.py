@@ -81,7 +81,10 @@ SLOW = (
     *(
         "api/",
         "attacks/test_attacks",
+        "attacks/test_line",
+        "attacks/test_log",
         "attacks/test_matrix",
+        "attacks/test_metadata",
         "cli/",
         "dashboard/",
         "docs/",

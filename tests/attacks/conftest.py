@@ -7,11 +7,27 @@ from pathlib import Path
 
 import pytest
 
+from skylift.testkit import hostile
+from skylift.testkit.loot import Loot
 from skylift.testkit.victims import Scene, Victim
+from skylift.trust import files
 
 from .simulated import Client, Host, Simulated, hosting
 
 MakeVictim = Callable[..., Victim]
+
+SIGNATURE, HASH = "signature_invalid", "hash_mismatch"
+EXPIRED, ROLLBACK = "metadata_expired", "metadata_rollback"
+CHECK, BLOB = "^/api/updates/check", "^/api/blobs/"
+FINDS = Path(__file__).parent / "finds"  # what fuzzing found
+
+
+def no_delta(victim: Victim) -> None:
+    victim.proxy.lie(CHECK, hostile.said(delta=None))
+
+
+def ordered(victim: Victim, loot: Loot, *images: files.TargetFile, **more: object) -> None:
+    victim.proxy.files(victim.name, loot.order(victim, *images, **more))  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """The entry point that the TUF conformance suite drives, against a repository of ours, over real HTTP: what a
-client asks for, keeps, takes and refuses. Roles, keys and times are in test_conformance_roles.
+client asks for, keeps, takes and refuses. Keys, versions and times are in test_conformance_roles, delegations
+in test_conformance_delegations.
 
 `SUITE` names every case of the suite (theupdateframework/tuf-conformance) and the test of ours that does the
 like; the suite itself is run by `bench trust --conformance PATH`.

@@ -10,7 +10,7 @@ from skylift.testkit import fuzz
 from skylift.testkit.fuzz import Findings, Target
 from skylift.wiring import SkyliftServer, build
 
-FINDS = Path(__file__).parent / "finds"
+from .conftest import FINDS
 
 
 @pytest.fixture(scope="module")

@@ -14,10 +14,8 @@ from skylift.testkit.victims import OTHER_HARDWARE, OTHER_PRODUCT, Scene, Victim
 from skylift.trust import files, keys
 from skylift.trust.roles import DIRECTOR, IMAGE
 
-from .conftest import MakeVictim
+from .conftest import BLOB, SIGNATURE, MakeVictim
 
-SIGNATURE = "signature_invalid"
-BLOB = "^/api/blobs/"
 HERE = Path(__file__).parent
 
 

@@ -22,9 +22,7 @@ from skylift.trust import files, keys
 from skylift.trust.files import Root, Targets
 from skylift.trust.keys import KeySigner
 
-from .conftest import MakeVictim
-
-SIGNATURE = "signature_invalid"
+from .conftest import BLOB, SIGNATURE, MakeVictim
 
 
 @dataclass(frozen=True)
@@ -130,7 +128,7 @@ def test_a_stolen_release_key_counts_nothing_any_more(
     number, evil = loot.role(image, signers=[thief, second])
     victim.proxy.files(victim.name, loot.order(victim, image))
     victim.proxy.files(victim.name, loot.repository({PRODUCT: (number, evil)}))
-    victim.proxy.lie("^/api/blobs/", hostile.instead(body))
+    victim.proxy.lie(BLOB, hostile.instead(body))
     victim.refuses(SIGNATURE)
     fresh = make_victim()
     fresh.recovers()
