@@ -136,6 +136,11 @@ def wait_until(condition: Callable[[], object], seconds: float = 60.0, what: str
         time.sleep(0.01)
 
 
+def leaning(offenders: list[str], reason: str) -> str:
+    """What to say when something leans over a wall: why it stands, then each of them on a line."""
+    return f"\n{reason}\n  " + "\n  ".join(offenders)
+
+
 # --- TLS ---------------------------------------------------------------------------------------------
 
 

@@ -5,19 +5,16 @@ a reason that no longer holds is a reason to take the wall down, here, in the op
 """
 
 import ast
-import re
 import subprocess
 import sys
-import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 
 import pytest
-from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
+
+from conftest import leaning
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "skylift"
@@ -83,10 +80,6 @@ def _imports(path: Path) -> Iterator[Import]:
                     yield Import(f"{where}:{node.lineno}", f"skylift.{name}")
             else:
                 yield Import(f"{where}:{node.lineno}", module, names)
-
-
-def leaning(offenders: list[str], reason: str) -> str:
-    return f"\n{reason}\n  " + "\n  ".join(offenders)
 
 
 # --- who may import whom ------------------------------------------------------------------------------
@@ -472,152 +465,3 @@ def test_what_runs_loads_nothing_it_does_not_need(code: str, never: set[str], re
     ).stdout.split()
     tops = {name.partition(".")[0] for name in loaded}
     assert not tops & never, f"{code} loads {sorted(tops & never)}: {reason}"
-
-
-# --- what may stand in a file -------------------------------------------------------------------------
-
-
-@cache
-def tracked() -> tuple[Path, ...]:
-    """What git has, or would take."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    return tuple(path for name in sorted(set(listed.split("\0"))) if name and (path := ROOT / name).is_file())
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text().splitlines()
-    except UnicodeDecodeError:
-        return []  # a picture
-
-
-# Written in pieces, so that this file is not its own finding.
-REGISTRIES = re.compile(
-    "|".join(
-        re.escape(start + end)
-        for start, end in (
-            ("pypi.", "org"),
-            ("python", "hosted"),
-            ("registry.", "npmjs"),
-            ("deb.", "debian.org"),
-            ("crates.", "io/api"),
-            ("proxy.", "golang.org"),
-        )
-    )
-)
-MACHINE_PATHS = re.compile(
-    "(?<![A-Za-z0-9_.-])/(?:" + "|".join(("wo" + "rk", "ro" + "ot", "home/[a-z]+")) + ")/"
-)
-
-
-@pytest.mark.parametrize(
-    ("pattern", "reason"),
-    [
-        (REGISTRIES, "where packages come from is the reader's choice: a mirror, a cache, a stick"),
-        (MACHINE_PATHS, "a path of one machine works on one machine"),
-    ],
-    ids=["registry", "path"],
-)
-def test_no_tracked_file_names_a_registry_or_somebodys_machine(pattern: re.Pattern[str], reason: str) -> None:
-    offenders = [
-        f"{path.relative_to(ROOT)}:{number}: {line.strip()[:100]}"
-        for path in tracked()
-        for number, line in enumerate(_lines(path), 1)
-        if pattern.search(line)
-    ]
-    assert not offenders, leaning(offenders, reason)
-
-
-# --- the lock -----------------------------------------------------------------------------------------
-
-
-@cache
-def locked() -> dict[str, str]:
-    """Package -> version, of requirements.lock."""
-    text = (ROOT / "requirements.lock").read_text()
-    pins = re.findall(r"^([A-Za-z0-9._-]+)(?:\[[^\]]*\])?==([^\s;\\]+)", text, flags=re.MULTILINE)
-    return {canonicalize_name(name): version for name, version in pins}
-
-
-def test_everything_in_the_lock_is_pinned_and_hashed() -> None:
-    text = (ROOT / "requirements.lock").read_text()
-    entries = re.split(r"(?m)^(?=[A-Za-z0-9])", re.sub(r"(?m)^\s*#.*\n", "", text))
-    loose = [
-        entry.splitlines()[0]
-        for entry in entries
-        if entry.strip() and not ("==" in entry.splitlines()[0] and "--hash=sha256:" in entry)
-    ]
-    assert not loose, leaning(loose, "what is installed is what was reviewed, byte by byte")
-    options = [line for line in text.splitlines() if line.startswith("-")]
-    assert not options, leaning(options, "the lock says what, never from where")
-
-
-def _declared() -> list[Requirement]:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    groups = [
-        project["project"]["dependencies"],
-        *project["project"]["optional-dependencies"].values(),
-        *project["dependency-groups"].values(),
-    ]
-    every = [Requirement(text) for group in groups for text in group]
-    build = [Requirement(text) for text in project["build-system"]["requires"]]
-    return [requirement for requirement in every + build if requirement.name != "skylift"]
-
-
-def test_the_lock_satisfies_what_pyproject_asks_for() -> None:
-    wrong = [
-        f"{requirement}: locked is {locked().get(canonicalize_name(requirement.name))}"
-        for requirement in _declared()
-        if not requirement.specifier.contains(
-            locked().get(canonicalize_name(requirement.name), "0"), prereleases=True
-        )
-    ]
-    assert not wrong, leaning(wrong, "pyproject says what works, the lock what is installed: they must agree")
-
-
-def test_the_lock_holds_what_is_needed_and_nothing_else() -> None:
-    needed = set(_closure(_declared()))
-    missing = sorted(needed - set(locked()))
-    assert not missing, leaning(missing, "an unlocked dependency is installed unhashed, or not at all")
-    idle = sorted(set(locked()) - needed - {canonicalize_name(name) for name in _elsewhere()})
-    assert not idle, leaning(idle, "a package nobody asks for is only attack surface")
-
-
-def _closure(asked: list[Requirement]) -> Iterator[str]:
-    """Names of everything installed that these requirements reach on this machine."""
-    seen: set[tuple[str, str]] = set()
-    waiting = [(requirement, extra) for requirement in asked for extra in ("", *requirement.extras)]
-    while waiting:
-        requirement, extra = waiting.pop()
-        name = canonicalize_name(requirement.name)
-        if (name, extra) in seen:
-            continue
-        seen.add((name, extra))
-        yield name
-        try:
-            further = [Requirement(text) for text in requires(name) or ()]
-        except PackageNotFoundError:
-            continue  # for another platform; if it is not locked the caller finds it missing
-        waiting += [
-            (found, inner)
-            for found in further
-            if found.marker is None or found.marker.evaluate({"extra": extra})
-            for inner in ("", *found.extras)
-        ]
-
-
-def _elsewhere() -> Iterator[str]:
-    """Locked for other platforms or Python versions: asked for by a marker that is false here."""
-    for name in locked():
-        try:
-            further = requires(name) or ()
-        except PackageNotFoundError:
-            yield name
-            continue
-        yield from (Requirement(text).name for text in further if ";" in text and "extra" not in text)
