@@ -33,7 +33,6 @@ tallies = st.builds(
     skipped=st.integers(0, 3),
     canceled=st.integers(0, 3),
 )
-calm = st.builds(Tally, waiting=counts, pending=st.integers(0, 2), complete=counts)
 minutes = st.integers(0, 120).map(lambda m: timedelta(minutes=m))
 rules = st.builds(
     FailureRule,
@@ -44,7 +43,7 @@ rules = st.builds(
 
 
 @st.composite
-def worlds(draw: st.DrawFn, of: st.SearchStrategy[Tally] = tallies) -> World:
+def worlds(draw: st.DrawFn) -> World:
     opened = draw(st.integers(0, 4))
     phases = []
     for number in range(draw(st.integers(max(1, opened), 5))):
@@ -54,7 +53,7 @@ def worlds(draw: st.DrawFn, of: st.SearchStrategy[Tally] = tallies) -> World:
             state = (
                 draw(st.sampled_from([PhaseState.OPEN, PhaseState.THROUGH])) if last else PhaseState.THROUGH
             )
-        tally = draw(of) if number < opened else Tally(waiting=draw(counts))
+        tally = draw(tallies) if number < opened else Tally(waiting=draw(counts))
         opened_at = NOW - timedelta(minutes=draw(st.integers(0, 300))) if number < opened else None
         phases.append(
             Phase(
