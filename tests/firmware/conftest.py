@@ -1,11 +1,16 @@
-"""The C core, built for the tests where a compiler is (dev.py builds it too)."""
+"""The C core, built for the tests where a compiler is (dev.py builds it too); and what several of them pack
+and rebuild."""
 
+import gzip
+import hashlib
 import importlib.util
 from pathlib import Path
+from random import Random
 
 import pytest
 
-from skylift.firmware import native
+from conftest import missing
+from skylift.firmware import delta, native
 
 _BUILD = Path(__file__).resolve().parents[2] / "native" / "build.py"
 
@@ -21,3 +26,27 @@ def built() -> bool:
     script.build()
     native._library.cache_clear()
     return native.available()
+
+
+@pytest.fixture
+def core(built: bool) -> None:
+    """For modules whose every test needs it."""
+    if not built:
+        missing("the C core (a C compiler)")
+
+
+def rebuilt(old: bytes, patch: bytes, scratch: Path | None = None) -> bytes:
+    pieces: list[bytes] = []
+    delta.rebuild(old, patch, pieces.append, scratch=scratch)
+    return b"".join(pieces)
+
+
+def words(seed: int, size: int) -> bytes:
+    """Text that packs, and says something else for every seed."""
+    random = Random(seed)
+    known = [hashlib.sha256(b"%d" % k).hexdigest()[: 3 + k % 9].encode() for k in range(900)]
+    return b" ".join(random.choice(known) for _ in range(size // 8))[:size]
+
+
+def gzipped(body: bytes) -> bytes:
+    return gzip.compress(body, 9, mtime=0)

@@ -10,19 +10,12 @@ from random import Random
 
 import pytest
 
-from conftest import missing
 from skylift.firmware import btf, codecs, containers, delta, layered, layers, native
 from skylift.firmware.native import DeltaError
 
 VECTORS = Path(__file__).resolve().parents[2] / "conformance" / "delta" / "layers.json"
 NAME = "a kernel's types, numbered anew"
-
-
-@pytest.fixture(autouse=True)
-def core(built: bool) -> None:
-    """The core opens them."""
-    if not built:
-        missing("the C core (a C compiler)")
+pytestmark = pytest.mark.usefixtures("core")  # it opens them
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 """Bad input, for one patch and for layers: a clear error before a byte is written, or an honest fallback.
 
 What is cut at every byte, flipped, or said by a layered header that lies is in test_delta.py and
-test_layers.py.
+test_layers_bad.py.
 """
 
 import hashlib
@@ -17,9 +17,10 @@ from typing import Any
 
 import pytest
 
-from conftest import missing
 from skylift.firmware import delta, layered, layers, native, purepython, skd2
 from skylift.firmware.native import DeltaError
+
+from .conftest import rebuilt
 
 CONFORMANCE = Path(__file__).resolve().parents[2] / "conformance" / "delta"
 HEAD = skd2.HEADER
@@ -35,12 +36,7 @@ FIELDS = {  # of the header: place and shape
     "target_crc": (26, "<I"),
 }
 
-
-@pytest.fixture(autouse=True)
-def core(built: bool) -> None:
-    """Patches are made by the C core."""
-    if not built:
-        missing("the C core (a C compiler)")
+pytestmark = pytest.mark.usefixtures("core")  # it makes patches
 
 
 @pytest.fixture(params=["core", "python"])
@@ -76,12 +72,6 @@ def resealed(patch: bytes, **changed: int) -> bytes:
         struct.pack_into(shape, body, at, value)
     struct.pack_into("<I", body, HEAD.size - 4, zlib.crc32(body[: HEAD.size - 4]))
     return bytes(body)
-
-
-def rebuilt(old: bytes, patch: bytes) -> bytes:
-    pieces: list[bytes] = []
-    delta.rebuild(old, patch, pieces.append)
-    return b"".join(pieces)
 
 
 # --- the base --------------------------------------------------------------------------------------------
