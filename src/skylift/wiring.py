@@ -52,8 +52,9 @@ from skylift.engine.sample import Sample
 from skylift.engine.sealed import Seal
 from skylift.engine.serving import Tally
 from skylift.engine.together import Reports
+from skylift.engine.unblob import Unblob
 from skylift.engine.uploads import Uploads
-from skylift.engine.workshop import Bounds, Unblob, Workshop
+from skylift.engine.workshop import Bounds, Workshop
 from skylift.settings import Settings
 from skylift.store.db import Database, migrate
 from skylift.store.gather import Gather

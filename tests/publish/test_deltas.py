@@ -344,7 +344,7 @@ def test_the_cache_keeps_within_its_budget_and_makes_again_what_is_hot(lab: Lab)
 
 
 def test_the_bytes_of_what_was_evicted_are_removed_later_unless_named_again(lab: Lab) -> None:
-    from skylift.engine.workshop import Unblob
+    from skylift.engine.unblob import Unblob
 
     made = publish_all(lab, 2)
     maker(lab)({"release": made[1]})

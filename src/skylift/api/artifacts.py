@@ -14,7 +14,7 @@ from skylift.api.auth import ActingOnRelease, Operator, Viewer, anybody, needs, 
 from skylift.api.context import Context, context_of
 from skylift.api.releases import ReleaseId, known
 from skylift.core.errors import Kind, Rejected, invalid
-from skylift.engine import publish, signing
+from skylift.engine import publish, signing, unblob
 from skylift.engine.access import Role as Rank
 from skylift.engine.blobs import too_large
 from skylift.engine.publish import Arrival, NewRelease
@@ -22,12 +22,8 @@ from skylift.store import releases
 from skylift.store.db import Connection
 
 router = APIRouter(tags=["releases and trust"])
-OF_NEW = (
-    "version",
-    "kind",
-    "notes",
-    "security_version",
-)  # what is said of a release that is made with its image
+# What is said of a release that is made with its image.
+OF_NEW = ("version", "kind", "notes", "security_version")
 ONCE = ("release", "product", "device_type", "sha256", "other_chip", "seal", *OF_NEW)
 BLOB = re.compile("[0-9a-f]{64}", re.ASCII)
 CYCLONEDX = "application/vnd.cyclonedx+json"
@@ -63,7 +59,7 @@ async def upload(request: Request) -> Response:
             await asyncio.to_thread(intake.write, chunk)
         facts = await asyncio.to_thread(publish.check_bytes, kind, intake, query.get("sha256"), announced)
         await asyncio.to_thread(_check_place, context, arrival, facts)
-        stored = await asyncio.to_thread(intake.keep)
+        stored = await asyncio.to_thread(unblob.keep, context.database, intake, context.clock())
     except ClientDisconnect:
         return Response(status_code=400)  # nobody reads it: the upload was cut, and leaves nothing behind
     finally:
@@ -156,7 +152,7 @@ async def attach_sbom(request: Request, release_id: ReleaseId, who: ActingOnRele
         async for chunk in request.stream():
             await asyncio.to_thread(intake.write, chunk)
         bill = await asyncio.to_thread(publish.check_sbom, intake)
-        stored = await asyncio.to_thread(intake.keep)
+        stored = await asyncio.to_thread(unblob.keep, context.database, intake, context.clock())
     except ClientDisconnect:
         return Response(status_code=400)
     finally:

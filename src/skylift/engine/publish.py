@@ -12,7 +12,7 @@ from typing import Any
 
 from skylift.core.errors import Kind, Rejected, invalid
 from skylift.core.ids import check_name, check_version, mint
-from skylift.engine import described, gathering, signing
+from skylift.engine import described, gathering, signing, unblob
 from skylift.engine.bill import check_bill
 from skylift.engine.blobs import Intake, Stored
 from skylift.firmware.image import check_config, inspect
@@ -97,8 +97,11 @@ def check_new(conn: Connection, new: NewRelease) -> None:
 
 
 def delete(conn: Connection, release_id: str, actor: str, now: datetime) -> None:
-    """Forget a draft: its version is free again. What was sealed is withdrawn."""
+    """Forget a draft: its version is free again; its bytes go later, where nobody else has them. What was
+    sealed is withdrawn."""
     release = check_draft(conn, release_id)
+    for sha256 in sorted(releases.blobs_of(conn, release)):
+        unblob.unused(conn, sha256, now)
     releases.delete(conn, release_id)
     said = {"product": release.product, "version": release.version}
     events.record(conn, actor, "release.delete", release_id, said, now)
@@ -147,7 +150,8 @@ def attach_sbom(
     conn: Connection, release_id: str, sha256: str, size: int, bill: Bill, actor: str, now: datetime
 ) -> None:
     """The bill of a draft release; another one replaces it. Its digest is signed with every image."""
-    check_draft(conn, release_id)
+    if (before := check_draft(conn, release_id).sbom) is not None:
+        unblob.unused(conn, before["sha256"], now)
     releases.set_sbom(conn, release_id, {"sha256": sha256, "size": size, **bill.shown()})
     said = {"sha256": sha256, "components": bill.components}
     events.record(conn, actor, "sbom.attach", release_id, said, now)

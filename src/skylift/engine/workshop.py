@@ -4,7 +4,7 @@ Each is made in a process of its own (`firmware.apart`), bounded in memory and t
 settings say. Who makes one holds a short lease on its row and renews it until the end (`engine.lease`): a
 server that is killed loses it within the minute, and another goes on. What is made goes into the cache: the
 files of every product share one budget of bytes, and what fewest devices need gives way (`core.deltas.kept`).
-Its blob is removed later, when nobody fetches it any more.
+Its blob is removed later, when nobody fetches it any more (`engine.unblob`).
 
 A delta is measured by the image as a compressor leaves it, so packed images come first. What is not worth it,
 or fails, is put down with the reason; it is tried again a few times only where it failed.
@@ -28,6 +28,7 @@ import structlog
 from skylift.core.deltas import MAX_RATIO, Cached, kept, worth_it
 from skylift.core.errors import SkyliftError
 from skylift.core.ids import mint
+from skylift.engine import unblob
 from skylift.engine.blobs import Blobs, put_file
 from skylift.engine.deltas import cached
 from skylift.engine.lease import Held
@@ -49,7 +50,6 @@ ATTEMPTS = 3  # until a file that cannot be made is left alone
 LEASE_S = 60.0  # that a row stays with a server that has died
 AGAIN = timedelta(minutes=10)  # after a failure
 SOON = timedelta(seconds=5)  # until what it is measured by is there
-FETCHED = timedelta(hours=1)  # that an evicted file is still served to those who fetch it
 _PIECE = 1 << 20
 
 
@@ -270,30 +270,10 @@ class _Watched:
         self._workshop._at.discard(self._limits)
 
 
-@dataclass(frozen=True, slots=True)
-class Unblob:
-    """The outbox's effect `unblob`: remove the bytes of what was evicted, unless somebody names them."""
-
-    database: Database
-    blobs: Blobs
-
-    def __call__(self, payload: dict[str, Any]) -> None:
-        sha256: str = payload["sha256"]
-        if self._is_named(sha256):
-            return
-        self.blobs.remove(sha256)
-        if self._is_named(sha256):  # made again meanwhile: once more, its bytes have just gone
-            self.database.write(lambda conn: pieces.lost(conn, sha256))
-
-    def _is_named(self, sha256: str) -> bool:
-        with self.database.read() as conn:
-            return releases.blob_is_named(conn, sha256)
-
-
 def _evict(conn: Connection, piece: Any, now: datetime) -> None:
     pieces.change(conn, [piece.pk], pieces.EVICTED, now)
     pieces.remove_artifact(conn, piece)
-    outbox.put(conn, "unblob", {"sha256": piece.sha256}, now, now + FETCHED - timedelta(minutes=1))
+    unblob.fetched(conn, piece.sha256, now)
 
 
 def _new(row: Any, size: int, now: datetime) -> Cached:

@@ -98,6 +98,14 @@ def sweep(conn: Connection, before: datetime) -> int:
     return conn.execute(outbox.delete().where(outbox.c.done_at < before)).rowcount
 
 
+def put_off(conn: Connection, kind: str, payload: dict[str, Any], due_at: datetime) -> bool:
+    """The same effect, wherever it waits, happens not before `due_at`; False while a worker is at one."""
+    same = outbox.c.done_at.is_(None) & (outbox.c.kind == kind) & (outbox.c.payload == payload)
+    conn.execute(outbox.update().where(same, outbox.c.lease.is_(None)).values(due_at=due_at))
+    held = sa.select(sa.literal(1)).where(same, outbox.c.lease.is_not(None)).limit(1)
+    return conn.execute(held).first() is None
+
+
 def is_waiting(conn: Connection, kind: str, payload: dict[str, Any], *, begun: bool = False) -> bool:
     """Whether the same effect waits already, untouched by any worker; `begun`: or one is at it."""
     question = sa.select(sa.literal(1)).where(

@@ -94,6 +94,12 @@ def delete(conn: Connection, release_id: str) -> None:
     conn.execute(sa.delete(releases).where(releases.c.id == release_id))
 
 
+def blobs_of(conn: Connection, release: "Row[Any]") -> set[str]:
+    """The digests of all that it is made of."""
+    bill = {release.sbom["sha256"]} if release.sbom else set()
+    return {artifact.sha256 for artifact in artifacts_of(conn, release.id)} | bill
+
+
 # --- artifacts -------------------------------------------------------------------------------------
 
 
@@ -174,6 +180,9 @@ def is_image(conn: Connection, device_type: str, sha256: str) -> bool:
 
 
 def blob_is_named(conn: Connection, sha256: str) -> bool:
-    """Whether any artifact has these bytes."""
-    question = sa.select(sa.literal(1)).where(artifacts.c.sha256 == sha256).limit(1)
-    return conn.execute(question).first() is not None
+    """Whether any artifact has these bytes, or any release's bill of materials."""
+    bill = sa.type_coerce(releases.c.sbom, sa.Text).contains(f'"sha256":"{sha256}"')
+    for named in (artifacts.c.sha256 == sha256, bill):
+        if conn.execute(sa.select(sa.literal(1)).where(named).limit(1)).first() is not None:
+            return True
+    return False

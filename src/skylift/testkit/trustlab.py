@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from skylift.core.errors import Rejected, Unavailable
-from skylift.engine import director, gathering, publish, repos, signing
+from skylift.engine import director, gathering, publish, repos, signing, unblob
 from skylift.engine.blobs import BlobStore
 from skylift.engine.director import OrderTarget
 from skylift.engine.online import OnlineKeys
@@ -120,7 +120,7 @@ class Lab:
         try:
             intake.write(body)
             facts = publish.check_bytes(kind, intake, None, len(body))
-            stored = intake.keep()
+            stored = unblob.keep(self.database, intake, self.clock())
         finally:
             intake.drop()
         made = self.database.write(

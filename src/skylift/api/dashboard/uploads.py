@@ -24,7 +24,7 @@ from skylift.api.dashboard.visit import (
 )
 from skylift.core.errors import Rejected, invalid
 from skylift.core.ids import check_name
-from skylift.engine import publish
+from skylift.engine import publish, unblob
 from skylift.engine.access import Role
 from skylift.engine.blobs import Intake, too_large
 from skylift.engine.publish import Arrival, NewRelease
@@ -88,7 +88,7 @@ def _keep(visit: Visit, intake: Intake, arrival: Arrival, size: int | None) -> A
         facts = publish.check_bytes(_check(visit, arrival), intake, None, size)
         with context.database.read() as conn:
             publish.place(conn, arrival, facts)
-        stored = intake.keep()
+        stored = unblob.keep(context.database, intake, visit.now)
     finally:
         intake.drop()
     return context.write(lambda conn: publish.take_in(conn, arrival, stored, facts, visit.name, visit.now))
