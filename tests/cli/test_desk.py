@@ -165,6 +165,21 @@ def test_a_refused_bill_of_materials_leaves_no_release(cli: Cli, stage: Stage) -
     assert (made["status"], made["sbom"]["components"]) == ("signing", 0)
 
 
+def test_notes_may_be_as_long_as_the_server_takes_them(cli: Cli, stage: Stage) -> None:
+    """Longer than the head of a request may be; refused, there is no release of them either."""
+    notes, image = "字" * 10_000, stage.home / "notes.pyz"
+    create_ = ("release", "create", image, *ABOUT, "--version", "6.11.0", "--notes", notes, "--json")
+    image.write_bytes(b"")
+    said = cli(*create_)
+    assert (said.code != 0, said.out) == (True, "")
+    assert "at least one byte" in said.err
+    build(image, "6.11.0")
+    said = cli(*create_)
+    assert said.code == 0, said.err
+    made = json.loads(said.out)
+    assert (made["status"], made["notes"]) == ("signing", notes)
+
+
 def test_a_draft_is_deleted_and_its_version_is_free_again(cli: Cli, stage: Stage) -> None:
     image = build(stage.home / "h.pyz", "6.10.0")
     made = create(cli, image, "6.10.0", "--draft", "--notes", "first: grün & <neu>")

@@ -1,8 +1,11 @@
 """`skylift release`: create, upload, delete, sign, verify, list, show."""
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import typer
 
@@ -24,6 +27,7 @@ from skylift.cli.trust import DEFAULT_DESK, KeysOption, signers
 from skylift.core.errors import invalid
 
 app = typer.Typer(help="Releases: product, version, image; what gets signed.", no_args_is_help=True)
+LONGEST_QUERY = 4000  # bytes of notes: servers and proxies take heads of eight thousand
 OtherChip = Annotated[
     bool, typer.Option("--other-chip", help="The hardware did change: it is for another chip than before.")
 ]
@@ -87,15 +91,18 @@ def create(
     about = {"product": product, "version": version, "kind": kind, "notes": notes or None}
     about["security_version"] = security_version
     ready = not draft and sbom is None
-    release = _upload(this, image, device_type, other_chip, ready, **about)["release"]
+    if len(quote(notes)) <= LONGEST_QUERY:
+        release = _upload(this, image, device_type, other_chip, ready, **about)["release"]
+    else:
+        given = {name: value for name, value in about.items() if value is not None}
+        release = this.client.post("/api/releases", given)["id"]
+        with _or_forgotten(this, release):
+            _upload(this, image, device_type, other_chip, ready, release=release)
     if sbom is not None:
-        try:
+        with _or_forgotten(this, release):
             _attach(this, release, sbom)
             if not draft:
                 this.client.post(f"/api/releases/{release}:seal")
-        except BaseException:
-            _forget(this, release)
-            raise
     _show(this, release)
 
 
@@ -123,12 +130,17 @@ def _attach(this: Session, release: str, sbom: Path) -> None:
         this.client.upload(f"/api/releases/{release}/sbom", sbom, moved)
 
 
-def _forget(this: Session, release: str) -> None:
+@contextmanager
+def _or_forgotten(this: Session, release: str) -> Iterator[None]:
     """The draft of a command that failed goes with it."""
     try:
-        this.client.delete(f"/api/releases/{release}")
-    except Leave as e:
-        this.output.say(f"the draft {release} stays: {e}")
+        yield
+    except BaseException:
+        try:
+            this.client.delete(f"/api/releases/{release}")
+        except Leave as e:
+            this.output.say(f"the draft {release} stays: {e}")
+        raise
 
 
 @app.command()
