@@ -354,7 +354,8 @@ def _becomes(made: Mapping[str, Callable[..., Any]]) -> dict[str, str]:
 
 
 def gateway_kong_plugins() -> Iterator[str]:
-    from skylift.gateway.kong.plugins import BUILT_IN, PLUGINS
+    from skylift.gateway.kong.absent import BUILT_IN
+    from skylift.gateway.kong.plugins import PLUGINS
 
     ordered = sorted(PLUGINS, key=lambda name: -PLUGINS[name].priority)
     yield ", ".join(f"`{name}`" for name in ordered) + "."
@@ -363,7 +364,7 @@ def gateway_kong_plugins() -> Iterator[str]:
 
 
 def gateway_kong_absent() -> Iterator[str]:
-    from skylift.gateway.kong.plugins import ABSENT
+    from skylift.gateway.kong.absent import ABSENT
 
     yield from _table(ABSENT)
 

@@ -213,6 +213,16 @@ class IpList:
     address: AddressFrom = PEER
 
 
+@dataclass(frozen=True, slots=True)
+class BotDetection:
+    """By what a client says of itself in User-Agent: whom one of `allow` matches passes; whom one of `deny`
+    matches, or who is a bot by its own word (`bots.KNOWN`), does not. Who says nothing passes."""
+
+    allow: tuple[str, ...]
+    deny: tuple[str, ...]
+    answer: Answer
+
+
 class Trust(StrEnum):
     """What forward auth believes of X-Forwarded-* headers that a client sent."""
 
@@ -251,7 +261,7 @@ class PerConsumer:
 
 
 Authenticator = Jwt | ApiKey | BasicAuth | OAuth2Login | Introspection | ForwardAuth
-Access = Authenticator | Acl | RequireClaim | IpList
+Access = Authenticator | Acl | RequireClaim | IpList | BotDetection
 Paths = JoinBase | StripPrefix | StripPrefixRegex | AddPrefix | ReplacePath | ReplacePathRegex
 Traffic = Retry | Timeout | CircuitBreaker | RateLimit | InFlight | SizeLimit | Compress
 Change = RequestTransform | ResponseTransform | ConvertBody | Aggregate | CorrelationId

@@ -7,6 +7,7 @@ from skylift.gateway.access import (
     Acl,
     ApiKey,
     BasicAuth,
+    BotDetection,
     CredentialPlace,
     Fault,
     ForwardAuth,
@@ -19,6 +20,7 @@ from skylift.gateway.access import (
     RequireClaim,
     Secret,
 )
+from skylift.gateway.bots import KNOWN
 from skylift.gateway.flow import Flow, cookies
 from skylift.gateway.policies import Answer, InFlight, SizeLimit
 from skylift.gateway.template import plain
@@ -230,6 +232,25 @@ def ip_list(flow: Flow, policy: IpList) -> Said:
     if policy.allow and not any(in_network(address, net) for net in policy.allow):
         return f"{address or 'no address'} is in none of {', '.join(policy.allow)}", policy.answer
     return f"{address} may pass"
+
+
+def bot_detection(flow: Flow, policy: BotDetection) -> Said:
+    """Two headers are one to the data plane, with a comma between."""
+    given = flow.values("user-agent")
+    if not given:
+        return "it does not say what it is: it may pass"
+    agent = ",".join(given)
+    if allowed := _first_of(policy.allow, agent):
+        return f"{agent} matches {allowed}, which may pass"
+    if denied := _first_of(policy.deny, agent):
+        return f"{agent} matches {denied}, which may not", policy.answer
+    if _first_of((KNOWN,), agent):
+        return f"{agent} is known as a bot", policy.answer
+    return f"{agent} is no bot that is known"
+
+
+def _first_of(regexes: Iterable[str], text: str) -> str | None:
+    return next((regex for regex in regexes if compile_regex(regex).search(text)), None)
 
 
 def forward_auth(flow: Flow, policy: ForwardAuth) -> Said:

@@ -15,6 +15,7 @@ from skylift.gateway.access import (
     ApiKey,
     Authenticator,
     BasicAuth,
+    BotDetection,
     IpList,
     Jwt,
     PerConsumer,
@@ -238,6 +239,8 @@ def _regexes_of(policy: Policy) -> tuple[str, ...]:
     match policy:
         case StripPrefixRegex(regexes):
             return regexes
+        case BotDetection(allow, deny):
+            return (*allow, *deny)
         case ReplacePathRegex(regex, _):
             return (regex,)
         case Redirect(regex=regex) if regex:

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable, Mapping
 
-from skylift.gateway.access import Acl, Fault, IpList, PerConsumer, RequireClaim
+from skylift.gateway.access import Acl, BotDetection, Fault, IpList, PerConsumer, RequireClaim
+from skylift.gateway.bots import KNOWN
 from skylift.gateway.envoy import limiting
 from skylift.gateway.envoy.formats import CONSUMER, addresses, header
 from skylift.gateway.envoy.pieces import Book, Piece
@@ -122,6 +123,18 @@ def _elsewhere(policy: IpList) -> list[Json]:
         allowed = [_network(network) for network in policy.allow]
         refused.append({"not_id": {"or_ids": {"ids": allowed}}})
     return refused
+
+
+def bot_detection(policy: BotDetection, gateway: Gateway, book: Book) -> list[Piece]:
+    refused = [_has("user-agent", _anywhere((*policy.deny, KNOWN)))]
+    if policy.allow:
+        refused.append({"not_id": _has("user-agent", _anywhere(policy.allow))})
+    return [_deny({_named("bots", policy.answer, book): [{"and_ids": {"ids": refused}}]})]
+
+
+def _anywhere(regexes: Iterable[str]) -> str:
+    """One expression over the whole of a text that holds a match of any of these."""
+    return f"(?s:.*?)(?:{'|'.join(f'(?:{regex})' for regex in regexes)})(?s:.*)"
 
 
 BY_CONSUMER = (IpList, Respond)

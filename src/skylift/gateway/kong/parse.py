@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from skylift.gateway.access import Secret
 from skylift.gateway.errors import nearest
 from skylift.gateway.kong import match
+from skylift.gateway.kong.absent import ABSENT, BUILT_IN
 from skylift.gateway.kong.entities import (
     Deck,
     Entities,
@@ -19,7 +20,7 @@ from skylift.gateway.kong.entities import (
     made_id,
     under,
 )
-from skylift.gateway.kong.plugins import ABSENT, BUILT_IN, PLUGINS
+from skylift.gateway.kong.plugins import PLUGINS
 from skylift.gateway.kong.upstreams import read_target, read_upstream
 from skylift.gateway.loading import Document
 from skylift.gateway.model import Timeouts, Tls

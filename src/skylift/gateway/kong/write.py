@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from skylift.gateway.access import Acl, ApiKey, IpList, Policy
+from skylift.gateway.access import Acl, ApiKey, BotDetection, IpList, Policy
 from skylift.gateway.conditions import Part, Test
 from skylift.gateway.kong.plugins import PERIODS
 from skylift.gateway.model import Balance, Gateway, HostSent, Route, Service, Upstream
@@ -337,6 +337,10 @@ _WRITERS: Mapping[type, Callable[[Any, str, Losses], tuple[str, dict[str, Any]] 
     ResponseTransform: _response,
     IpList: _ip_list,
     ApiKey: _api_key,
+    BotDetection: lambda policy, where, losses: (
+        "bot-detection",
+        {"allow": list(policy.allow), "deny": list(policy.deny)},
+    ),
     Acl: _acl,
     Respond: _respond,
     CorrelationId: lambda policy, where, losses: (

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from skylift.gateway.access import (
     Acl,
     ApiKey,
+    BotDetection,
     CredentialPlace,
     Fault,
     ForwardAuth,
@@ -50,7 +51,7 @@ from skylift.gateway.policies import (
 )
 from skylift.gateway.reading import Fields, duration
 from skylift.gateway.template import plain
-from skylift.gateway.text import is_network
+from skylift.gateway.text import is_network, regex_fault
 from skylift.gateway.tokens import ALGORITHMS
 from skylift.gateway.traefik.breaker import BreakerFault, conditions
 
@@ -257,6 +258,11 @@ def addresses(at: Fields, name: str) -> Policy:
     return IpList(at.each("allow", network), at.each("deny", network), answers.problem(403))
 
 
+def bots(at: Fields, name: str) -> Policy:
+    """By User-Agent: `deny` and who is known as a bot may not pass, but for those of `allow`."""
+    return BotDetection(at.each("allow", regex_fault), at.each("deny", regex_fault), answers.problem(403))
+
+
 def forward_auth(at: Fields, name: str) -> Policy:
     """A service is asked; 2xx lets pass, anything else is the answer."""
     return ForwardAuth(
@@ -381,6 +387,7 @@ TYPES: Mapping[str, Callable[[Fields, str], Policy]] = {
     "require": require,
     "groups": groups,
     "addresses": addresses,
+    "bots": bots,
     "forward_auth": forward_auth,
     "retry": retry,
     "timeout": timeout,
