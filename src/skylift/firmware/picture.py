@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
 
-from skylift.firmware import assemble, hdiff, layers, peers, purepython, skd2
+from skylift.firmware import assemble, hdiff, layers, peers, skd2
 from skylift.firmware.layers import COPY, HELD, NEW, PACKED
+from skylift.firmware.script import matches_of
 
 SIGNS = {"same": "=", "moved": ">", "opened": "o", "new": "."}
 WORDS = {
@@ -48,7 +49,7 @@ def stretches(old: bytes, patch: bytes) -> tuple[int, list[Stretch]] | None:
         return head.target_size, list(_whole(head.target_size, _of_layers(old, patch, head)))
     if patch.startswith(skd2.MAGIC):
         size = skd2.read_header(patch).target_size
-        runs = [(match.at, match.start, match.length) for match in purepython.matches_of(old, patch)]
+        runs = [(match.at, match.start, match.length) for match in matches_of(old, patch)]
     else:
         name = None if patch.startswith(hdiff.MAGIC) else peers.format_of(patch)
         told = peers.told(name, patch, old) if name else None
@@ -112,7 +113,7 @@ class _Made:
         for part, (begin, end) in zip(plan.parts, layers.regions(p.patch for p in plan.parts), strict=True):
             if part.held is held:
                 with stock.piece(part.start, part.size, None) as base:
-                    matches = purepython.matches_of(bytes(base), bodies[begin:end])
+                    matches = matches_of(bytes(base), bodies[begin:end])
                 self._runs += [(made + m.at, m.length, part.start + m.start) for m in matches]
                 made += part.makes
         self._starts = [run[0] for run in self._runs]

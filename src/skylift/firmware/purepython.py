@@ -8,22 +8,15 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from skylift.firmware.addresses import (
-    MOST_SEGMENTS,
-    NONE,
-    U64,
-    Addresses,
-    Match,
-    Segment,
-    esp_segments,
-)
-from skylift.firmware.fields import ANYWHERE, DATA, HIGH, MACHINES, RISCV_ARCH, UNIT, XTENSA_ARCH, Form, View
+from skylift.firmware.addresses import U64, Addresses, Match
+from skylift.firmware.fields import ANYWHERE, DATA, HIGH, MACHINES, UNIT, XTENSA_ARCH, Form, View
 from skylift.firmware.fields import unit_length as length_of
+from skylift.firmware.literals import Literals
 from skylift.firmware.mixing import U32, Decoder, Mixer, mix
 from skylift.firmware.native import DeltaError
-from skylift.firmware.skd2 import BLOCK, HEADER, PAGE, SIZES, Facts, Size, most_told, read_header
-
-TAIL = 128  # bytes of the image that stay at hand
+from skylift.firmware.rebuilt import TAIL, Rebuilt, u32
+from skylift.firmware.script import Script
+from skylift.firmware.skd2 import BLOCK, HEADER, PAGE, SIZES, Facts, most_told, read_header
 
 
 @dataclass(slots=True)
@@ -54,102 +47,36 @@ def apply(old: bytes | memoryview, patch: bytes, write: Callable[[bytes], None])
     _Walk(facts, bytes(old), patch, write).run()
 
 
-def _u32(data: bytes | bytearray, at: int) -> int:
-    return int.from_bytes(data[at : at + 4], "little")
-
-
-def _zagzig(z: int) -> int:
-    return -((z >> 1) + 1) if z & 1 else z >> 1
-
-
 class _Walk:
     """One image being rebuilt. Names follow native/decoder."""
 
-    def __init__(
-        self, facts: Facts, old: bytes, patch: bytes, write: Callable[[bytes], None], size: Size | None = None
-    ) -> None:
-        self.facts, self.old, self._write = facts, old, write
-        self.size = size = size or SIZES[facts.profile - 1]
-        self.machine = MACHINES[facts.arch]
-        self.coder = Decoder(patch, HEADER.size)
-        self.mixer = Mixer(self.coder, size.slots, size.sets, size.rate)
+    def __init__(self, facts: Facts, old: bytes, patch: bytes, write: Callable[[bytes], None]) -> None:
+        self.facts, self.old, self.machine = facts, old, MACHINES[facts.arch]
+        self.size = size = SIZES[facts.profile - 1]
         self.large = bool(size.history)
+        self.coder = Decoder(patch, HEADER.size)
+        self.script = Script(self.coder, facts)
+        self.mixer = Mixer(self.coder, size.slots, size.sets, size.rate)
+        self.made = Rebuilt(write, size.history)
+        self.literals = Literals(facts, size, old, self.mixer, self.made)
         self.addresses = Addresses(self.machine, size.links)
         self.pairs: list[list[int]] = [[0, 0, 0] for _ in range(size.pairs)]  # check, value, count
-        self.seen = [NONE] * size.seen
-        self.history = bytearray(size.history)
-        self.numbers = [[32768] * 68 for _ in range(11)]
         self.blocks, self.pages = [32768] * 256, [32768] * 4
-        self.block_hist = self.page_hist = self.hist = self.last_miss = self.unit = self.at = self.crc = 0
-        self.out = bytearray(TAIL)  # the image's end, and what is not yet written
+        self.block_hist = self.page_hist = self.hist = self.last_miss = self.unit = 0
         self.deltas, self.field_hits = [0] * 4, [0] * 64
 
-    def read_script(self) -> None:
-        self._segments()
-        self._script()
-
     def run(self) -> None:
-        self.read_script()
-        self._prime()
+        self.addresses.load(*self.script.segments(self.old))
+        self.addresses.match(self.script.matches())
+        self.literals.prime()
         start = 0
         for match in [*self.addresses.matches, Match(self.facts.target_size, self.facts.base_size, 0)]:
-            for _ in range(self._number(7)):
-                start = self._one(self._match(8, self.at, start, match.at), start)
+            for _ in range(self.script.count()):
+                start = self._one(self.script.between(self.made.at, start, match.at), start)
             start = self._one(match, start)
-        self._flush()
-        if self.crc != self.facts.target_crc:
+        self.made.flush()
+        if self.made.crc != self.facts.target_crc:
             raise DeltaError("the rebuilt image is not the one the delta promises")
-
-    # --- numbers, segments, script -----------------------------------------------------------------------
-
-    def _number(self, kind: int) -> int:
-        counters, n = self.numbers[kind], 0
-        while n < 32 and self.coder.plain(counters, n):
-            n += 1
-        value = 1
-        for k in range(n):
-            value = value << 1 | (self.coder.bit(32768) if k else self.coder.plain(counters, 33 + n))
-        return (value - 1) & U32
-
-    def _segments(self) -> None:
-        parsed = esp_segments(self.old) if self.facts.arch in (XTENSA_ARCH, RISCV_ARCH) else None
-        if parsed is None:
-            parsed = []
-            for _ in range(self._few()):
-                offset, length = self._number(4), self._number(4)
-                parsed.append((offset, length, self._number(5) << 32 | self._number(5)))
-        moved: list[Segment] = []
-        for k in range(self._few()):
-            offset, length, va = parsed[k] if k < len(parsed) else (0, 0, 0)
-            if k and k < len(parsed):
-                before, last = moved[-1], parsed[k - 1]
-                offset = before[0] + before[1] + offset - last[0] - last[1]
-            offset = (offset + _zagzig(self._number(6))) & U32
-            length = (length + _zagzig(self._number(6))) & U32
-            moved.append((offset, length, (va + _zagzig(self._number(6))) & U64))
-        self.addresses.load(parsed, moved)
-
-    def _few(self) -> int:
-        count = self._number(3)
-        if count > MOST_SEGMENTS:
-            raise DeltaError("this is no delta, or a damaged one")
-        return count
-
-    def _match(self, kind: int, at: int, start: int, end: int) -> Match:
-        gap, length, jump = self._number(kind), self._number(kind + 1), self._number(kind + 2)
-        begin = start + _zagzig(jump)
-        if not length or begin < 0 or begin + length > self.facts.base_size or gap + length > end - at:
-            raise DeltaError("this is no delta, or a damaged one")
-        return Match(at + gap, begin, length)
-
-    def _script(self) -> None:
-        at = start = 0
-        matches = []
-        for _ in range(self.facts.matches):
-            match = self._match(0, at, start, self.facts.target_size)
-            matches.append(match)
-            at, start = match.at + match.length, match.start + match.length
-        self.addresses.match(matches)
 
     # --- fields ------------------------------------------------------------------------------------------
 
@@ -185,7 +112,8 @@ class _Walk:
         """The field stands in the image: what it really points at."""
         assert field.form is not None
         length, _, flags, mask, value, get, _ = field.form
-        view = View(self.out, len(self.out) - length, min(self.at - length, TAIL - 8), length, field.pc)
+        out, before = self.made.out, min(self.made.at - length, TAIL - 8)
+        view = View(out, len(out) - length, before, length, field.pc)
         word = view.word(0, length)
         got = get(view, word) if not flags & HIGH and word & mask == value else None
         if got is None or got[0] == field.target:
@@ -196,131 +124,12 @@ class _Walk:
             return
         self.addresses.learn(field.old_target, delta)
 
-    # --- output ------------------------------------------------------------------------------------------
-
-    def _flush(self) -> None:
-        piece = bytes(self.out[TAIL:])
-        if piece:
-            self.crc = zlib.crc32(piece, self.crc)
-            self._write(piece)
-        del self.out[: len(self.out) - TAIL]
-
-    def _emit(self, byte: int) -> None:
-        if self.large:
-            self.history[self.at & (self.size.history - 1)] = byte
-        self.at += 1
-        if len(self.out) >= TAIL + PAGE:
-            self._flush()
-        self.out.append(byte)
-
-    # --- bytes that are new ------------------------------------------------------------------------------
-
-    def _seen_key(self, data: bytes | bytearray, at: int) -> int:
-        return mix(_u32(data, at), data[at + 4]) * self.size.seen >> 32
-
-    def _seen_put(self) -> None:
-        if self.large and self.at >= 5 and self.at < 0xFFFFFF00 - self.facts.base_size:
-            self.seen[self._seen_key(self.out, len(self.out) - 5)] = self.facts.base_size + self.at
-
-    def _seen_byte(self, at: int) -> int | None:
-        base = self.facts.base_size
-        if at < base:
-            return self.old[at]
-        k = at - base
-        if k >= self.at or self.at - k >= self.size.history:
-            return None
-        return self.history[k & (self.size.history - 1)]
-
-    def _extra(self, end: int, start: int, shift: int) -> None:
-        chase = [0, 0]  # where the same bytes stood, and for how long they have agreed
-        old, base = self.old, self.facts.base_size
-        while self.at < end:
-            there = self.at + shift
-            before = old[start] if start < base else 0
-            after = old[there] if 0 <= there < base else 0
-            self._emit(self._extra_byte(chase, before, after))
-            self._seen_put()
-            start += 1
-            self.hist = (self.hist << 1 | 1) & U32
-
-    def _extra_byte(self, chase: list[int], before: int, after: int) -> int:
-        out, guess = self.out, 0
-        if self.large and not chase[1] and self.at >= 5:
-            chase[0] = self.seen[self._seen_key(out, len(out) - 5)]
-            if chase[0] != NONE:
-                n = 0
-                while n < 32 and n < chase[0] and n < self.at:
-                    if self._seen_byte(chase[0] - 1 - n) != out[-1 - n]:
-                        break
-                    n += 1
-                chase[1] = n if n >= 4 else 0
-        if chase[1]:
-            there = self._seen_byte(chase[0])
-            if there is None:
-                chase[1] = 0
-            else:
-                guess = there
-        o = _u32(out, len(out) - 4)
-        c1, agreed = o >> 24, min(chase[1], 15)
-        contexts = [
-            c1 | 0x100,
-            o >> 16 | 0x10000,
-            (guess | agreed << 8 | 0x6000000) if chase[1] else 0x6000000,
-            before | c1 << 8 | 0x7000000,
-            after | c1 << 8 | 0x8000000,
-            o >> 8 | 0x3000000,
-        ]
-        if self.large:
-            contexts += [
-                mix(o, 4),
-                mix(o, out[-5] | out[-6] << 8 | 0x10000),
-                (self.at & 3) | c1 << 8 | 0x9000000,
-            ]
-        c0, sets = 1, self.mixer.sets
-        quarter = sets // 4
-        for b in range(7, -1, -1):
-            expected = 1 + agreed if chase[1] and (guess | 256) >> (b + 1) == c0 else 0
-            keys = [mix(context, c0 * 32 + k + 16) for k, context in enumerate(contexts)]
-            first = sets - quarter + expected % quarter
-            c0 = c0 << 1 | self.mixer.bit(keys, first, sets - quarter + (7 - b) % quarter, False)
-        byte = c0 & 255
-        if chase[1]:
-            if guess == byte:
-                chase[1] = min(chase[1] + 1, 200)
-                chase[0] += 1
-            else:
-                chase[1] = 0
-        return byte
-
-    def _prime(self) -> None:
-        """Teach the literal model, and the table of seen bytes, the base's end."""
-        if not self.facts.prime:
-            return
-        old, base = self.old, self.facts.base_size
-        places = (0, 1, 5, 6, 7)[: 5 if self.large else 3]
-        for q in range(max(base - self.facts.prime, 6), base):
-            o = _u32(old, q - 4)
-            contexts = (
-                o >> 24 | 0x100,
-                o >> 16 | 0x10000,
-                o >> 8 | 0x3000000,
-                mix(o, 4),
-                mix(o, old[q - 5] | old[q - 6] << 8 | 0x10000),
-            )
-            c0 = 1
-            for b in range(7, -1, -1):
-                bit = old[q] >> b & 1
-                for context, place in zip(contexts, places, strict=False):
-                    self.mixer.teach(mix(context, c0 * 32 + place + 16), bit)
-                c0 = c0 << 1 | bit
-        if self.large:
-            for q in range(max(base - self.facts.prime, 5), base):
-                self.seen[self._seen_key(old, q - 5)] = q
-
     # --- bytes that a match covers -----------------------------------------------------------------------
 
     def _one(self, match: Match, start: int) -> int:
-        self._extra(match.at, start, match.start - match.at)
+        new = min(match.at - self.made.at, 32)
+        self.literals.put(match.at, start, match.start - match.at)
+        self.hist = ((self.hist + 1 << new) - 1) & U32  # all of them differ
         self.addresses.now = match
         self._covered()
         return match.start + match.length
@@ -337,7 +146,7 @@ class _Walk:
         while len(guess) < BLOCK and len(guess) < left:
             n = len(guess)
             self._step_unit(j + n)
-            field = self._field(j + n, self.at + n, left - n, self.unit == j + n)
+            field = self._field(j + n, self.made.at + n, left - n, self.unit == j + n)
             guess += field.data or self.old[j + n : j + n + 1]
         return bytes(guess)
 
@@ -348,15 +157,15 @@ class _Walk:
             self.page_hist = self.page_hist << 1 | same
             if same:
                 for byte in self.old[j : j + PAGE]:
-                    self._emit(byte)
+                    self.made.put(byte)
                 return PAGE
         unit = self.unit
         guess = self._guess_block(j, left)
         if self.coder.plain(self.blocks, self.block_hist & 255):
             self.block_hist = self.block_hist << 1 | 1
             for byte in guess:
-                self._emit(byte)
-                self._seen_put()
+                self.made.put(byte)
+                self.literals.note()
             self.hist = 0
             return len(guess)
         self.block_hist <<= 1
@@ -367,17 +176,17 @@ class _Walk:
         now = self.addresses.now
         j, end = now.start, now.at + now.length
         self.unit = max(j - 64, 0) if self.facts.arch == XTENSA_ARCH else j
-        field, block = Field(), self.at
-        while self.at < end:
-            if self.facts.blocks and self.at >= block and field.done >= len(field.data):
-                told = self._unchanged(j, end - self.at)
+        field, block = Field(), self.made.at
+        while self.made.at < end:
+            if self.facts.blocks and self.made.at >= block and field.done >= len(field.data):
+                told = self._unchanged(j, end - self.made.at)
                 if told > 0:
                     j += told
                     continue
-                block = self.at - told
+                block = self.made.at - told
             self._step_unit(j)
             if field.done >= len(field.data):
-                field = self._field(j, self.at, end - self.at, self.unit == j)
+                field = self._field(j, self.made.at, end - self.made.at, self.unit == j)
             self._covered_byte(j, field)
             j += 1
             if field.done < len(field.data):
@@ -396,9 +205,9 @@ class _Walk:
         kind = place = 0
         if field.done < len(field.data):
             first, kind, place = field.data[field.done], field.type, field.done
-        i, near, ph = self.at, self._near(j), j & 3
-        o4, f4, al = _u32(near, 1), _u32(near, 4), _u32(near, 4 - ph)
-        o = _u32(self.out, len(self.out) - 4)
+        i, near, ph = self.made.at, self._near(j), j & 3
+        o4, f4, al = u32(near, 1), u32(near, 4), u32(near, 4 - ph)
+        o = u32(self.made.out, len(self.made.out) - 4)
         c1, c2 = o >> 24, o >> 16 & 255
         hx = mix(f4, near[3] | ph << 8 | kind << 12)
         pair = self.pairs[hx * self.size.pairs >> 32]
@@ -436,8 +245,8 @@ class _Walk:
         self.hist = (hist << 1 | (byte != old)) & U32
         if byte != guess:
             self.last_miss = i
-        self._emit(byte)
-        self._seen_put()
+        self.made.put(byte)
+        self.literals.note()
 
     @staticmethod
     def _pair_seen(pair: list[int], byte: int) -> None:
@@ -478,7 +287,7 @@ class _Walk:
         self, j: int, old: int, first: int, kind: int, place: int, around: tuple[int, int, int]
     ) -> int:
         f4, o4, al = around
-        o, ph = _u32(self.out, len(self.out) - 4), j & 3
+        o, ph = u32(self.made.out, len(self.made.out) - 4), j & 3
         c1, c2 = o >> 24, o >> 16 & 255
         drift = (first + self.deltas[ph]) & 255
         d1 = (c1 - self.old[j - 1]) & 255 if j else 0
@@ -498,10 +307,3 @@ class _Walk:
             set_a, set_b = half + (7 - b) % quarter, half + (kind * 3 + 8) % quarter
             c0 = c0 << 1 | self.mixer.bit(keys, set_a, set_b, False)
         return c0 & 255
-
-
-def matches_of(old: bytes, patch: bytes) -> list[Match]:
-    """The matches a patch keeps, in the target's order: what stands in the base too. Raises `DeltaError`."""
-    walk = _Walk(read_header(patch), old, patch, lambda piece: None, SIZES[0])  # the script needs no tables
-    walk.read_script()
-    return walk.addresses.matches
