@@ -168,11 +168,8 @@ def _pieces(pair: view.Pair, gaps: list[Range], runs: list[Step]) -> list[Piece]
         return [Piece(0, len(pair.new), (0, len(pair.old)))]
     taken: list[Piece] = []
     most = MOST_PROGRAM if len(programs) > 1 else MOST_ALONE
-    starts = [start for start, _ in gaps]
     for start, end in sorted([*programs, *_blocks(pair.new)], key=lambda each: (each[0], -each[1])):
-        k = bisect_right(starts, end - 1) - 1
-        touched = k >= 0 and gaps[k][1] > start
-        if not touched or not OWN_PART <= end - start <= most or (taken and start < taken[-1].end):
+        if not OWN_PART <= end - start <= most or (taken and start < taken[-1].end):
             continue
         if _fresh(gaps, start, end) * HARDLY < end - start:
             continue  # no address moved in it: it is copied but for these bytes
@@ -188,7 +185,7 @@ def _pieces(pair: view.Pair, gaps: list[Range], runs: list[Step]) -> list[Piece]
 
 def _fresh(gaps: list[Range], start: int, end: int) -> int:
     """Bytes of a range that are not copied."""
-    return sum(max(min(b, end) - max(a, start), 0) for a, b in touching(gaps, start, end))
+    return sum(min(b, end) - max(a, start) for a, b in touching(gaps, start, end))
 
 
 def _segments(pair: view.Pair, old: elf.Program | None, new: elf.Program | None) -> native.Segments | None:

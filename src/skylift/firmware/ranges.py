@@ -41,9 +41,11 @@ def cut(copied: list[Step], gone: list[Range]) -> Iterator[Step]:
 
 
 def touching(ranges: list[Range], start: int, end: int) -> list[Range]:
+    """Those that have a byte in common with this one."""
     k = max(bisect_right(ranges, (start, 0)) - 1, 0)
     found = []
     while k < len(ranges) and ranges[k][0] < end:
-        found.append(ranges[k])
+        if ranges[k][1] > start:
+            found.append(ranges[k])
         k += 1
     return found

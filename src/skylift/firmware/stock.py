@@ -45,7 +45,6 @@ def stock_of(pair: view.Pair, copied: list[Step], bases: list[Range]) -> Stock:
     ranges: list[Range] = []
     for start, end in sorted(wanted):
         touched = touching(whole, start, end)
-        touched = [each for each in touched if each[1] > start]
         if touched:
             start, end = min(start, touched[0][0]), max(end, touched[-1][1])
         if ranges and start <= ranges[-1][1]:
