@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from skylift.firmware import btf, codecs, elf, layers, native, view
+from skylift.firmware import btf, codecs, containers, elf, layers, native, view
 from skylift.firmware.layers import COPY, FILL, HELD, NEW, PACKED, Head, Part, Span, Step
 from skylift.firmware.native import DeltaError
 from skylift.firmware.ranges import Range, complement, cut, touching, without
@@ -79,8 +79,6 @@ def worth_layers(old: Any, new: Any) -> bool:
     image."""
     if max(len(old), len(new)) > MOST_BASE:
         return True
-    from skylift.firmware import containers
-
     with memoryview(old) as a, memoryview(new) as b:
         packed = (containers.units(a) and containers.units(b)) or containers.beyond(b)
         return bool(packed) or len(elf.extents(b)) >= SEVERAL
@@ -113,7 +111,7 @@ def _views(old: Any, new: Any, folder: Path, keep: ExitStack) -> view.Pair:
     try:
         return view.lay_open(old, new, folder, keep)
     except DeltaError as e:  # larger than a disk should bear, or damaged: compared as they are
-        return view.Pair(view._closed(old), view._closed(new), 0, 0, (f"compared packed: {e}",))
+        return view.closed(old, new, f"compared packed: {e}")
 
 
 def _made(old: Any, new: Any, pair: view.Pair, runs: list[Step], said: "_Said", threads: int | None) -> Made:

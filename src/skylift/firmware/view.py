@@ -77,19 +77,18 @@ def lay_open(old: Any, new: Any, scratch: Path, keep: ExitStack) -> Pair:
     with memoryview(old) as before, memoryview(new) as after:
         ours, theirs = containers.units(before), containers.units(after)
         if not ours or not theirs or (len(theirs) == len(ours) == 1 and old == new):
-            return Pair(_closed(old), _closed(new), 0, 0, tuple(_unknown(after)))
+            return closed(old, new, *_unknown(after))
         known = {_name(before, unit) for unit in ours}
         changed = _changed(after, theirs, known)
         names = _names(after, changed, _block(after))
         names = {unit: name + _inside(after, unit) for unit, name in names.items()}
         kept = {_name(after, unit) for unit in theirs if unit not in names}
-        sizes: dict[Unit, int] = {}
         orphans = {
             unit: unit.kind + _inside(before, unit) for unit in ours if _name(before, unit) not in kept
         }
         return Pair(
-            _laid_open(before, orphans, scratch, keep, sizes),
-            _laid_open(after, names, scratch, keep, sizes),
+            _laid_open(before, orphans, scratch, keep),
+            _laid_open(after, names, scratch, keep),
             len(names),
             len(changed) - len(names),
             tuple(_unmatched(unit for unit in changed if unit not in names)),
@@ -113,7 +112,12 @@ def _unmatched(units: Iterable[Unit]) -> Iterator[str]:
         )
 
 
-def _closed(image: Any) -> View:
+def closed(old: Any, new: Any, *reasons: str) -> Pair:
+    """Both as they are."""
+    return Pair(_whole(old), _whole(new), 0, 0, reasons)
+
+
+def _whole(image: Any) -> View:
     return View(image, (Stretch(0, len(image), 0, len(image), None),), (0,))
 
 
@@ -202,9 +206,7 @@ def _content(packed: bytes, unit: Unit, inside: str = "") -> Iterator[bytes]:
     return iter((codecs.opened_at_most(unit.kind, packed, _LARGEST_BLOCK),))
 
 
-def _laid_open(
-    image: memoryview, names: dict[Unit, str], scratch: Path, keep: ExitStack, sizes: dict[Unit, int]
-) -> View:
+def _laid_open(image: memoryview, names: dict[Unit, str], scratch: Path, keep: ExitStack) -> View:
     file = keep.enter_context(tempfile.TemporaryFile(dir=scratch))  # noqa: SIM115 - `keep` closes it
     stretches: list[Stretch] = []
     at = start = 0
