@@ -30,22 +30,19 @@ from pathlib import Path
 from typing import Any
 
 from parts import mutants
+from parts.mutants import DECODER, NATIVE
+from parts.shell import say
+from parts.tally import Tally
 from skylift.firmware import delta, native
 
 ROOT = Path(__file__).resolve().parents[1]
-NATIVE = ROOT / "native"
 CORPUS = ROOT.parent / "shared" / "corpus" / "mcu"
 PROFILES = ("mcu-16k", "mcu-64k", "linux-16m")
-DECODER = sorted((NATIVE / "decoder").glob("*.c"))
 CLOCK = 240e6  # Hz, of the microcontroller that the time is reckoned for
 FUZZ_FULL = 10_000_000
 FUZZ_TYPES = 200_000
 
 Peer = Callable[[Path, Path, Path], None]  # old, new, where the patch goes
-
-
-def say(*words: object) -> None:
-    print(*words, file=sys.stderr, flush=True)
 
 
 # --- the peers -------------------------------------------------------------------------------------------
@@ -304,7 +301,7 @@ def main() -> int:
     if asked.linux:
         found["linux"] = {folder.name: large(folder) for folder in pairs(asked.linux, asked.pair)}
     if asked.fuzz and (cc := native_compiler()):
-        done = mutants.fuzz(cc, asked.fuzz, asked.corpus, asked.tally)
+        done = mutants.fuzz(cc, asked.fuzz, asked.corpus, Tally(asked.tally))
         found |= {"fuzz_inputs": done.inputs, "fuzz_read": done.read, "fuzz_findings": done.findings}
         types = min(asked.fuzz, FUZZ_TYPES)
         found["fuzz_types_inputs"], found["fuzz_types_findings"] = mutants.fuzz_types(cc, types)

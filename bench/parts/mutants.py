@@ -11,12 +11,13 @@ import hashlib
 import json
 import random
 import subprocess
-import sys
 import tempfile
 import zlib
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
+from parts.shell import say
+from parts.tally import Count, Tally
 from skylift.firmware import containers, native
 from skylift.testkit import esp32
 
@@ -28,10 +29,6 @@ SMALL, LARGE = ("mcu-16k", "mcu-64k"), "linux-16m"
 NARROW = ("thumb", "xtensa", "riscv")  # what the decoder of small chips is built for
 AT_ONCE = 5000
 LARGE_EVERY, LARGE_AT_ONCE = 32, 250  # its 16 MiB are cleared for every input
-
-
-def say(*words: object) -> None:
-    print(*words, file=sys.stderr, flush=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,37 +86,10 @@ class Subjects:
         return Subject(name, profile, machine, before, made.patch)
 
 
-@dataclass
-class Tally:
-    """How far mutating has come with one decoder; `read`: inputs whose header was taken, so that the body was
-    looked at."""
-
-    decoder: str
-    seed: int = 0
-    inputs: int = 0
-    read: int = 0
-    findings: int = 0
-
-    @classmethod
-    def load(cls, path: Path | None) -> "Tally":
-        sources = [*DECODER, *sorted((NATIVE / "decoder").glob("*.h")), NATIVE / "fuzz.c", Path(__file__)]
-        fresh = cls(hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest())
-        if path is None or not path.exists():
-            return fresh
-        kept = json.loads(path.read_text())
-        return cls(**kept) if kept["decoder"] == fresh.decoder else fresh
-
-    def save(self, path: Path | None) -> None:
-        if path is not None:
-            fresh = path.with_name(path.name + ".new")
-            fresh.write_text(json.dumps(asdict(self)))
-            fresh.replace(path)
-
-
-def fuzz(cc: str, count: int, corpus: Path, tally: Path | None = None) -> Tally:
-    """Mutants until so many were tried. With a tally, what was done before is counted too, as long as decoder
-    and mutants are the same: so that a long run can go on in pieces."""
-    done, subjects = Tally.load(tally), Subjects(corpus)
+def fuzz(cc: str, count: int, corpus: Path, tally: Tally) -> Count:
+    """Mutants until so many were tried; `read`: inputs whose header was taken, so that the body was looked
+    at."""
+    done, subjects = tally.of("delta", _digest()), Subjects(corpus)
     with tempfile.TemporaryDirectory() as scratch:
         wide, narrow = Path(scratch) / "wide", Path(scratch) / "narrow"
         sources = [str(path) for path in (NATIVE / "fuzz.c", *DECODER)]
@@ -133,9 +103,15 @@ def fuzz(cc: str, count: int, corpus: Path, tally: Path | None = None) -> Tally:
             done.findings += int(read is None)
             done.inputs += subject.count
             done.read += read or 0
-            done.save(tally)
+            tally.save()
     say(f"fuzz: {done.inputs:,} mutated patches, {done.read:,} bodies read, {done.findings} findings")
     return done
+
+
+def _digest() -> str:
+    """Of the decoder, and of what makes its mutants."""
+    sources = [*DECODER, *sorted((NATIVE / "decoder").glob("*.h")), NATIVE / "fuzz.c", Path(__file__)]
+    return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
 
 
 def mutated(program: Path, scratch: Path, subject: Subject, seed: int) -> int | None:

@@ -2,6 +2,7 @@
 the same.
 
     python3 dev.py bench esp32 --tally FILE
+    python3 dev.py bench delta --tally FILE
 """
 
 import json
@@ -12,11 +13,13 @@ from pathlib import Path
 
 @dataclass
 class Count:
-    """How far it has come. `of`: the digest of everything that makes what is counted."""
+    """How far it has come. `of`: the digest of everything that makes what is counted. `read`: inputs that got
+    past the door, where that is told."""
 
     of: str
     seed: int = 0
     inputs: int = 0
+    read: int = 0
     findings: int = 0
 
 
@@ -30,10 +33,11 @@ class Tally:
 
     def of(self, name: str, digest: str) -> Count:
         """What was counted before, or a fresh count where it was of something else."""
-        kept = self._counts.get(name)
-        if kept is None or kept.of != digest:
-            self._counts[name] = kept = Count(digest)
-        return kept
+        with self._lock:
+            kept = self._counts.get(name)
+            if kept is None or kept.of != digest:
+                self._counts[name] = kept = Count(digest)
+            return kept
 
     def save(self) -> None:
         if self._path is None:
