@@ -1,13 +1,10 @@
 """Real Linux images for `bench delta --linux`: root filesystems and kernels from Debian's own packages.
 
 A root filesystem as it was released against the same with all security updates since, and against one in
-which
-only openssl was updated (the hotfix); arm64 and armhf; as ext4 and as squashfs (none, gzip, xz, zstd, lz4).
-Kernels: the
-release's against the security archive's, for arm64, armhf and amd64; armhf's and amd64's as shipped
-(compressed) and
-opened. All times in the images are fixed; documentation is left out, as it is on devices. Packages are
-extracted, not configured: no foreign code runs.
+which only openssl was updated (the hotfix); arm64 and armhf; as ext4 and as squashfs (none, gzip, xz, zstd,
+lz4). Kernels: the release's against the security archive's, for arm64, armhf and amd64; armhf's and amd64's
+as shipped (compressed) and opened. All times in the images are fixed; documentation is left out, as it is on
+devices. Packages are extracted, not configured: no foreign code runs.
 
 Needs root, mmdebstrap, apt, mksquashfs and mke2fs (Debian: `apt-get install mmdebstrap squashfs-tools
 e2fsprogs`), and the network. Makes FOLDER/NAME/{old.bin,new.bin}; what is there is left alone.
@@ -24,6 +21,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from parts.shell import say
 from skylift.firmware import codecs, containers
 
 RELEASE = "bookworm"
@@ -45,10 +43,6 @@ ROOTS = ("arm64", "armhf")
 
 class Failed(Exception):
     """A step did not work; the other architectures may."""
-
-
-def say(*words: object) -> None:
-    print(*words, file=sys.stderr, flush=True)
 
 
 def run(*words: object, quiet: bool = True) -> None:

@@ -1,14 +1,20 @@
 """What the host's tests reach of the ESP32's client."""
 
+import base64
+import hashlib
 import json
 import random
 import shutil
 import sys
+import zlib
 from pathlib import Path
 from typing import Any
 
-from parts.shell import run, say
-from skylift.testkit import esp32, esp32scene, forge
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+
+from parts.shell import must, run, say
+from skylift.testkit import esp32, esp32scene
 
 
 def coverage(folder: Path) -> dict[str, Any]:
@@ -23,26 +29,12 @@ def coverage(folder: Path) -> dict[str, Any]:
     shared = []
     for source in esp32.core_sources():
         out = where / f"{source.stem}.o"
-        done = run(["g++", *flags, "-c", str(source), "-o", str(out)], cwd=where)
-        if done.returncode:
-            raise RuntimeError(done.stderr[-3000:])
+        must(["g++", *flags, "-c", str(source), "-o", str(out)], cwd=where)
         shared.append(str(out))
     for each in esp32.DECODER.glob("*.c"):
         out = where / f"{each.name}.o"
-        run(
-            [
-                "gcc",
-                "-std=c11",
-                "-O1",
-                *esp32.SMALL,
-                esp32.ARCHES,
-                *include,
-                "-c",
-                str(each),
-                "-o",
-                str(out),
-            ]
-        )
+        small = ["-std=c11", "-O1", *esp32.SMALL, esp32.ARCHES, *include]
+        must(["gcc", *small, "-c", str(each), "-o", str(out)])
         shared.append(str(out))
     scene = str(esp32scene.scene(size=24 << 10).write(folder / "covered"))
     plain = [flag for flag in flags if flag not in ("--coverage", "-fno-exceptions")]
@@ -56,14 +48,12 @@ def coverage(folder: Path) -> dict[str, Any]:
         program = where / name
         if not program.exists():
             sources = map(str, esp32.harness_sources(name))
-            done = run(["g++", *plain, *sources, *shared, "--coverage", "-o", str(program)], cwd=where)
-            if done.returncode:
-                raise RuntimeError(done.stderr[-3000:])
+            must(["g++", *plain, *sources, *shared, "--coverage", "-o", str(program)], cwd=where)
         done = run([str(program), *words], cwd=where, input=lines)
         if done.returncode:
             say(f"coverage: {name} ended with {done.returncode}: {done.stdout[-1000:]}{done.stderr[-1000:]}")
     out = where / "summary.json"
-    done = run(
+    must(
         [
             "gcovr",
             "-r",
@@ -78,8 +68,6 @@ def coverage(folder: Path) -> dict[str, Any]:
         ],
         cwd=where,
     )
-    if done.returncode:
-        raise RuntimeError(done.stderr[-2000:])
     found = json.loads(out.read_text())
     for file in found["files"]:
         say(
@@ -91,14 +79,7 @@ def coverage(folder: Path) -> dict[str, Any]:
 
 
 def _p256_lines() -> str:
-    sys.path.insert(0, str(esp32.ROOT / "tests" / "clients"))
     lines: list[str] = []
-    key = forge.STRANGER
-    import hashlib
-
-    from cryptography.hazmat.primitives.asymmetric import ec
-    from cryptography.hazmat.primitives.hashes import SHA256
-
     n = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
     for number in (1, 2, 7, n - 1):
         private = ec.derive_private_key(number, ec.SECP256R1())
@@ -127,7 +108,6 @@ def _p256_lines() -> str:
             f"{point} {digest} ",
             f"{point} {digest} {'30'}{'26'}{'0221' + '01' * 33}{'020101'}",
         ]
-    assert key
     return "".join(f"{line}\n" for line in lines)
 
 
@@ -145,9 +125,6 @@ def _texts() -> list[bytes]:
 
 def _trust_lines(folder: Path) -> list[tuple[str, list[str], str]]:
     """The vectors of conformance/trust as `vectors` reads them: by the test's own writing."""
-    import base64
-    import zlib
-
     path = esp32.ROOT / "conformance" / "trust" / "vectors.json"
     every = json.loads(path.read_text())
     where = folder / "vectors"

@@ -13,8 +13,9 @@ def run(words: list[str], **options: Any) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(words, capture_output=True, text=True, check=False, **options)
 
 
-def must(words: list[str]) -> str:
-    done = run(words)
+def must(words: list[str], **options: Any) -> str:
+    """What it prints; it must end well."""
+    done = run(words, **options)
     if done.returncode:
         raise RuntimeError(done.stderr[-3000:])
     return done.stdout
