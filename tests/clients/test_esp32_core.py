@@ -8,6 +8,7 @@ import base64
 import hashlib
 import json
 import random
+import shutil
 import subprocess
 import zlib
 from pathlib import Path
@@ -260,6 +261,24 @@ def test_the_power_may_go_at_every_pair_of_operations(scene: Path, tmp_path: Pat
     assert found["pairs"] > 100_000
     assert found["chips"] <= found["lives"]
     assert {found[key] for key in ("unbootable", "unverified_boots", "stuck", "neither_old_nor_new")} == {0}
+
+
+@pytest.mark.parametrize("file", ["src/skylift/p256.cpp", "tests/cuts.hpp", "tests/fuzz/fuzz.hpp"])
+def test_what_a_source_includes_is_compiled_anew_when_it_changes(
+    file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a figure were of a client that is no more: the memory of P-256 has the core's own file within."""
+    home = tmp_path / "esp32"
+    shutil.copytree(esp32.HOME, home, ignore=shutil.ignore_patterns("build"))
+    monkeypatch.setattr(esp32, "HOME", home)
+    monkeypatch.setattr(esp32, "CORE", home / "src" / "skylift")
+    monkeypatch.setattr(esp32, "BUILD", tmp_path / "build")
+    monkeypatch.setattr(esp32, "_run", lambda words: Path(words[-1]).write_bytes(b""))
+    before = esp32.power_cuts()
+    assert esp32.power_cuts() == before
+    with (home / file).open("a") as source:
+        source.write("// another\n")
+    assert esp32.power_cuts() != before
 
 
 def test_the_proof_of_power_cuts_would_find_a_careless_client(scene: Path, tmp_path: Path) -> None:

@@ -62,15 +62,16 @@ def build(
 ) -> Path:
     """A program of these sources, the core and the decoder. What was compiled before, by this or by another
     program with the same flags, is not compiled again. `without`: files of the core that `sources`
-    replace. `compilers`: others than this machine's usual ones."""
+    replace, or have within. `compilers`: others than this machine's usual ones."""
     compilers = compilers or compiler()
     if compilers is None:
         raise NoCompiler("a C++ and a C compiler (g++, gcc) and the source tree are needed")
     core = [path for path in core_sources() if path.name not in without]
+    headers, within = _headers(), [path for path in core_sources() if path.name in without]
     every = [*sources, *core, *DECODER.glob("*.c")]
-    headers = _digest(_headers())
+    reads = dict.fromkeys(every, _digest(headers)) | dict.fromkeys(sources, _digest([*headers, *within]))
     with ThreadPoolExecutor(2) as both:
-        objects = list(both.map(lambda source: _object(source, flags, compilers, headers), every))
+        objects = list(both.map(lambda source: _object(source, flags, compilers, reads[source]), every))
     program = BUILD / _digest(objects, repr((name, flags, libraries)))[:16] / name
     if not program.exists():
         program.parent.mkdir(parents=True, exist_ok=True)
@@ -82,8 +83,8 @@ def build(
 
 
 def _headers() -> list[Path]:
-    folders = (CORE, HOME / "host", HOME / "tests", HOME / "tests" / "units")
-    return sorted([*(path for folder in folders for path in folder.glob("*.hpp")), *DECODER.glob("*.h")])
+    folders = (CORE, HOME / "host", HOME / "tests")
+    return sorted([*(path for folder in folders for path in folder.rglob("*.hpp")), *DECODER.glob("*.h")])
 
 
 def _digest(files: Sequence[Path], more: str = "") -> str:
@@ -96,7 +97,8 @@ def _digest(files: Sequence[Path], more: str = "") -> str:
     return digest.hexdigest()
 
 
-def _object(source: Path, flags: Sequence[str], compilers: tuple[str, str], headers: str) -> Path:
+def _object(source: Path, flags: Sequence[str], compilers: tuple[str, str], reads: str) -> Path:
+    """`reads`: the digest of what it includes."""
     cxx, cc = compilers
     include = ["-I", str(DECODER), "-I", str(CORE.parent)]
     if source.suffix == ".c":
@@ -104,7 +106,7 @@ def _object(source: Path, flags: Sequence[str], compilers: tuple[str, str], head
         words = [cc, "-std=c11", *plain, *SMALL, ARCHES, *include]
     else:
         words = [cxx, "-std=c++17", *WARNINGS, *flags, *include]
-    made = BUILD / "objects" / f"{_digest([source], repr(words) + headers)[:24]}.o"
+    made = BUILD / "objects" / f"{_digest([source], repr(words) + reads)[:24]}.o"
     if not made.exists():
         made.parent.mkdir(parents=True, exist_ok=True)
         temporary = made.with_suffix(f".{os.getpid()}.tmp.o")
