@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from skylift.testkit.postgresql import free_port
+from skylift.testkit.ports import free_port
 from skylift.testkit.server import wait
 
 CPU_TICK_S = 1 / os.sysconf("SC_CLK_TCK")

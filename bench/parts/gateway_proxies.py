@@ -22,7 +22,7 @@ from skylift.gateway.loading import loads
 from skylift.gateway.model import Gateway
 from skylift.gateway.policies import Algorithm, Limit, RateLimit
 from skylift.gateway.read import read_documents
-from skylift.testkit.postgresql import free_port
+from skylift.testkit.ports import free_port
 from skylift.testkit.server import end, wait
 
 LOAD_CORE, PROXY_CORE = "0", "1"

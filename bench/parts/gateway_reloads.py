@@ -16,7 +16,7 @@ from skylift.gateway.envoy.snapshot import Snapshot
 from skylift.gateway.envoy.supervisor import Supervisor
 from skylift.gateway.loading import loads
 from skylift.gateway.read import read_documents
-from skylift.testkit.postgresql import free_port
+from skylift.testkit.ports import free_port
 
 
 def many(port_of_backend: int, count: int = 2000) -> str:

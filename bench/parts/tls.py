@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from skylift.testkit import press
-from skylift.testkit.postgresql import free_port
+from skylift.testkit.ports import free_port
 
 LINES = 1_000  # kept connections
 START_S = 20.0

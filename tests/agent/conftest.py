@@ -26,6 +26,7 @@ from skylift.agent.run import Agent
 from skylift.agent.transport import Transport
 from skylift.core.errors import TrustError, Unavailable
 from skylift.testkit.image import Behaviour, build
+from skylift.testkit.ports import free_port
 from skylift.trust.verify import Verified
 
 SIZE = 100 << 10  # of the payload: several chunks, and quick
@@ -266,9 +267,7 @@ class Device:
 
     def on(self) -> None:
         """Boot what the boot loader chooses."""
-        from skylift.agent.board import _free_port
-
-        self.port = _free_port()
+        self.port = free_port()
         self.boots += 1
         self.boot.boot(self.port)
         self.agent = Agent(

@@ -16,7 +16,7 @@ from typer.main import get_command
 
 from skylift.cli.app import app
 from skylift.testkit.image import build
-from skylift.testkit.postgresql import free_port
+from skylift.testkit.ports import free_port
 from skylift.testkit.stage import Stage
 
 from .conftest import Cli, Said

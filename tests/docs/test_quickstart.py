@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from conftest import wait_until
-from skylift.testkit.postgresql import free_port
+from skylift.testkit.ports import free_port
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "quickstart.md"
 PATIENCE_S = 90.0

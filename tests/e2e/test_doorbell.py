@@ -14,7 +14,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from conftest import missing, wait_until
 from skylift.engine.broker import EmbeddedBroker
 from skylift.engine.notify import Doorbell
-from skylift.testkit.postgresql import free_port
+from skylift.testkit.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 TOKENS = {"dev-1": "token-of-dev-1-0123", "dev-2": "token-of-dev-2-0123"}

@@ -22,6 +22,7 @@ from cryptography.x509.oid import NameOID
 
 from skylift.gateway.envoy.binary import envoy
 from skylift.testkit.image import build
+from skylift.testkit.ports import free_port
 from skylift.testkit.server import Server
 from skylift.testkit.stage import DEVICE_TYPE, Device, Stage, wait
 from skylift.trust import identity
@@ -31,13 +32,6 @@ from .conftest import everywhere
 
 pytestmark = pytest.mark.slow
 PROXY_SECRET = secrets.token_hex(16)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def server_certificate(home: Path) -> tuple[Path, Path]:
@@ -241,7 +235,7 @@ def test_the_agent_updates_by_client_certificate_signs_its_report_and_pins_the_l
     stage.skylift("release", "sbom", "sensor/1.1.0", "got.json")
     assert (stage.home / "got.json").read_bytes() == (stage.home / "bom.json").read_bytes()
     made = stage.skylift("deploy", "create", "1.1.0", "--all", "--interval", "0")["id"]
-    assert stage.ended(made)["totals"]["complete"] == 2
+    assert stage.completed(made)["complete"] == 2
     everywhere("1.1.0", *devices)
     shown = stage.skylift("device", "show", "dev-1")["certificate"]
     assert shown["subject"] == "CN=dev-1"
@@ -347,7 +341,7 @@ def test_a_device_renews_over_its_old_certificate_and_goes_on_with_the_new_one(
     assert front.check("dev-1", show=key_of(one)) == (200, "")
     stage.publish(build(stage.home / "1.2.0.pyz", "1.2.0"), "1.2.0")
     made = stage.skylift("deploy", "create", "1.2.0", "--device", "dev-1", "--all-at-once")["id"]
-    assert stage.ended(made)["totals"]["complete"] == 1
+    assert stage.completed(made)["complete"] == 1
     told = stage.client.get("/api/devices/dev-1/timeline")["items"]
     done = next(one["data"] for one in told if one["data"].get("state") == "complete")
     assert done["signed_by"] == after["key"]

@@ -1,7 +1,6 @@
 """Real Envoys for the gateway's tests, and what they are asked with."""
 
 import http.client
-import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -51,12 +50,6 @@ def clear_of_the_minutes_edge(seconds: float = 10.0) -> None:
     left = 60 - time.time() % 60
     if left < seconds:
         time.sleep(left + 0.01)
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from gateway.backends import Echo
-from gateway.conftest import Answer, ask, free_port
+from gateway.conftest import Answer, ask
 from skylift.gateway.envoy.compiler import compiled
 from skylift.gateway.envoy.process import Options
 from skylift.gateway.envoy.snapshot import Snapshot
@@ -12,6 +12,7 @@ from skylift.gateway.envoy.supervisor import Supervisor
 from skylift.gateway.loading import loads
 from skylift.gateway.model import Dialect, Gateway, Listener
 from skylift.gateway.read import read_documents
+from skylift.testkit.ports import free_port
 
 
 class Door:

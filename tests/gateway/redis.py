@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from conftest import missing
-from gateway.conftest import free_port
+from skylift.testkit.ports import free_port
 
 START_S = 30.0
 

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from gateway.conftest import free_port
 from skylift.core.errors import Rejected
 from skylift.gateway.access import Policy
 from skylift.gateway.change import joined
@@ -37,6 +36,7 @@ from skylift.gateway.policies import AddPrefix, Answer, JoinBase, ReplacePath, R
 from skylift.gateway.request import Request, make, normal_path
 from skylift.gateway.template import plain
 from skylift.gateway.text import Kind, Text
+from skylift.testkit.ports import free_port
 
 EXAMPLES = int(os.environ.get("SKYLIFT_GATEWAY_EXAMPLES", "4"))  # each is AT_ONCE configurations
 AT_ONCE = 12  # configurations in one Envoy, a listener each: starting one each would take all day

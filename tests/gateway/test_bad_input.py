@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gateway.backends import Echo, serving
-from gateway.conftest import ask, free_port
+from gateway.conftest import ask
 from gateway.door import Door
 from skylift.gateway import tokens
 from skylift.gateway.envoy.edge import Extras
@@ -19,6 +19,7 @@ from skylift.gateway.envoy.supervisor import Supervisor
 from skylift.gateway.lint import lint
 from skylift.gateway.loading import loads
 from skylift.gateway.read import read_documents
+from skylift.testkit.ports import free_port
 
 SECRET = "a secret that is longer than thirty-two bytes"
 GOOD = """

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from conftest import wait_until
-from gateway.conftest import Answer, ask, free_port
+from gateway.conftest import Answer, ask
 from gateway.door import Door
 from skylift.testkit.identity import Identity
+from skylift.testkit.ports import free_port
 from skylift.testkit.seed import seeded
 from skylift.testkit.server import Server
 

@@ -12,8 +12,9 @@ import bcrypt
 import pytest
 
 from gateway.backends import Echo, serving
-from gateway.conftest import Answer, free_port
+from gateway.conftest import Answer
 from gateway.door import Door
+from skylift.testkit.ports import free_port
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import pytest
 
 from gateway.backends import Echo, serving
-from gateway.conftest import free_port
 from gateway.door import Door
+from skylift.testkit.ports import free_port
 
 
 @pytest.fixture

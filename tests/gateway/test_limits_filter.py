@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway.conftest import Answer, Start, ask, clear_of_the_minutes_edge, free_port, one_listener, says
+from gateway.conftest import Answer, Start, ask, clear_of_the_minutes_edge, one_listener, says
 from skylift.gateway.envoy.snapshot import TYPE, Json, Snapshot
+from skylift.testkit.ports import free_port
 
 MODULE = {"name": "skylift_limits", "do_not_close": True}
 FILTER = TYPE + "envoy.extensions.filters.http.dynamic_modules.v3.DynamicModuleFilter"

@@ -10,10 +10,11 @@ import pytest
 
 from gateway.authority import Authority
 from gateway.backends import Echo, serving
-from gateway.conftest import Start, free_port
+from gateway.conftest import Start
 from skylift.gateway.envoy.compiler import compiled
 from skylift.gateway.loading import load, loads
 from skylift.gateway.read import read_documents
+from skylift.testkit.ports import free_port
 
 SHIPPED = Path(__file__).resolve().parents[2] / "deploy" / "gateway-tls.yaml"
 ROUTES = "gateway: 1\nservices: {s: {targets: ['@backend']}}\nroutes: [{name: r, path: /, to: s}]\n"

@@ -11,7 +11,7 @@ import pytest
 
 from conftest import wait_until
 from gateway.backends import Echo, serving
-from gateway.conftest import Start, ask, free_port
+from gateway.conftest import Start, ask
 from gateway.door import Door
 from skylift.core.errors import Unavailable
 from skylift.gateway.envoy.compiler import compiled
@@ -20,6 +20,7 @@ from skylift.gateway.envoy.source import source
 from skylift.gateway.loading import loads
 from skylift.gateway.model import Listener
 from skylift.gateway.read import read_documents
+from skylift.testkit.ports import free_port
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from gateway.backends import Echo, serving
-from gateway.conftest import clear_of_the_minutes_edge, free_port
+from gateway.conftest import clear_of_the_minutes_edge
 from skylift.gateway.envoy.compiler import compiled
 from skylift.gateway.envoy.process import Options
 from skylift.gateway.envoy.supervisor import Supervisor
@@ -23,6 +23,7 @@ from skylift.gateway.model import Dialect, Gateway, Listener
 from skylift.gateway.read import read_documents
 from skylift.gateway.request import Request
 from skylift.gateway.trial import Case, Expected, read_cases
+from skylift.testkit.ports import free_port
 
 ROWS = Path(__file__).resolve().parents[2] / "conformance" / "gateway"
 BY_THE_CLOCK = {"retry-after", "ratelimit-reset"}

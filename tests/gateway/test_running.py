@@ -12,7 +12,8 @@ import pytest
 
 from conftest import wait_until
 from gateway.backends import Echo, serving
-from gateway.conftest import ask, free_port
+from gateway.conftest import ask
+from skylift.testkit.ports import free_port
 
 FILE = """
 _format_version: "3.0"

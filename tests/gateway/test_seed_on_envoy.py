@@ -12,13 +12,14 @@ from joserfc import jwt
 from joserfc.jwk import OctKey
 
 from gateway.backends import Echo, serving
-from gateway.conftest import Answer, ask, free_port
+from gateway.conftest import Answer, ask
 from skylift.gateway.envoy.compiler import compiled
 from skylift.gateway.envoy.process import Options
 from skylift.gateway.envoy.supervisor import Supervisor
 from skylift.gateway.loading import load, loads
 from skylift.gateway.model import Gateway
 from skylift.gateway.read import read_documents
+from skylift.testkit.ports import free_port
 
 SEED = Path(__file__).parent / "seed"
 SECRET = "a secret that is longer than thirty-two bytes"

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 import pytest
 
 from conftest import wait_until
-from gateway.conftest import Start, ask, free_port, one_listener, says
+from gateway.conftest import Start, ask, one_listener, says
 from skylift.core.errors import Rejected
 from skylift.gateway.envoy import process
 from skylift.gateway.envoy.snapshot import Json, Snapshot
+from skylift.testkit.ports import free_port
 
 
 @dataclass

@@ -13,11 +13,12 @@ from cryptography import x509
 
 from gateway.authority import Authority
 from gateway.backends import Echo, serving
-from gateway.conftest import Start, ask, free_port
+from gateway.conftest import Start, ask
 from gateway.door import Door
 from skylift.gateway.envoy.compiler import compiled
 from skylift.gateway.loading import loads
 from skylift.gateway.read import read_documents
+from skylift.testkit.ports import free_port
 
 
 @pytest.fixture(scope="module")

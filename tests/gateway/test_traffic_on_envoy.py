@@ -10,11 +10,12 @@ import pytest
 
 from conftest import wait_until
 from gateway.backends import Echo, serving
-from gateway.conftest import Answer, free_port
+from gateway.conftest import Answer
 from gateway.door import Door
 from skylift.gateway.envoy import compiler
 from skylift.gateway.match import decide
 from skylift.gateway.request import make
+from skylift.testkit.ports import free_port
 
 
 @pytest.fixture

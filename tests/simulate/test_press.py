@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import pytest
 
 from skylift.testkit import press
-from skylift.testkit.postgresql import free_port
+from skylift.testkit.ports import free_port
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 

@@ -15,7 +15,7 @@ from pkcs11.util.ec import encode_named_curve_parameters
 
 from conftest import missing
 from skylift.core.errors import Rejected
-from skylift.testkit.postgresql import free_port
+from skylift.testkit.ports import free_port
 from skylift.testkit.s3 import CREDENTIALS
 from skylift.testkit.server import end, wait
 from skylift.testkit.trustlab import PRODUCT, Lab

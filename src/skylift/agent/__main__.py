@@ -9,7 +9,7 @@ from skylift.agent.board import main
 from skylift.agent.boot.file import Bricked
 from skylift.agent.config import read
 from skylift.agent.transport import Refused
-from skylift.core.errors import Rejected
+from skylift.core.errors import Rejected, Unavailable
 
 
 def start(path: Path) -> int:
@@ -23,7 +23,7 @@ def start(path: Path) -> int:
     except Rejected as e:
         print(f"skylift agent: {e}", file=sys.stderr)
         return 2
-    except (Refused, Bricked) as e:
+    except (Refused, Bricked, Unavailable) as e:
         print(f"skylift agent: {e}", file=sys.stderr)
         return 1
 

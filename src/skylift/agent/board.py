@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from skylift.agent.boot.file import KINDS, FileBoot
@@ -19,10 +19,12 @@ from skylift.agent.doorbell import Doorbell
 from skylift.agent.identity import Identity
 from skylift.agent.run import Agent, Outcome
 from skylift.agent.transport import Transport, own_token
-from skylift.core.errors import invalid
+from skylift.core.errors import Unavailable, invalid
 
 CALM_S = 120.0  # who lived that long did not crash at its start
 LONGEST_PAUSE_S = 60.0  # between two boots of an image that keeps crashing
+PORTS = range(10_000, 20_000)  # below those from which systems take a connection's own
+_TRIES = 1_000
 
 
 def prepare(config: Config, disk: Disk) -> tuple[FileBoot, Transport]:
@@ -120,7 +122,10 @@ def _ring(current: list[Agent]) -> None:
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """For the image to listen on, some moments later: none that a connection might be given until then, which
+    would end a trial that is well."""
+    for port in random.sample(PORTS, _TRIES):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise Unavailable(f"{_TRIES} ports between {PORTS[0]} and {PORTS[-1]} are all taken")

@@ -8,7 +8,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -17,6 +16,8 @@ from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import Any
+
+from skylift.testkit.ports import free_port
 
 START_S = 30.0
 OPTIONS = {
@@ -48,13 +49,6 @@ def unprivileged() -> dict[str, Any]:
             continue
         return {"user": who.pw_uid, "group": who.pw_gid, "extra_groups": []}
     raise LookupError("neither postgres nor nobody is a user of this machine")
-
-
-def free_port() -> int:
-    """A TCP port that nobody uses at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 DURABLE = {  # as an operator runs it: what it acknowledges is on the disk

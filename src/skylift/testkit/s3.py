@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import httpx2
 
-from skylift.testkit.postgresql import free_port
+from skylift.testkit.ports import free_port
 from skylift.testkit.server import end, wait
 
 BUCKET = "fleet"

@@ -13,6 +13,7 @@ from typing import Any
 
 from skylift.cli.client import Client
 from skylift.cli.exits import Leave
+from skylift.testkit.ports import free_port
 
 PATIENCE_S = 180.0  # for any one thing: beside a busy suite a server has taken more than a minute to start
 # A test does not wait five minutes for a poll that the doorbell missed.
@@ -61,6 +62,7 @@ class Server:
     facts: dict[str, Any] = field(default_factory=dict)  # url, pid, mqtt: as it announced them
     detached: bool = False  # does not hear the Ctrl-C that its terminal's foreground gets
     process: "subprocess.Popen[bytes] | None" = None
+    _ports: tuple[int, int] = field(init=False, default_factory=lambda: (free_port(), free_port()))
 
     @property
     def log(self) -> Path:
@@ -78,9 +80,8 @@ class Server:
     def launch(self) -> None:
         """Start it, and wait for nothing."""
         self._announced.unlink(missing_ok=True)
-        port = self.facts["url"].rpartition(":")[2] if self.facts else "0"
-        mqtt = self.facts.get("mqtt", "").rpartition(":")[2] or "0"
-        arguments = ["--data", str(self.data), "--port", port, "--mqtt-port", mqtt, *self.words]
+        port, mqtt = self._ports
+        arguments = ["--data", str(self.data), "--port", str(port), "--mqtt-port", str(mqtt), *self.words]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "skylift", "serve", *arguments],

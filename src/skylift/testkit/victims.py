@@ -22,7 +22,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from skylift.agent.board import _free_port, prepare
+from skylift.agent.board import prepare
 from skylift.agent.boot.file import FileBoot
 from skylift.agent.config import Config
 from skylift.agent.disk import Disk
@@ -33,6 +33,7 @@ from skylift.core.errors import Unavailable
 from skylift.testkit.hostile import Answer, Proxy, withheld
 from skylift.testkit.image import build
 from skylift.testkit.loot import HARDWARE, PRODUCT, SIZE, Loot
+from skylift.testkit.ports import free_port
 from skylift.testkit.publishing import publish
 from skylift.testkit.server import Failed, Server, abort, wait
 from skylift.trust import files, keys
@@ -199,7 +200,7 @@ class Victim:
     def step(self) -> float | None:
         """One step of the agent; a boot first where none runs."""
         if self._agent is None:
-            port = _free_port()
+            port = free_port()
             self.boot.boot(port)
             self._agent = Agent(
                 self.config, self._disk, self.boot, self.transport, port, self.log.append, clock=self.clock
