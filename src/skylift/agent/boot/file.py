@@ -26,6 +26,7 @@ from skylift.agent.disk import Disk, read_json
 KINDS = ("image", "config")
 NOTHING = "-"  # what was good before the first configuration: none
 _PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None)  # before any fork: its child may have to wait for ever for the loader
 _CHUNK = 1 << 20
 
 
@@ -303,4 +304,4 @@ def digest(path: Path) -> str:
 
 def _die_with_parent() -> None:
     """In the child: when the board loses its power, so does what runs on it."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
