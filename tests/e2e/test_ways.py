@@ -75,7 +75,7 @@ def made(stage: Stage, version: str, *bases: str) -> None:
 def deploy(stage: Stage, version: str, *devices: str) -> None:
     words = [word for device in devices for word in ("--device", device)]
     made = stage.skylift("deploy", "create", version, "--all-at-once", "--interval", "0", *words)
-    assert stage.ended(made["id"])["status"] == "complete"
+    stage.completed(made["id"])
 
 
 def counted(stage: Stage, version: str, devices: int) -> tuple[dict[str, int], dict[str, dict[str, int]]]:

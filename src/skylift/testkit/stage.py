@@ -238,6 +238,14 @@ class Stage:
         found: dict[str, Any] = wait(look, f"{deployment} ends or stops itself", seconds)
         return found
 
+    def completed(self, deployment: str) -> dict[str, int]:
+        """Its devices by state, once it is complete. `Failed`, with the reason, when it ends otherwise."""
+        found = self.ended(deployment)
+        if found["status"] != "complete":
+            raise Failed(f"{deployment} is {found['status']}: {found['status_reason']}")
+        totals: dict[str, int] = found["totals"]
+        return totals
+
     # --- the devices -------------------------------------------------------------------------------
 
     def enroll(self, names: list[str], factory: Path, version: str, **settings: Any) -> list[Device]:
@@ -271,7 +279,7 @@ class Stage:
             "boot_attempts": 2,
             "health_passes": 2,
             "health_interval_seconds": 0.2,
-            "health_deadline_seconds": 6.0,
+            "health_deadline_seconds": 20.0,  # a busy machine is no bad image
             **settings,
         }
         return "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items())
