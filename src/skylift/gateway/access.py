@@ -19,6 +19,7 @@ from skylift.gateway.policies import (
     CorrelationId,
     Cors,
     ErrorPages,
+    FileLog,
     InFlight,
     JoinBase,
     RateLimit,
@@ -263,7 +264,14 @@ class PerConsumer:
 Authenticator = Jwt | ApiKey | BasicAuth | OAuth2Login | Introspection | ForwardAuth
 Access = Authenticator | Acl | RequireClaim | IpList | BotDetection
 Paths = JoinBase | StripPrefix | StripPrefixRegex | AddPrefix | ReplacePath | ReplacePathRegex
-Traffic = Retry | Timeout | CircuitBreaker | RateLimit | InFlight | SizeLimit | Compress
+Traffic = Retry | Timeout | CircuitBreaker | RateLimit | InFlight | SizeLimit | Compress | FileLog
 Change = RequestTransform | ResponseTransform | ConvertBody | Aggregate | CorrelationId
 Answering = Redirect | Respond | Cors | ErrorPages | StaleOnError | Cache
 Policy = Access | Paths | Traffic | Change | Answering | PerConsumer
+
+
+def logs(policy: Policy) -> bool:
+    """Whether it tells of a request, whatever became of it."""
+    return isinstance(policy, FileLog) or (
+        isinstance(policy, PerConsumer) and all(isinstance(plan, FileLog) for _, plan in policy.plans)
+    )

@@ -19,6 +19,7 @@ from skylift.gateway.access import (
     PerConsumer,
     Policy,
     RequireClaim,
+    logs,
 )
 from skylift.gateway.admit import Said
 from skylift.gateway.conditions import ALWAYS
@@ -38,6 +39,7 @@ from skylift.gateway.policies import (
     CorrelationId,
     Cors,
     ErrorPages,
+    FileLog,
     InFlight,
     JoinBase,
     LimitHeaders,
@@ -187,6 +189,7 @@ _EFFECTS: Mapping[type, Callable[[Flow, Any], Said]] = {
     Retry: on_the_way_back(lambda p: f"up to {p.tries} more tries"),
     Timeout: on_the_way_back(lambda p: f"at most {p.seconds:g} s"),
     CircuitBreaker: on_the_way_back(lambda p: f"opens when {p.expression or 'the backend fails'}"),
+    FileLog: on_the_way_back(lambda p: f"told in a line of {p.path}"),
     Compress: on_the_way_back(lambda p: f"answers of {p.minimum} bytes and more are compressed"),
 }
 
@@ -210,14 +213,15 @@ def run(
     reply: Reply | None = None
     if route.wrong_scheme and request.scheme not in route.schemes:
         reply = flow.reply(route.wrong_scheme, f"it speaks {' and '.join(route.schemes)} only")
-    for step in route.steps if reply is None else ():
+    for step in route.steps:
+        if reply is not None and not logs(step.policy):
+            continue
         said = effect(step.policy)(flow, step.policy)
         if isinstance(said, str):
             ran.append(Ran(step, said))
             continue
         ran.append(Ran(step, *said))
         reply = flow.reply(said[1], f"{step.name}: {said[0]}")
-        break
     return Decision(
         request,
         route,

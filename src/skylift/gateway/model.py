@@ -290,6 +290,7 @@ class Gateway:
     consumers: Mapping[str, Consumer] = field(default_factory=dict)
     listeners: tuple[Listener, ...] = ()
     not_found: Answer = NOT_FOUND
+    unrouted: tuple[Step, ...] = ()  # what is done with requests that no route takes: logs
     answers: tuple[tuple[int, Answer], ...] = ()  # for what the data plane itself says: 413, 502, 503, 504
     forwarding: Forwarding = Forwarding()
     notes: tuple[Note, ...] = ()

@@ -419,6 +419,13 @@ class Compress:
     included: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class FileLog:
+    """A line of JSON at the end of this file for each request, whatever became of it."""
+
+    path: str
+
+
 TOO_LARGE = Answer(413, plain("Payload too large"))
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from skylift.gateway.conditions import ALWAYS, All, Part, Test
-from skylift.gateway.envoy import clusters, login, matching, pieces, steps, sticking, transforms
+from skylift.gateway.envoy import clusters, login, logs, matching, pieces, steps, sticking, transforms
 from skylift.gateway.envoy.edge import NOTHING_MORE, Extras, edge, observed, ranges, replies, shown, tls
 from skylift.gateway.envoy.formats import IF_ABSENT, OVERWRITE, direct, header
 from skylift.gateway.envoy.matching import Place
@@ -25,6 +25,7 @@ from skylift.gateway.template import plain
 from skylift.gateway.text import Kind, Text
 
 ANYWHERE = Listener("web", 8000)  # for a configuration that names none
+NO_ROUTE = "not found"  # the name of what takes the rest
 TWO_HOSTS = Answer(400, plain("bad request\n"))  # RFC 9112, 3.2: whoever says two may mean either
 
 
@@ -258,7 +259,7 @@ def _table(gateway: Gateway, listener: Listener, routes: Sequence[_Compiled], bo
     for made in routes:
         own = _switched_on(made.words.pieces, whole)
         entries += [Entry(match, {**said, **own}) for match, said in made.entries]
-    last = {"name": "not found", "match": {"prefix": "/"}, **direct(gateway.not_found)}
+    last = {"name": NO_ROUTE, "match": {"prefix": "/"}, **direct(gateway.not_found)}
     return {
         "name": listener.name,
         "ignore_port_in_host_matching": True,
@@ -311,6 +312,13 @@ def _held(words: Words) -> bool:
     return here and any(piece.kind != "headers" for piece in words.pieces)
 
 
+def _files(gateway: Gateway, routes: Sequence[_Compiled]) -> list[Json]:
+    """Logs that routes have of their own."""
+    told = [(made.route.id, made.words.told) for made in routes]
+    nobodys = [each for step in gateway.unrouted for each in logs.told(step.policy)]
+    return list(logs.access_logs(told, NO_ROUTE, nobodys))
+
+
 def _by_network(how: Forwarding, book: Book, chain: Callable[[Json], Json]) -> Json:
     """One chain for trusted proxies, where there are such, one for everybody else. Everybody's is no match of
     all addresses: where such a one is trusted (0.0.0.0/0), Envoy would take either."""
@@ -343,6 +351,9 @@ def _listener(
         **shown(listener),
         **observed(extras, book),
     }
+    files = _files(gateway, routes)
+    if files:
+        manager["access_log"] = [*manager.get("access_log", ()), *files]
     socket = {"transport_socket": tls(listener)} if listener.tls else {}
 
     def chain(said: Json) -> Json:

@@ -23,9 +23,11 @@ from skylift.gateway.access import (
     Policy,
     RequireClaim,
 )
-from skylift.gateway.envoy import auth, helping, limiting, login, redirects, rules, scripts, transforms
+from skylift.gateway.access import logs as tells
+from skylift.gateway.envoy import auth, helping, limiting, login, logs, redirects, rules, scripts, transforms
 from skylift.gateway.envoy.edge import WEBSOCKET
 from skylift.gateway.envoy.formats import direct
+from skylift.gateway.envoy.logs import Told
 from skylift.gateway.envoy.paths import PATHS
 from skylift.gateway.envoy.pieces import Book, Piece
 from skylift.gateway.envoy.snapshot import TYPE, Json
@@ -57,13 +59,14 @@ from skylift.gateway.policies import (
 class Words:
     """What a route's steps come to. `answer`: what the route says instead of asking a backend; `to_others`:
     what it says to other methods than GET, where that differs; `headers`: what it says of the request's
-    headers by itself."""
+    headers by itself; `told`: who writes down what became of its requests."""
 
     pieces: list[Piece] = field(default_factory=list)
     headers: Json = field(default_factory=dict)
     action: Json = field(default_factory=dict)
     answer: Json | None = None
     to_others: Json | None = None
+    told: list[Told] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +81,8 @@ class Where:
 
 def words(where: Where) -> Words:
     """All steps of a route at one listener."""
-    found = Words()
+    found = Words(told=[told for step in where.route.steps for told in logs.told(step.policy)])
+    found.pieces += [transforms.path_noted()] if found.told else []
     for step in where.route.steps:
         _step(where, found, step)
         if found.answer is not None:
@@ -88,8 +92,8 @@ def words(where: Where) -> Words:
 
 
 def _step(where: Where, found: Words, step: Step) -> None:
-    if isinstance(step.policy, PATHS):
-        return  # `paths` has them
+    if isinstance(step.policy, PATHS) or tells(step.policy):
+        return  # `paths` has them, or `logs`
     known = _TABLE.get(type(step.policy))
     if known is None:
         what = f"{type(step.policy).__name__} is not something this gateway can do yet"

@@ -141,6 +141,16 @@ def captured(name: str, namespace: str, key: str, regex: str, substitution: str)
     return _noted([{"header": name, "on_header_present": told}])
 
 
+ASKED, ASKED_PATH = "skylift.asked", "path"
+
+
+def path_noted() -> Piece:
+    """What was asked for, before anything is changed; for logs."""
+    return _noted(
+        [{"header": ":path", "on_header_present": {"metadata_namespace": ASKED, "key": ASKED_PATH}}]
+    )
+
+
 COOKIES = "skylift.cookies"
 
 

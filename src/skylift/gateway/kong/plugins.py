@@ -30,6 +30,7 @@ from skylift.gateway.policies import (
     Cache,
     CorrelationId,
     Cors,
+    FileLog,
     Generator,
     Key,
     KeyKind,
@@ -329,6 +330,16 @@ def redirect(at: Fields) -> Policy:
     return Redirect(status, regex=r"^[a-z]+://[^/]+(/.*)?$", replacement=there + "$1")
 
 
+def file_log(at: Fields) -> Policy:
+    at.lacking("custom_fields_by_lua", "Lua of a file is not run", (None, {}))
+    if at.flag("reopen", False):
+        at.note("log_stays_open", "reopen: the file stays open until SIGHUP, which opens it anew", "reopen")
+    path = at.text("path", required=True)
+    if path and not path.startswith("/"):
+        at.wrong("path", path, "it must begin with /: a gateway runs in no directory of its own")
+    return FileLog(path)
+
+
 @dataclass(frozen=True, slots=True)
 class Plugin:
     """`priority`: Kong's; the highest runs first. `per_consumer`: whether one consumer may have its own."""
@@ -353,5 +364,6 @@ PLUGINS: Mapping[str, Plugin] = {
     "response-transformer": Plugin(response_transformer, 800),
     "redirect": Plugin(redirect, 779),
     "proxy-cache": Plugin(proxy_cache, 100),
+    "file-log": Plugin(file_log, 9),
     "request-termination": Plugin(request_termination, 2),
 }

@@ -10,7 +10,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from skylift.gateway.access import ApiKey, BasicAuth, Jwt, PerConsumer, Policy
+from skylift.gateway.access import ApiKey, BasicAuth, Jwt, PerConsumer, Policy, logs
 from skylift.gateway.conditions import All, Condition, Part, Test
 from skylift.gateway.kong import answers, match
 from skylift.gateway.kong.entities import (
@@ -76,6 +76,7 @@ def _gateway(found: Entities) -> Gateway:
         consumers=consumers,
         listeners=(Listener("http", 8000),),
         not_found=answers.NOT_FOUND,
+        unrouted=_unrouted(found),
         answers=answers.OWN,
         forwarding=Forwarding(path=True, prefix=True, consumer_headers=True),
         notes=tuple(found.problems.notes),
@@ -203,6 +204,13 @@ def _steps(found: Entities, route: KongRoute, service: KongService | None) -> tu
         elif policy is not None and general is not None:
             steps.append(Step(name, policy, general.origin))
     return tuple(steps)
+
+
+def _unrouted(found: Entities) -> tuple[Step, ...]:
+    """Logs of everything, also of what no route takes."""
+    everywhere = [plugins.get((None, None, None)) for plugins in found.attached.values()]
+    each = [plugin for plugin in everywhere if plugin and logs(plugin.policy)]
+    return tuple(Step(plugin.name, plugin.policy, plugin.origin) for plugin in each)
 
 
 def _policy(found: Entities, plugin: Attached, route: KongRoute, service: KongService | None) -> Policy:

@@ -13,6 +13,7 @@ from skylift.gateway.policies import (
     Algorithm,
     CorrelationId,
     Edit,
+    FileLog,
     JoinBase,
     KeyKind,
     RateLimit,
@@ -343,6 +344,7 @@ _WRITERS: Mapping[type, Callable[[Any, str, Losses], tuple[str, dict[str, Any]] 
     ),
     Acl: _acl,
     Respond: _respond,
+    FileLog: lambda policy, where, losses: ("file-log", {"path": policy.path}),
     CorrelationId: lambda policy, where, losses: (
         "correlation-id",
         {"header_name": policy.header, "generator": "uuid", "echo_downstream": policy.echo},

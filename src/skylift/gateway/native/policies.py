@@ -35,6 +35,7 @@ from skylift.gateway.policies import (
     Compress,
     CorrelationId,
     Cors,
+    FileLog,
     InFlight,
     Key,
     KeyKind,
@@ -372,6 +373,11 @@ def max_body(at: Fields, name: str) -> Policy:
     return SizeLimit(at.whole("bytes", 1 << 20, low=0), answers.problem(413))
 
 
+def log(at: Fields, name: str) -> Policy:
+    """A line of JSON for each request at the end of `file`."""
+    return FileLog(at.path_text("file"))
+
+
 def correlation_id(at: Fields, name: str) -> Policy:
     """The client's id is kept, else one is made."""
     return CorrelationId(at.header_name("header", "X-Request-ID"), echo=at.flag("echo", True))
@@ -400,5 +406,6 @@ TYPES: Mapping[str, Callable[[Fields, str], Policy]] = {
     "compress": compress,
     "max_body": max_body,
     "correlation_id": correlation_id,
+    "log": log,
     **CHANGES,
 }
