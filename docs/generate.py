@@ -176,7 +176,7 @@ def _asks(document: Mapping[str, Any], operation: Mapping[str, Any]) -> str:
     query = [p for p in operation.get("parameters", ()) if p["in"] == "query"]
     names = [f"`{p['name']}`" if p.get("required") else f"[`{p['name']}`]" for p in query]
     content = operation.get("requestBody", {}).get("content", {})
-    if "application/octet-stream" in content:
+    if content.keys() - {"application/json"}:
         names.append("the bytes")
     schema = content.get("application/json", {}).get("schema", {})
     references = [schema, *schema.get("anyOf", ())]
