@@ -22,6 +22,7 @@ from skylift.cli import (
     top,
     user,
 )
+from skylift.cli.context import at_server
 from skylift.cli.examples import teach
 from skylift.cli.exits import Exit, Leave
 from skylift.core.errors import Rejected, SkyliftError
@@ -50,7 +51,7 @@ rotate.app.add_typer(log.app, name="log")
 app.command("serve")(serve.serve)
 app.command("demo")(demo.demo)
 app.command("simulate")(simulate.simulate)
-app.command("top")(top.top)
+at_server(app, "top")(top.top)
 teach(app)
 
 

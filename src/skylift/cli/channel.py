@@ -6,17 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from skylift.cli.context import (
-    FormatOption,
-    JsonOption,
-    ServerOption,
-    TokenOption,
-    YesOption,
-    must_confirm,
-    session,
-)
+from skylift.cli.context import Session, YesOption, at_server, must_confirm
 from skylift.cli.exits import Exit, Leave
-from skylift.cli.output import Format
 
 app = typer.Typer(help="Channels: webhooks, mail and chats that people are told by.", no_args_is_help=True)
 Name = Annotated[str, typer.Argument(help="The channel's name, or its id.")]
@@ -25,8 +16,9 @@ DELIVERIES = ("id", "created_at", "channel", "type", "state", "attempts", "answe
 ARRIVES_S = 20.0
 
 
-@app.command()
+@at_server(app)
 def add(
+    this: Session,
     name: Name,
     kind: Annotated[str, typer.Argument(help="webhook, mail or chat")],
     address: Annotated[str, typer.Argument(help="A URL, or a mail address.")],
@@ -37,10 +29,6 @@ def add(
     template: Annotated[
         Path | None, typer.Option(help='A chat\'s JSON, such as {"text": "{sentence} {link}"}, in a file.')
     ] = None,
-    server: ServerOption = None,
-    token: TokenOption = None,
-    output: FormatOption = Format.TABLE,
-    as_json: JsonOption = False,
 ) -> None:
     """A new one. A webhook's signing secret is shown this once.
 
@@ -48,35 +36,21 @@ def add(
 
     skylift channel add ops mail ops@example.com
     """
-    this = session(server, token, output, as_json)
     body: dict[str, Any] = {"name": name, "kind": kind, "address": address, "wants": want or None}
     if template is not None:
         body["template"] = template.read_text()
     this.output.one(this.client.post("/api/channels", body))
 
 
-@app.command("list")
-def list_(
-    server: ServerOption = None,
-    token: TokenOption = None,
-    output: FormatOption = Format.TABLE,
-    as_json: JsonOption = False,
-) -> None:
+@at_server(app, "list")
+def list_(this: Session) -> None:
     """All of them."""
-    this = session(server, token, output, as_json)
     this.output.many(this.client.get("/api/channels")["items"], COLUMNS)
 
 
-@app.command("test")
-def try_(
-    name: Name,
-    server: ServerOption = None,
-    token: TokenOption = None,
-    output: FormatOption = Format.TABLE,
-    as_json: JsonOption = False,
-) -> None:
+@at_server(app, "test")
+def try_(this: Session, name: Name) -> None:
     """Say something there, and wait until it arrives. Exits 1 where it does not."""
-    this = session(server, token, output, as_json)
     asked = this.client.post(f"/api/channels/{name}:test")
     until = time.monotonic() + ARRIVES_S
     while asked["state"] == "waiting" and not asked["attempts"] and time.monotonic() < until:
@@ -88,85 +62,45 @@ def try_(
         raise Leave(Exit.ERROR, f"{name}: not delivered ({asked['answer'] or 'no answer yet'})")
 
 
-@app.command()
+@at_server(app)
 def log(
+    this: Session,
     name: Annotated[str | None, typer.Argument(help="Only of this channel.")] = None,
     state: Annotated[str | None, typer.Option(help="waiting, delivered or given_up")] = None,
     limit: Annotated[int, typer.Option(min=1, max=500)] = 50,
-    server: ServerOption = None,
-    token: TokenOption = None,
-    output: FormatOption = Format.TABLE,
-    as_json: JsonOption = False,
 ) -> None:
     """The latest messages and what came of them."""
-    this = session(server, token, output, as_json)
     found = this.client.get("/api/deliveries", channel=name, state=state, limit=limit)
     this.output.many(found["items"], DELIVERIES)
 
 
-@app.command()
-def replay(
-    delivery: Annotated[int, typer.Argument(help="A delivery's number.")],
-    server: ServerOption = None,
-    token: TokenOption = None,
-    output: FormatOption = Format.TABLE,
-    as_json: JsonOption = False,
-) -> None:
+@at_server(app)
+def replay(this: Session, delivery: Annotated[int, typer.Argument(help="A delivery's number.")]) -> None:
     """The same message once more, under the same id."""
-    this = session(server, token, output, as_json)
     this.output.many([this.client.post(f"/api/deliveries/{delivery}:replay")], DELIVERIES)
 
 
-@app.command()
-def renew(
-    name: Name,
-    server: ServerOption = None,
-    token: TokenOption = None,
-    output: FormatOption = Format.TABLE,
-    as_json: JsonOption = False,
-) -> None:
+@at_server(app)
+def renew(this: Session, name: Name) -> None:
     """A new signing secret; the old one signs beside it for a day."""
-    this = session(server, token, output, as_json)
     this.output.one(this.client.post(f"/api/channels/{name}:renew"))
 
 
-@app.command()
-def disable(
-    name: Name,
-    server: ServerOption = None,
-    token: TokenOption = None,
-    output: FormatOption = Format.TABLE,
-    as_json: JsonOption = False,
-) -> None:
+@at_server(app)
+def disable(this: Session, name: Name) -> None:
     """Nothing more is said there."""
-    this = session(server, token, output, as_json)
     this.output.one(this.client.patch(f"/api/channels/{name}", {"disabled": True}))
 
 
-@app.command()
-def enable(
-    name: Name,
-    server: ServerOption = None,
-    token: TokenOption = None,
-    output: FormatOption = Format.TABLE,
-    as_json: JsonOption = False,
-) -> None:
+@at_server(app)
+def enable(this: Session, name: Name) -> None:
     """Something is said there again."""
-    this = session(server, token, output, as_json)
     this.output.one(this.client.patch(f"/api/channels/{name}", {"disabled": False}))
 
 
-@app.command()
-def remove(
-    name: Name,
-    yes: YesOption = False,
-    server: ServerOption = None,
-    token: TokenOption = None,
-    output: FormatOption = Format.TABLE,
-    as_json: JsonOption = False,
-) -> None:
+@at_server(app)
+def remove(this: Session, name: Name, yes: YesOption = False) -> None:
     """Gone, with its delivery log."""
     must_confirm(f"remove {name}?", yes)
-    this = session(server, token, output, as_json)
     this.client.delete(f"/api/channels/{name}")
     this.output.one({"removed": name})

@@ -1,7 +1,11 @@
-"""Options that every command has, as reusable annotations."""
+"""What commands share: a session at a server, and the options that make it; being sure."""
 
+import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated
+from functools import wraps
+from inspect import Parameter
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -19,6 +23,7 @@ TokenOption = Annotated[
 FormatOption = Annotated[Format, typer.Option("-o", "--output", help="table or json")]
 JsonOption = Annotated[bool, typer.Option("--json", help="The same as -o json.")]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +36,33 @@ class Session:
 
 def session(server: str | None, token: str | None, form: Format, as_json: bool) -> Session:
     return Session(Client(server, token), Output(Format.JSON if as_json else form))
+
+
+_OPTIONS = tuple(
+    Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=option)
+    for name, option, default in (
+        ("server", ServerOption, None),
+        ("token", TokenOption, None),
+        ("output", FormatOption, Format.TABLE),
+        ("as_json", JsonOption, False),
+    )
+)
+
+
+def at_server(app: typer.Typer, name: str | None = None) -> Callable[[Command], Command]:
+    """A command whose first parameter is its `Session`: the options that make one stand behind its own."""
+
+    def register(command: Command) -> Command:
+        @wraps(command)
+        def run(*, server: str | None, token: str | None, output: Format, as_json: bool, **own: Any) -> Any:
+            return command(session(server, token, output, as_json), **own)
+
+        asked = list(inspect.signature(command).parameters.values())[1:]
+        run.__signature__ = inspect.Signature([*asked, *_OPTIONS])  # type: ignore[attr-defined] # what typer reads
+        app.command(name)(run)
+        return command
+
+    return register
 
 
 def must_confirm(question: str, yes: bool) -> None:

@@ -9,18 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from skylift.cli import rehearsal, wording
-from skylift.cli.context import (
-    FormatOption,
-    JsonOption,
-    ServerOption,
-    Session,
-    TokenOption,
-    YesOption,
-    must_confirm,
-    session,
-)
+from skylift.cli.context import Session, YesOption, at_server, must_confirm
 from skylift.cli.exits import Exit, Leave
-from skylift.cli.output import Format
 
 app = typer.Typer(help="Deployments: a release to devices, in phases.", no_args_is_help=True)
 ENDED = ("complete", "aborted", "failed")
@@ -34,8 +24,9 @@ SkipOption = Annotated[
 ]
 
 
-@app.command()
+@at_server(app)
 def create(
+    this: Session,
     release: Annotated[str, typer.Argument(help="A release's id, or a version.")],
     all_devices: Annotated[bool, typer.Option("--all", help="To every device the release fits.")] = False,
     device: Annotated[list[str] | None, typer.Option("--device", help="To this device; repeatable.")] = None,
@@ -85,10 +76,6 @@ def create(
         list[float] | None,
         typer.Option(help="With --rehearse: a release that fails on so many percent; repeatable."),
     ] = None,
-    server: ServerOption = None,
-    token: TokenOption = None,
-    output: FormatOption = Format.TABLE,
-    as_json: JsonOption = False,
 ) -> None:
     """Send a published release out in phases.
 
@@ -117,7 +104,6 @@ def create(
         "phases": _phases(phases, interval, wait, manual) if phases else None,
     }
     body |= {name: value for name, value in given.items() if value is not None}
-    this = session(server, token, output, as_json)
     if defect and not rehearse:
         raise Leave(Exit.USAGE, f"--defect is {defect[0]:g}: belongs to --rehearse")
     if rehearse:
@@ -157,21 +143,17 @@ def _phases(text: str, interval: float | None, wait: float | None, manual: bool)
     ]
 
 
-@app.command()
+@at_server(app)
 def status(
+    this: Session,
     deployment: Deployment,
     wait: Annotated[bool, typer.Option("--wait", help="Until it ends or is paused.")] = False,
     timeout: Annotated[str, typer.Option(help="How long to wait: 90s, 30m, 2h.")] = "2h",
-    server: ServerOption = None,
-    token: TokenOption = None,
-    output: FormatOption = Format.TABLE,
-    as_json: JsonOption = False,
 ) -> None:
     """Where it stands.
 
     With --wait it exits 0 complete, 3 failed or aborted, 4 paused by its threshold, 5 timeout.
     """
-    this = session(server, token, output, as_json)
     found = _find(this, deployment)
     if wait:
         until = time.monotonic() + seconds(timeout)
@@ -210,27 +192,14 @@ def seconds(text: str) -> float:
         raise Leave(Exit.USAGE, f"--timeout is {text!r}: a time such as 90s, 30m, 2h") from e
 
 
-@app.command()
-def explain(
-    deployment: Deployment,
-    server: ServerOption = None,
-    token: TokenOption = None,
-    output: FormatOption = Format.TABLE,
-    as_json: JsonOption = False,
-) -> None:
+@at_server(app)
+def explain(this: Session, deployment: Deployment) -> None:
     """What the devices that failed have in common, by how much, and what can be done about it."""
-    this = session(server, token, output, as_json)
     wording.explain(this.output, this.client.get(f"/api/deployments/{deployment}/explain"))
 
 
-@app.command()
-def watch(
-    deployment: Deployment,
-    server: ServerOption = None,
-    token: TokenOption = None,
-    output: FormatOption = Format.TABLE,
-    as_json: JsonOption = False,
-) -> None:
+@at_server(app)
+def watch(this: Session, deployment: Deployment) -> None:
     """Live: phases, rate against threshold, devices a minute and when its phase is decided, recent failures,
     and what it waits for. Ctrl-C leaves.
 
@@ -238,7 +207,6 @@ def watch(
 
     With --json: one object a line, whenever something has changed.
     """
-    this = session(server, token, output, as_json)
     found = _find(this, deployment)
     with wording.live(this.output, found) as show:
         while found["status"] not in ENDED and not _stopped(found):
@@ -248,19 +216,15 @@ def watch(
     raise Leave(_exit_code(found))
 
 
-@app.command()
+@at_server(app)
 def audit(
+    this: Session,
     deployment: Annotated[str | None, typer.Argument(help="One; all of them unless named.")] = None,
-    server: ServerOption = None,
-    token: TokenOption = None,
-    output: FormatOption = Format.TABLE,
-    as_json: JsonOption = False,
 ) -> None:
     """Count everything again from the rows: counters, who waits, open slots, sizes. Changes nothing.
 
     Exits 1 if anything differs.
     """
-    this = session(server, token, output, as_json)
     named = [deployment] if deployment is not None else [found["id"] for found in _every(this)]
     audits = [this.client.get(f"/api/deployments/{one}/audit") for one in named]
     wording.audits(this.output, audits)
@@ -279,17 +243,13 @@ def _every(this: Session) -> Iterator[Any]:
             return
 
 
-@app.command("list")
+@at_server(app, "list")
 def list_(
+    this: Session,
     state: Annotated[str | None, typer.Option("--status", help="Only these.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=500)] = 50,
-    server: ServerOption = None,
-    token: TokenOption = None,
-    output: FormatOption = Format.TABLE,
-    as_json: JsonOption = False,
 ) -> None:
     """The latest deployments."""
-    this = session(server, token, output, as_json)
     found = this.client.get("/api/deployments", limit=limit, status=state)
     this.output.many(found["items"], ("id", "product", "version", "status", "status_reason", "created_at"))
 
@@ -300,21 +260,19 @@ def _verb(verb: str, deployment: str, body: dict[str, Any], this: Session) -> An
     return answer
 
 
-@app.command()
+@at_server(app)
 def pause(
+    this: Session,
     deployment: Deployment,
     reason: Annotated[str, typer.Option(help="For the record.")] = "",
-    server: ServerOption = None,
-    token: TokenOption = None,
-    output: FormatOption = Format.TABLE,
-    as_json: JsonOption = False,
 ) -> None:
     """No more offers; devices that have begun go on."""
-    _verb("pause", deployment, {"reason": reason}, session(server, token, output, as_json))
+    _verb("pause", deployment, {"reason": reason}, this)
 
 
-@app.command()
+@at_server(app)
 def resume(
+    this: Session,
     deployment: Deployment,
     threshold: Annotated[float | None, typer.Option(help="A new failure threshold in percent.")] = None,
     expect: Annotated[float | None, typer.Option(help="A new expected failure rate in percent.")] = None,
@@ -322,10 +280,6 @@ def resume(
         list[str] | None,
         typer.Option(help="Leave this cohort out, such as label.hw=rev-b, group=eu; repeatable."),
     ] = None,
-    server: ServerOption = None,
-    token: TokenOption = None,
-    output: FormatOption = Format.TABLE,
-    as_json: JsonOption = False,
 ) -> None:
     """Go on. A breach that still stands needs a higher threshold, a retry first, or to go on without the
     cohort it comes from (deploy explain finds it)."""
@@ -335,97 +289,67 @@ def resume(
         "without": without or None,
     }
     body = {name: value for name, value in given.items() if value is not None}
-    _verb("resume", deployment, body, session(server, token, output, as_json))
+    _verb("resume", deployment, body, this)
 
 
-@app.command()
-def approve(
-    deployment: Deployment,
-    server: ServerOption = None,
-    token: TokenOption = None,
-    output: FormatOption = Format.TABLE,
-    as_json: JsonOption = False,
-) -> None:
+@at_server(app)
+def approve(this: Session, deployment: Deployment) -> None:
     """Say yes as a second person to a deployment that waits for one. Whoever created it cannot.
 
     skylift deploy approve dep_01jb
     """
-    _verb("approve", deployment, {}, session(server, token, output, as_json))
+    _verb("approve", deployment, {}, this)
 
 
-@app.command()
-def promote(
-    deployment: Deployment,
-    server: ServerOption = None,
-    token: TokenOption = None,
-    output: FormatOption = Format.TABLE,
-    as_json: JsonOption = False,
-) -> None:
+@at_server(app)
+def promote(this: Session, deployment: Deployment) -> None:
     """Open the next phase now."""
-    _verb("promote", deployment, {}, session(server, token, output, as_json))
+    _verb("promote", deployment, {}, this)
 
 
-@app.command()
+@at_server(app)
 def abort(
+    this: Session,
     deployment: Deployment,
     yes: YesOption = False,
     reason: Annotated[str, typer.Option(help="For the record.")] = "",
-    server: ServerOption = None,
-    token: TokenOption = None,
-    output: FormatOption = Format.TABLE,
-    as_json: JsonOption = False,
 ) -> None:
     """Stop for good. Devices that are installing finish; nobody else begins."""
     must_confirm(f"abort {deployment}?", yes)
-    _verb("abort", deployment, {"reason": reason}, session(server, token, output, as_json))
+    _verb("abort", deployment, {"reason": reason}, this)
 
 
-@app.command()
-def delete(
-    deployment: Deployment,
-    yes: YesOption = False,
-    server: ServerOption = None,
-    token: TokenOption = None,
-    output: FormatOption = Format.TABLE,
-    as_json: JsonOption = False,
-) -> None:
+@at_server(app)
+def delete(this: Session, deployment: Deployment, yes: YesOption = False) -> None:
     """Forget a deployment that has ended, with its updates and events."""
     must_confirm(f"delete {deployment}?", yes)
-    this = session(server, token, output, as_json)
     this.client.delete(f"/api/deployments/{deployment}")
     this.output.one({"deleted": deployment})
 
 
-@app.command()
+@at_server(app)
 def retry(
+    this: Session,
     deployment: Deployment,
     device: Annotated[list[str] | None, typer.Option("--device", help="Only this one; repeatable.")] = None,
-    server: ServerOption = None,
-    token: TokenOption = None,
-    output: FormatOption = Format.TABLE,
-    as_json: JsonOption = False,
 ) -> None:
     """Another attempt for devices that failed or fell back."""
     body = {"devices": device} if device else {}
-    _verb("retry", deployment, body, session(server, token, output, as_json))
+    _verb("retry", deployment, body, this)
 
 
-@app.command()
+@at_server(app)
 def rollback(
+    this: Session,
     deployment: Deployment,
     yes: YesOption = False,
     only: Annotated[
         str | None, typer.Option(help="Only this cohort, such as label.hw=rev-b; the rest goes on.")
     ] = None,
     skip_above_floor: SkipOption = False,
-    server: ServerOption = None,
-    token: TokenOption = None,
-    output: FormatOption = Format.TABLE,
-    as_json: JsonOption = False,
 ) -> None:
     """Send the devices it updated back to the release they came from."""
     must_confirm(f"roll back {only or 'everything'} that {deployment} updated?", yes)
-    this = session(server, token, output, as_json)
     body: dict[str, Any] = {} if only is None else {"only": only}
     if skip_above_floor:
         body["skip_above_floor"] = True

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from skylift.cli.context import FormatOption, JsonOption, ServerOption, Session, TokenOption, session
+from skylift.cli.context import Session, at_server
 from skylift.cli.exits import Exit, Leave
 from skylift.cli.output import Format
 from skylift.cli.trust import DEFAULT_DESK, KeysOption
@@ -18,16 +18,12 @@ app = typer.Typer(help="The transparency log: everything ever published and orde
 PAGE = 1000
 
 
-@app.command()
+@at_server(app)
 def show(
+    this: Session,
     last: Annotated[int, typer.Option(min=1, max=1000, help="How many of the latest entries.")] = 20,
-    server: ServerOption = None,
-    token: TokenOption = None,
-    output: FormatOption = Format.TABLE,
-    as_json: JsonOption = False,
 ) -> None:
     """Its size and root, the latest entries, and what devices saw that is not of this log."""
-    this = session(server, token, output, as_json)
     found = this.client.get("/api/log/checkpoint")
     page = this.client.get("/api/log/entries", start=max(0, found["size"] - last), limit=last)["items"]
     strange = [one for one in this.client.get("/api/log/witnessed")["items"] if not one["agrees"]]
@@ -46,16 +42,12 @@ def show(
         )
 
 
-@app.command()
+@at_server(app)
 def save(
+    this: Session,
     file: Annotated[Path, typer.Argument(dir_okay=False, help="Where to write the copy.")],
-    server: ServerOption = None,
-    token: TokenOption = None,
-    output: FormatOption = Format.TABLE,
-    as_json: JsonOption = False,
 ) -> None:
     """Write the whole log into a file, with the files it tells of, to be verified elsewhere."""
-    this = session(server, token, output, as_json)
     copy = _download(this)
     shown = {name: body.decode("ascii") for name, body in copy.files.items()}
     body = {"checkpoint": copy.checkpoint, "entries": copy.entries, "files": shown}
@@ -76,8 +68,9 @@ def _entries(this: Session, size: int) -> Iterator[str]:
         yield from (str(one["entry"]) for one in page)
 
 
-@app.command()
+@at_server(app)
 def verify(
+    this: Session,
     file: Annotated[
         Path | None, typer.Option(exists=True, dir_okay=False, help="A saved copy: offline.")
     ] = None,
@@ -90,10 +83,6 @@ def verify(
         typer.Option(dir_okay=False, help="The checkpoint seen last, kept up to date; else the desk's."),
     ] = None,
     keys: KeysOption = DEFAULT_DESK,
-    server: ServerOption = None,
-    token: TokenOption = None,
-    output: FormatOption = Format.TABLE,
-    as_json: JsonOption = False,
 ) -> None:
     """Read the whole log, and every file it tells of; hold them to the roots of this desk, to the signed
     checkpoint, to the one seen last, and to each other: every root, every release, every order.
@@ -103,7 +92,6 @@ def verify(
     from skylift.trust import audit
     from skylift.trust.log import Pin
 
-    this = session(server, token, output, as_json)
     source = roots or keys / "public"
     kept = pin or keys / "public" / "log.json"
     own = {repo: _read(source / f"{repo}.root.json") for repo in ("image", "director")}

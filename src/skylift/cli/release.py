@@ -10,16 +10,7 @@ from urllib.parse import quote
 import typer
 
 from skylift.cli.client import sha256_of
-from skylift.cli.context import (
-    FormatOption,
-    JsonOption,
-    ServerOption,
-    Session,
-    TokenOption,
-    YesOption,
-    must_confirm,
-    session,
-)
+from skylift.cli.context import Session, YesOption, at_server, must_confirm
 from skylift.cli.exits import Exit, Leave
 from skylift.cli.output import Format
 from skylift.cli.rounds import sign_role
@@ -54,8 +45,9 @@ def release_id(this: Session, asked: str) -> str:
             raise Leave(Exit.ERROR, f"release is {asked!r}: {product} has no version {version!r}")
 
 
-@app.command()
+@at_server(app)
 def create(
+    this: Session,
     image: Annotated[
         Path, typer.Argument(exists=True, dir_okay=False, help="The image, or a configuration.")
     ],
@@ -73,10 +65,6 @@ def create(
     ] = None,
     draft: Annotated[bool, typer.Option("--draft", help="More artifacts will follow (upload).")] = False,
     other_chip: OtherChip = False,
-    server: ServerOption = None,
-    token: TokenOption = None,
-    output: FormatOption = Format.TABLE,
-    as_json: JsonOption = False,
 ) -> None:
     """Hash and upload an image as a new release, ready to be signed. Refused, it leaves nothing behind.
 
@@ -84,7 +72,6 @@ def create(
     """
     from skylift.firmware.image import inspect
 
-    this = session(server, token, output, as_json)
     version = version or (inspect(image).get("version") if kind == "image" else None)
     if not version:
         raise invalid("version", "", "given by --version, for the image does not say it")
@@ -143,55 +130,39 @@ def _or_forgotten(this: Session, release: str) -> Iterator[None]:
         raise
 
 
-@app.command()
+@at_server(app)
 def upload(
+    this: Session,
     release: Release,
     image: Annotated[Path, typer.Argument(exists=True, dir_okay=False)],
     device_type: DeviceType = None,
     seal: Annotated[bool, typer.Option("--seal", help="It was the last one: ready to be signed.")] = False,
     other_chip: OtherChip = False,
-    server: ServerOption = None,
-    token: TokenOption = None,
-    output: FormatOption = Format.TABLE,
-    as_json: JsonOption = False,
 ) -> None:
     """One more image of a draft release, for another device type."""
-    this = session(server, token, output, as_json)
     release = release_id(this, release)
     _upload(this, image, device_type, other_chip, seal, release=release)
     _show(this, release)
 
 
-@app.command()
-def delete(
-    release: Release,
-    yes: YesOption = False,
-    server: ServerOption = None,
-    token: TokenOption = None,
-    output: FormatOption = Format.TABLE,
-    as_json: JsonOption = False,
-) -> None:
+@at_server(app)
+def delete(this: Session, release: Release, yes: YesOption = False) -> None:
     """Forget a draft: its version is free again. A release that was sealed is withdrawn (`trust revoke`)."""
     must_confirm(f"delete {release}?", yes)
-    this = session(server, token, output, as_json)
     release = release_id(this, release)
     this.client.delete(f"/api/releases/{release}")
     this.output.one({"deleted": release})
 
 
-@app.command()
+@at_server(app)
 def sign(
+    this: Session,
     release: Release,
     key: Annotated[list[Path], typer.Option("--key", help="A release key's file; repeatable.")],
     keys: KeysOption = DEFAULT_DESK,
     yes: YesOption = False,
-    server: ServerOption = None,
-    token: TokenOption = None,
-    output: FormatOption = Format.TABLE,
-    as_json: JsonOption = False,
 ) -> None:
     """Add offline signatures; at two of three the release is published. Keys are never sent."""
-    this = session(server, token, output, as_json)
     release = release_id(this, release)
     found = this.client.get(f"/api/releases/{release}")
     if found["status"] == "published":
@@ -203,20 +174,16 @@ def sign(
     this.output.one(sign_role(this, found["product"], signers(key), keys, yes))
 
 
-@app.command()
+@at_server(app)
 def verify(
+    this: Session,
     release: Release,
     image: Annotated[Path, typer.Argument(exists=True, dir_okay=False)],
     keys: KeysOption = DEFAULT_DESK,
-    server: ServerOption = None,
-    token: TokenOption = None,
-    output: FormatOption = Format.TABLE,
-    as_json: JsonOption = False,
 ) -> None:
     """Is this file what the release's keys signed? Checked with this desk's own roots."""
     from skylift.trust.desk import vouched
 
-    this = session(server, token, output, as_json)
     release = release_id(this, release)
     found = this.client.get(f"/api/releases/{release}")
     role = found["product"]
@@ -239,17 +206,13 @@ def verify(
     this.output.one({"release": release, "file": image.name, "sha256": digest, "signed_as": path})
 
 
-@app.command()
+@at_server(app)
 def sbom(
+    this: Session,
     release: Release,
     file: Annotated[Path, typer.Argument(dir_okay=False, help="Where to write it.")],
-    server: ServerOption = None,
-    token: TokenOption = None,
-    output: FormatOption = Format.TABLE,
-    as_json: JsonOption = False,
 ) -> None:
     """Download a release's bill of materials."""
-    this = session(server, token, output, as_json)
     release = release_id(this, release)
     known = this.client.get(f"/api/releases/{release}")["sbom"]
     body = this.client.raw(f"/api/releases/{release}/sbom")
@@ -259,31 +222,20 @@ def sbom(
     this.output.one({"release": release, "file": str(file), **known})
 
 
-@app.command("list")
+@at_server(app, "list")
 def list_(
+    this: Session,
     product: Annotated[str | None, typer.Option(help="Only this product's.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=500)] = 50,
-    server: ServerOption = None,
-    token: TokenOption = None,
-    output: FormatOption = Format.TABLE,
-    as_json: JsonOption = False,
 ) -> None:
     """The latest releases."""
-    this = session(server, token, output, as_json)
     found = this.client.get("/api/releases", limit=limit, product=product)
     this.output.many(found["items"], ("id", "product", "version", "kind", "status", "created_at"))
 
 
-@app.command()
-def show(
-    release: Release,
-    server: ServerOption = None,
-    token: TokenOption = None,
-    output: FormatOption = Format.TABLE,
-    as_json: JsonOption = False,
-) -> None:
+@at_server(app)
+def show(this: Session, release: Release) -> None:
     """One release: images, signatures gathered, deltas; how devices get it now, and how they did."""
-    this = session(server, token, output, as_json)
     _show(this, release_id(this, release))
 
 

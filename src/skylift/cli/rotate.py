@@ -11,16 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from skylift.cli import rounds
-from skylift.cli.context import (
-    FormatOption,
-    JsonOption,
-    ServerOption,
-    Session,
-    TokenOption,
-    YesOption,
-    must_confirm,
-    session,
-)
+from skylift.cli.context import FormatOption, JsonOption, Session, YesOption, at_server, must_confirm
 from skylift.cli.exits import Exit, Leave
 from skylift.cli.output import Format, Output
 from skylift.cli.trust import DEFAULT_DESK, KeysOption, passphrase
@@ -32,8 +23,9 @@ OutOption = Annotated[
 RoleArgument = Annotated[str, typer.Argument(help="root, targets, or a product's name.")]
 
 
-@app.command()
+@at_server(app)
 def rotate(
+    this: Session,
     role: Annotated[str, typer.Argument(help="root, targets, a product's name, or online.")],
     remove: Annotated[str, typer.Option("--remove", help="The beginning of the old key's id.")] = "",
     add: Annotated[
@@ -41,14 +33,9 @@ def rotate(
     ] = None,
     out: OutOption = None,
     keys: KeysOption = DEFAULT_DESK,
-    server: ServerOption = None,
-    token: TokenOption = None,
-    output: FormatOption = Format.TABLE,
-    as_json: JsonOption = False,
 ) -> None:
     """Replace a key: root holders' (both repositories), the targets role's, a product's release key; or the
     server's online keys by those it has now (`online`)."""
-    this = session(server, token, output, as_json)
     rounds.catch_up(this, keys)
     _replace(this, role, remove, add, out, keys)
 
@@ -79,21 +66,12 @@ def _replace(this: Session, role: str, remove: str, add: Path | None, out: Path 
     return _propose(this, proposals, products, out)
 
 
-@app.command()
-def renew(
-    role: RoleArgument,
-    out: OutOption = None,
-    keys: KeysOption = DEFAULT_DESK,
-    server: ServerOption = None,
-    token: TokenOption = None,
-    output: FormatOption = Format.TABLE,
-    as_json: JsonOption = False,
-) -> None:
+@at_server(app)
+def renew(this: Session, role: RoleArgument, out: OutOption = None, keys: KeysOption = DEFAULT_DESK) -> None:
     """Another term for both roots, for the delegations (`targets`) or for a product's role."""
     from skylift.trust import books
     from skylift.trust.ceremony import Desk
 
-    this = session(server, token, output, as_json)
     rounds.catch_up(this, keys)
     if role not in ("root", "targets"):
         _propose(this, {}, (role,), out, needed=True)
@@ -101,8 +79,9 @@ def renew(
     _propose(this, books.renewed(books.Books.open(Desk(keys, None)), role, datetime.now(UTC)), (), out)
 
 
-@app.command()
+@at_server(app)
 def revoke(
+    this: Session,
     what: Annotated[str, typer.Argument(help="PRODUCT/VERSION, or the beginning of a stolen key's id.")],
     reason: Annotated[str, typer.Option("--reason", help="Why; people and devices' operators read it.")] = "",
     of: Annotated[str, typer.Option("--of", help="Whose key: root, targets, or a product's name.")] = "",
@@ -110,16 +89,11 @@ def revoke(
     out: OutOption = None,
     keys: KeysOption = DEFAULT_DESK,
     yes: YesOption = False,
-    server: ServerOption = None,
-    token: TokenOption = None,
-    output: FormatOption = Format.TABLE,
-    as_json: JsonOption = False,
 ) -> None:
     """Withdraw a release: its deployments end now, devices refuse it when its role is signed without it. Or
     take a stolen key out of its role."""
     from skylift.cli.release import release_id
 
-    this = session(server, token, output, as_json)
     rounds.catch_up(this, keys)
     if of:
         _replace(this, of, what, add, out, keys)
@@ -161,17 +135,13 @@ def _propose(
     this.output.one({"proposed": list(proposals)})
 
 
-@app.command()
+@at_server(app)
 def publish(
+    this: Session,
     file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A file of `--out`, signed.")],
     keys: KeysOption = DEFAULT_DESK,
-    server: ServerOption = None,
-    token: TokenOption = None,
-    output: FormatOption = Format.TABLE,
-    as_json: JsonOption = False,
 ) -> None:
     """Hand in a file that went from desk to desk; what has its signatures is published."""
-    this = session(server, token, output, as_json)
     proposals, *_ = rounds.opened(file)
     rounds.hand_in(this, proposals)
     rounds.catch_up(this, keys)

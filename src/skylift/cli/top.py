@@ -9,7 +9,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from skylift.cli.context import FormatOption, JsonOption, ServerOption, TokenOption, session
+from skylift.cli.context import Session
 from skylift.cli.output import Format
 from skylift.cli.speed import Speed, current
 from skylift.cli.wording import STATUS_COLOURS, bar
@@ -21,12 +21,9 @@ BAR = 30
 
 
 def top(
+    this: Session,
     once: Annotated[bool, typer.Option("--once", help="Look once and leave.")] = False,
     every: Annotated[float, typer.Option(min=0.5, max=3600, help="Seconds between two looks.")] = 2.0,
-    server: ServerOption = None,
-    token: TokenOption = None,
-    output: FormatOption = Format.TABLE,
-    as_json: JsonOption = False,
 ) -> None:
     """The fleet, live: devices by version and last contact, what runs and how fast, what needs a person.
 
@@ -36,7 +33,6 @@ def top(
 
     skylift top --once --json
     """
-    this = session(server, token, output, as_json)
     screen = Screen()
     found = this.client.get("/api/fleet")
     if this.output.form is Format.JSON:

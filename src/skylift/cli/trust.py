@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from skylift.cli import rounds
-from skylift.cli.context import FormatOption, JsonOption, ServerOption, TokenOption, YesOption, session
+from skylift.cli.context import FormatOption, JsonOption, Session, YesOption, at_server
 from skylift.cli.exits import Exit, Leave
 from skylift.cli.output import Format, Output
 
@@ -34,14 +34,11 @@ def passphrase(ask: bool = True) -> bytes | None:
     return given.encode() if given else None
 
 
-@app.command()
+@at_server(app)
 def init(
+    this: Session,
     product: Annotated[list[str] | None, typer.Option("--product", help="A product; repeatable.")] = None,
     keys: KeysOption = DEFAULT_DESK,
-    server: ServerOption = None,
-    token: TokenOption = None,
-    output: FormatOption = Format.TABLE,
-    as_json: JsonOption = False,
 ) -> None:
     """The key ceremony: three root, three targets and three release keys per product, two of three must sign.
 
@@ -50,7 +47,6 @@ def init(
     from skylift.trust.ceremony import Desk, hold
     from skylift.trust.keys import from_public_dict
 
-    this = session(server, token, output, as_json)
     online = this.client.get("/api/trust/online-keys")
     image, director = (from_public_dict(name, online[name]) for name in ("image", "director"))
     this.output.say(f"the server's online keys: image {image.keyid[:16]}, director {director.keyid[:16]}")
@@ -68,15 +64,9 @@ def _roles(this: Any, _: Any) -> Any:
         yield f"{role['repo']}/{role['role']}", f"version {role['version']}, {role['days_left']} days left"
 
 
-@app.command()
-def status(
-    server: ServerOption = None,
-    token: TokenOption = None,
-    output: FormatOption = Format.TABLE,
-    as_json: JsonOption = False,
-) -> None:
+@at_server(app)
+def status(this: Session) -> None:
     """Every role with the days to its expiry, and what is half signed."""
-    this = session(server, token, output, as_json)
     found = this.client.get("/api/trust")
     if this.output.form is Format.JSON:
         this.output.one(found)
@@ -95,8 +85,9 @@ def status(
             this.output.say(f"{role['repo']} {role['role']}: {days} days left; {again}")
 
 
-@app.command()
+@at_server(app)
 def sign(
+    this: Session,
     role: Annotated[
         str | None,
         typer.Argument(help="What waits: a product, image:root, director:root, image:targets. Without: all."),
@@ -110,18 +101,13 @@ def sign(
     ] = None,
     keys: KeysOption = DEFAULT_DESK,
     yes: YesOption = False,
-    server: ServerOption = None,
-    token: TokenOption = None,
-    output: FormatOption = Format.TABLE,
-    as_json: JsonOption = False,
 ) -> None:
     """Add signatures to what is half signed, after checking and showing what they would say."""
     if not key:
         raise Leave(Exit.USAGE, "--key is needed at least once")
     if file is not None:
-        rounds.sign_file(Output(Format.JSON if as_json else output), file, signers(key), keys, yes)
+        rounds.sign_file(this.output, file, signers(key), keys, yes)
         return
-    this = session(server, token, output, as_json)
     if role is not None:
         this.output.one(rounds.sign_role(this, role, signers(key), keys, yes, withdraws or ()))
         return

@@ -5,17 +5,8 @@ from typing import Annotated
 
 import typer
 
-from skylift.cli.context import (
-    FormatOption,
-    JsonOption,
-    ServerOption,
-    TokenOption,
-    YesOption,
-    must_confirm,
-    session,
-)
+from skylift.cli.context import Session, YesOption, at_server, must_confirm
 from skylift.cli.exits import Exit, Leave
-from skylift.cli.output import Format
 
 app = typer.Typer(help="Users: who may sign in to the dashboard.", no_args_is_help=True)
 Name = Annotated[str, typer.Argument(help="The user's name.")]
@@ -33,65 +24,47 @@ def _password() -> str:
     return given
 
 
-@app.command("list")
-def list_(
-    server: ServerOption = None,
-    token: TokenOption = None,
-    output: FormatOption = Format.TABLE,
-    as_json: JsonOption = False,
-) -> None:
+@at_server(app, "list")
+def list_(this: Session) -> None:
     """Everybody."""
-    this = session(server, token, output, as_json)
     this.output.many(this.client.get("/api/users")["items"], COLUMNS)
 
 
-@app.command()
+@at_server(app)
 def add(
+    this: Session,
     name: Name,
     role: Annotated[str, typer.Option(help="viewer, operator or admin")] = "viewer",
-    server: ServerOption = None,
-    token: TokenOption = None,
-    output: FormatOption = Format.TABLE,
-    as_json: JsonOption = False,
 ) -> None:
     """Somebody new. The password is asked for, or taken from SKYLIFT_PASSWORD.
 
     skylift user add ada --role operator
     """
-    this = session(server, token, output, as_json)
     body = {"name": name, "role": role, "password": _password()}
     this.output.one(this.client.post("/api/users", body))
 
 
-@app.command()
+@at_server(app)
 def role(
+    this: Session,
     name: Name,
     role: Annotated[str, typer.Argument(help="viewer, operator or admin")],
-    server: ServerOption = None,
-    token: TokenOption = None,
-    output: FormatOption = Format.TABLE,
-    as_json: JsonOption = False,
 ) -> None:
     """Another role; who is signed in signs in again."""
-    this = session(server, token, output, as_json)
     this.output.one(this.client.patch(f"/api/users/{name}", {"role": role}))
 
 
-@app.command()
+@at_server(app)
 def grant(
+    this: Session,
     name: Name,
     product: Annotated[str, typer.Argument(help="The product, as its releases name it.")],
     role: Annotated[str, typer.Argument(help="viewer, operator or admin; none takes it away")],
-    server: ServerOption = None,
-    token: TokenOption = None,
-    output: FormatOption = Format.TABLE,
-    as_json: JsonOption = False,
 ) -> None:
     """What they may do to one product, beside what they may do to all.
 
     skylift user grant olga sensor operator
     """
-    this = session(server, token, output, as_json)
     where = f"/api/users/{name}/products/{product}"
     if role == "none":
         this.client.delete(where)
@@ -100,42 +73,20 @@ def grant(
     this.output.one(this.client.put(where, {"role": role}))
 
 
-@app.command()
-def password(
-    name: Name,
-    server: ServerOption = None,
-    token: TokenOption = None,
-    output: FormatOption = Format.TABLE,
-    as_json: JsonOption = False,
-) -> None:
+@at_server(app)
+def password(this: Session, name: Name) -> None:
     """A new password; the second factor is taken away, every session ends."""
-    this = session(server, token, output, as_json)
     this.output.one(this.client.patch(f"/api/users/{name}", {"password": _password()}))
 
 
-@app.command()
-def disable(
-    name: Name,
-    yes: YesOption = False,
-    server: ServerOption = None,
-    token: TokenOption = None,
-    output: FormatOption = Format.TABLE,
-    as_json: JsonOption = False,
-) -> None:
+@at_server(app)
+def disable(this: Session, name: Name, yes: YesOption = False) -> None:
     """Out, at once. History keeps the name."""
     must_confirm(f"disable {name}?", yes)
-    this = session(server, token, output, as_json)
     this.output.one(this.client.patch(f"/api/users/{name}", {"disabled": True}))
 
 
-@app.command()
-def enable(
-    name: Name,
-    server: ServerOption = None,
-    token: TokenOption = None,
-    output: FormatOption = Format.TABLE,
-    as_json: JsonOption = False,
-) -> None:
+@at_server(app)
+def enable(this: Session, name: Name) -> None:
     """In again."""
-    this = session(server, token, output, as_json)
     this.output.one(this.client.patch(f"/api/users/{name}", {"disabled": False}))
