@@ -56,7 +56,7 @@ typedef struct {
     void (*failed)(void *stream, uint32_t status); /* Envoy answers by itself */
 } kind;
 
-extern const kind ANSWERS, BREAKER, ADDRESSES;
+extern const kind ANSWERS, BREAKER, ADDRESSES, REROUTE;
 
 int64_t now_us(void); /* never jumps */
 text get(void *envoy, int where, const char *name);

@@ -172,7 +172,7 @@ static void config_free(config *c)
 
 static const kind *kind_of(text name)
 {
-    static const kind *const kinds[] = {&ANSWERS, &BREAKER, &ADDRESSES};
+    static const kind *const kinds[] = {&ANSWERS, &BREAKER, &ADDRESSES, &REROUTE};
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
         if (same(name, kinds[i]->name))
             return kinds[i];

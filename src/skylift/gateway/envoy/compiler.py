@@ -8,7 +8,17 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from skylift.gateway.conditions import ALWAYS, All, Part, Test
-from skylift.gateway.envoy import clusters, login, logs, matching, pieces, steps, sticking, transforms
+from skylift.gateway.envoy import (
+    clusters,
+    login,
+    logs,
+    matching,
+    pieces,
+    steps,
+    sticking,
+    transforms,
+    variants,
+)
 from skylift.gateway.envoy.edge import NOTHING_MORE, Extras, edge, observed, ranges, replies, shown, tls
 from skylift.gateway.envoy.formats import IF_ABSENT, OVERWRITE, direct, header
 from skylift.gateway.envoy.matching import Place
@@ -74,13 +84,16 @@ def _cluster(gateway: Gateway, service: Service, problems: list[Problem]) -> Jso
 
 def _routes(gateway: Gateway, listener: Listener, book: Book, problems: list[Problem]) -> Iterator[_Compiled]:
     late: list[_Compiled] = []
+    plain: list[_Compiled] = []
     place = Place(listener.port, "https" if listener.tls else "http")
     for route in (each for written in gateway.ordered for each in _preflights(written)):
         if route.listeners and listener.name not in route.listeners:
             continue
         try:
             if place.scheme in route.schemes:
-                yield _route(Where(gateway, listener, route, book), place)
+                where = Where(gateway, listener, route, book)
+                plain.append(_route(where, place))
+                yield from (_route(replace(where, who=who), place) for who in variants.consumers(route))
             elif route.wrong_scheme:
                 answer = {"name": route.id, **direct(route.wrong_scheme)}
                 entries = [(match, answer) for match in matching.matches(route.when, place)]
@@ -88,7 +101,7 @@ def _routes(gateway: Gateway, listener: Listener, book: Book, problems: list[Pro
                 late.append(_Compiled(route, words, entries))  # only where no other route takes it
         except Refused as e:
             problems += e.problems
-    yield from late
+    yield from (*plain, *late)  # variants are found by what no client can send: before what he can
 
 
 def _preflights(route: Route) -> Iterator[Route]:
@@ -104,10 +117,11 @@ def _route(where: Where, place: Place) -> _Compiled:
     route = where.route
     words = steps.words(where)
     words.pieces += sticking.sessions(where.gateway, route)
-    if words.answer is None and "path_rewrite" not in words.action:  # both read what was changed
+    reads = "path_rewrite" in words.action or words.looked_again  # what filters have changed
+    if words.answer is None and not reads:
         words.pieces, words.headers = transforms.routes_own(words.pieces)
     made = _Compiled(route, words)
-    for path in login.paths(route):
+    for path in login.paths(route) if where.who is None else ():
         at = Test(Part.PATH, (Text(Kind.EXACT, path),))
         made.entries += [(match, _says(where, words, Case())) for match in matching.matches(at, place)]
     for case in cases((step.policy for step in route.steps), route.path):
@@ -115,6 +129,8 @@ def _route(where: Where, place: Place) -> _Compiled:
             found = matching.matches(route.when, place, (*case.way, *way))
             for name, words_of in matching.stamps_used(found).items():
                 where.book.stamp(name, words_of)
+            if where.who is not None:
+                found = list(variants.matches(found, route, where.who))
             said = _says(where, replace(words, answer=answer), case)
             made.entries += [(match, said) for match in found]
     return made

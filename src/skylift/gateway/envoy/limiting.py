@@ -52,7 +52,10 @@ def piece(name: str, text: str) -> Piece:
 
 
 # What the listener says, and no route uses.
-_NOTHING = {"limits": "", "consumers": "from x-sl-none\n", "answers": "", "breaker": "", "addresses": ""}
+_NOTHING = {
+    **dict.fromkeys(("limits", "answers", "breaker", "addresses", "reroute"), ""),
+    "consumers": "from x-sl-none\n",
+}
 
 
 def together(pieces: Sequence[Piece]) -> list[Piece]:

@@ -24,7 +24,18 @@ from skylift.gateway.access import (
     RequireClaim,
 )
 from skylift.gateway.access import logs as tells
-from skylift.gateway.envoy import auth, helping, limiting, login, logs, redirects, rules, scripts, transforms
+from skylift.gateway.envoy import (
+    auth,
+    helping,
+    limiting,
+    login,
+    logs,
+    redirects,
+    rules,
+    scripts,
+    transforms,
+    variants,
+)
 from skylift.gateway.envoy.edge import WEBSOCKET
 from skylift.gateway.envoy.formats import direct
 from skylift.gateway.envoy.logs import Told
@@ -59,7 +70,8 @@ from skylift.gateway.policies import (
 class Words:
     """What a route's steps come to. `answer`: what the route says instead of asking a backend; `to_others`:
     what it says to other methods than GET, where that differs; `headers`: what it says of the request's
-    headers by itself; `told`: who writes down what became of its requests."""
+    headers by itself; `told`: who writes down what became of its
+    requests."""
 
     pieces: list[Piece] = field(default_factory=list)
     headers: Json = field(default_factory=dict)
@@ -67,6 +79,7 @@ class Words:
     answer: Json | None = None
     to_others: Json | None = None
     told: list[Told] = field(default_factory=list)
+    looked_again: bool = False  # for the route of a consumer who has words of his own
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +90,7 @@ class Where:
     listener: Listener
     route: Route
     book: Book
+    who: str | None = None  # the consumer whose variant of the route it is
 
 
 def words(where: Where) -> Words:
@@ -138,9 +152,21 @@ def _request(where: Where, found: Words, policy: RequestTransform) -> None:
 
 
 def _per_consumer(where: Where, found: Words, policy: PerConsumer) -> None:
+    if variants.is_own(policy):
+        _own_words(where, found, policy)
+        return
     plans = [plan for _, plan in policy.plans]
     make = rules.per_consumer if isinstance(plans[0], rules.BY_CONSUMER) else limiting.per_consumer
     found.pieces += make(policy, where.gateway, where.book)
+
+
+def _own_words(where: Where, found: Words, policy: PerConsumer) -> None:
+    if not found.looked_again:
+        found.pieces += variants.looks_again(where.route, where.book)
+        found.looked_again = True
+    made = variants.chosen(policy, where.who, where.route, where.gateway, where.book)
+    found.pieces += made.pieces
+    found.action |= made.action
 
 
 def _introspection(where: Where, found: Words, policy: Introspection) -> None:

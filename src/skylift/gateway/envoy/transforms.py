@@ -159,10 +159,15 @@ def cookie(name: str) -> Piece:
     return _noted([{"cookie": name, "on_header_present": {"metadata_namespace": COOKIES, "key": name}}])
 
 
+NOTHING_NOTED: Json = {
+    "header": "x-sl-none",
+    "on_header_present": {"metadata_namespace": CAPTURES, "key": "none"},
+}
+
+
 def _noted(rules: list[Json]) -> Piece:
     own = {"@type": TO_METADATA, "request_rules": rules}
-    nothing = {"header": "x-sl-none", "on_header_present": {"metadata_namespace": CAPTURES, "key": "none"}}
-    return Piece("captures", {"@type": TO_METADATA, "request_rules": [nothing]}, own)
+    return Piece("captures", {"@type": TO_METADATA, "request_rules": [NOTHING_NOTED]}, own)
 
 
 def response(policy: ResponseTransform, gateway: Gateway, book: Book) -> list[Piece]:
