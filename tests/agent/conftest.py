@@ -248,7 +248,7 @@ class Device:
             "factory_version": "1.0.0",
             "health_passes": 1,
             "health_interval_seconds": 0.02,
-            "health_deadline_seconds": 5.0,
+            "health_deadline_seconds": 60.0,  # a busy machine is no bad image
             "poll_seconds": 0.05,
         }
         self.config = Config(**(given | more))
@@ -296,7 +296,7 @@ class Device:
             self.off()
         return rest
 
-    def until(self, condition: Callable[[], object], seconds: float = 20.0, steps: int = 200) -> None:
+    def until(self, condition: Callable[[], object], seconds: float = 180.0, steps: int = 200) -> None:
         """Steps until the condition holds; fails with the log when it does not come."""
         deadline = time.monotonic() + seconds
         for _ in range(steps):

@@ -70,7 +70,7 @@ def _zip(program: str) -> bytes:
     return body.getvalue()
 
 
-def _come(condition: Callable[[], object], seconds: float = 60.0) -> None:
+def _come(condition: Callable[[], object], seconds: float = 180.0) -> None:
     until = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < until, "it did not come"
@@ -198,7 +198,7 @@ def crash(device: Device, times: int) -> None:
 def test_a_confirmed_configuration_that_crashes_gives_way_to_the_former(
     depot: Depot, make_device: MakeDevice, image: Make
 ) -> None:
-    device = make_device(health_deadline_seconds=5.0)
+    device = make_device()
     for number, (body, version, kind) in enumerate(
         ((b'{"a": 1}', "c1", "config"), (image("1.1.0"), "1.1.0", "image"), (b'{"a": 2}', "c2", "config"))
     ):
@@ -218,7 +218,7 @@ def test_a_confirmed_configuration_that_crashes_gives_way_to_the_former(
 
 
 def test_a_first_configuration_that_crashes_gives_way_to_none(depot: Depot, make_device: MakeDevice) -> None:
-    device = make_device(health_deadline_seconds=5.0)
+    device = make_device()
     depot.offer(b'{"a": 1}', "c1", kind="config")
     device.until(lambda: depot.states()[-1:] == ["complete"])
     device.until(device.settled)

@@ -43,7 +43,7 @@ def _gone(pid: int) -> bool:
         return True
 
 
-def _come(condition: Callable[[], object], seconds: float = 20.0) -> None:
+def _come(condition: Callable[[], object], seconds: float = 180.0) -> None:
     until = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < until, "it did not come in time"

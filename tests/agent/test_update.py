@@ -4,6 +4,7 @@ import hashlib
 import json
 import urllib.request
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -138,7 +139,7 @@ def test_a_slot_whose_bytes_changed_is_never_booted(device: Device, depot: Depot
 def test_a_confirmed_image_that_crashes_in_a_loop_gives_way_to_the_former_and_withdraws_its_success(
     depot: Depot, image: Make, make_device: MakeDevice
 ) -> None:
-    device = make_device(health_deadline_seconds=5.0)
+    device = make_device()
     depot.offer(image("1.1.0"), "1.1.0")
     device.until(lambda: depot.states()[-1:] == ["complete"])
     device.until(device.settled)
@@ -167,9 +168,10 @@ def test_a_configuration_is_an_update_like_any_other(device: Device, depot: Depo
 def test_a_configuration_that_breaks_health_falls_back_to_the_former(
     depot: Depot, make_device: MakeDevice
 ) -> None:
-    device = make_device(health_deadline_seconds=2.0)
+    device = make_device()
     depot.offer(b'{"interval": 30}', "c1", kind="config")
     device.until(lambda: depot.states()[-1:] == ["complete"])
+    device.config = replace(device.config, health_deadline_seconds=2.0)
     depot.offer(b'{"break_health": true}', "c2", kind="config", deployment="dep_2")
     device.until(lambda: depot.states("dep_2")[-1:] == ["rolled_back"])
     assert depot.last["reason"] == "health_check_failed"
