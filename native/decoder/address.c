@@ -16,24 +16,17 @@ sd_wide sd_address(const sd_segment *s, u32 n, u32 off)
             return s[k].va + (off - s[k].off);
     return n ? s[0].va + off - s[0].off : off;
 }
+/* What else is known of an image that has no such table is left as it is. */
 int sd_esp_segments(const u8 *p, u32 size, sd_segment *out, u32 *n)
 {
-    u32 at = 24;
-    *n = 0;
     if (size < 32 || p[0] != 0xE9 || !p[1] || p[1] > SD_MAX_SEGMENTS)
         return 0;
-    for (u32 k = 0; k < p[1]; k++) {
-        if (at + 8 > size)
+    for (u32 k = 0, at = 24; k < p[1]; k++, at += 8 + sd_l32(p + at + 4))
+        if (at + 8 > size || sd_l32(p + at + 4) > size - at - 8)
             return 0;
-        u32 va = sd_l32(p + at), len = sd_l32(p + at + 4);
-        if (len > size - at - 8)
-            return 0;
-        out[k].off = at + 8;
-        out[k].len = len;
-        out[k].va = va;
-        at += 8 + len;
-        *n = k + 1;
-    }
+    *n = p[1];
+    for (u32 k = 0, at = 24; k < *n; k++, at = out[k - 1].off + out[k - 1].len)
+        out[k] = (sd_segment){at + 8, sd_l32(p + at + 4), sd_l32(p + at)};
     return 1;
 }
 /* Where a byte of the base went: by the match at hand, else the longest of those around it, else the nearest. */

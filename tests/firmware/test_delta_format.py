@@ -162,6 +162,20 @@ def test_moved_code_costs_hardly_anything(arch: str, make: Any) -> None:
 
 
 @pytest.mark.usefixtures("core")
+@pytest.mark.parametrize("first", [b"\x13\0\0\0", b"\xe9\x02\0\0"], ids=["none", "one that is none"])
+def test_a_program_without_a_table_of_segments_is_told_where_it_is_loaded(
+    first: bytes, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of RISC-V and Xtensa the decoder looks for Espressif's table in the base. Where it finds none, what the
+    encoder knows of the base holds: else no address of it is predicted right."""
+    monkeypatch.setitem(make.LOADED_AT, "riscv", 0x80000000)
+    base, target = (first + make.program("riscv", 200, grown)[36:] for grown in (-1, 60))
+    made = native.make(base, target, "mcu-64k", arch="riscv")
+    assert _by_core(base, made.patch) == _by_python(base, made.patch) == target
+    assert made.fields_moved - made.fields_right < 5
+
+
+@pytest.mark.usefixtures("core")
 @pytest.mark.parametrize("arch", ["thumb", "arm", "aarch64", "x86-64", "xtensa", "riscv"])
 def test_the_machine_is_told_from_the_image(arch: str, make: Any) -> None:
     assert native.detect(make.program(arch, 60, -1)) == arch
