@@ -48,6 +48,35 @@ void sd_count_calls(int arch, const u8 *p, u32 size, u32 *calls, u32 *hits)
         }
 }
 
+/* What an ESP8266 is loaded with: by the header at the beginning and, behind a boot loader, by a second one; the rest
+ * is flash, which stands in its address space as it lies. */
+static int in_esp8266(u32 va)
+{
+    return (va >= 0x3FFE8000 && va < 0x40000000) || va >> 16 == 0x4010 || (va >= 0x40200000 && va < 0x40600000);
+}
+static u32 esp8266_header(const u8 *p, u32 size, u32 start, sd_segment *s)
+{
+    u32 at = start + 8;
+    if (size < at || p[start] != 0xE9 || p[start + 1] >= SD_MAX_SEGMENTS / 2)
+        return 0;
+    for (u32 k = 0; k < p[start + 1]; k++) {
+        if (size - at < 8 || !in_esp8266(sd_l32(p + at)) || sd_l32(p + at + 4) > size - at - 8)
+            return 0;
+        s[k] = (sd_segment){at + 8, sd_l32(p + at + 4), sd_l32(p + at)};
+        at = s[k].off + s[k].len;
+    }
+    return p[start + 1];
+}
+static int esp8266_segments(const u8 *p, u32 size, sd_segment *s, u32 *n)
+{
+    *n = esp8266_header(p, size, 0, s);
+    if (!*n)
+        return 0;
+    *n += esp8266_header(p, size, 0x1000, s + *n);
+    s[(*n)++] = (sd_segment){0, size, 0x40200000};
+    return 1;
+}
+
 int sd_detect(const u8 *p, u32 size)
 {
     sd_segment s[SD_MAX_SEGMENTS];
@@ -58,6 +87,8 @@ int sd_detect(const u8 *p, u32 size)
         u32 chip = sd_l16(p + 12);
         return chip == 5 || chip == 12 || chip == 13 || chip == 16 || chip == 18 || chip == 20 || chip == 23 ? SD_RISCV : SD_XTENSA;
     }
+    if (esp8266_segments(p, size, s, &n))
+        return SD_XTENSA;
     if (!memcmp(p, "\x7f" "ELF", 4))
         switch (sd_l16(p + 18)) {
         case 183: return SD_A64;
@@ -169,6 +200,8 @@ void sd_segments(int arch, const u8 *p, u32 size, sd_segment *s, u32 *n)
 {
     *n = 0;
     if ((arch == SD_XTENSA || arch == SD_RISCV) && sd_esp_segments(p, size, s, n))
+        return;
+    if (arch == SD_XTENSA && esp8266_segments(p, size, s, n))
         return;
     *n = 0;
     if (size > 64 && !memcmp(p, "\x7f" "ELF\2\1", 6)) {
