@@ -6,6 +6,7 @@ Signed metadata has its own tests: here `Device.verify` answers for it with what
 
 import hashlib
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -30,6 +31,7 @@ from skylift.testkit.ports import free_port
 from skylift.trust.verify import Verified
 
 SIZE = 100 << 10  # of the payload: several chunks, and quick
+STARTS_S = 10.0  # what an image may take to listen; measured: 0.1 s, and seconds beside a busy suite
 
 
 @dataclass
@@ -270,9 +272,20 @@ class Device:
         self.port = free_port()
         self.boots += 1
         self.boot.boot(self.port)
+        self._starts()
         self.agent = Agent(
             self.config, self.disk, self.boot, self.transport, self.port, self.log.append, self.verify
         )
+
+    def _starts(self) -> None:
+        """Until the image listens or has ended. How long a busy machine takes to start it is no part of a
+        trial; one that never listens is judged without it."""
+        until = time.monotonic() + STARTS_S
+        while self.boot.alive() and time.monotonic() < until:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
+                    return
+            time.sleep(0.01)
 
     def off(self) -> None:
         self.boot.halt()

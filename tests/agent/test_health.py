@@ -17,7 +17,7 @@ from skylift.testkit.image import Behaviour
 
 from .conftest import Depot, Device, MakeDevice
 
-calls: list[float] = []
+calls: list[int] = []
 
 
 def says_yes() -> bool:
@@ -33,7 +33,7 @@ def breaks() -> bool:
 
 
 def every_second_time() -> bool:
-    calls.append(time.monotonic())
+    calls.append(1)
     return len(calls) % 2 == 1
 
 
@@ -78,7 +78,7 @@ def test_a_custom_check_passes_by_what_it_returns(device: Device, monkeypatch: p
 
 
 def test_the_broker_must_let_the_device_in(device: Device, broker: EmbeddedBroker) -> None:
-    check = HealthCheck("mqtt", timeout_seconds=3.0)
+    check = HealthCheck("mqtt", timeout_seconds=60.0)
     assert "no broker" in health.run(check, device.config, 0)
     config = replace(device.config, mqtt=broker.url)
     token = config.state_dir / "shared" / "token"
@@ -141,10 +141,9 @@ def test_passes_count_only_in_a_row(device: Device, monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(sys.modules, "product_checks", sys.modules[__name__])
     calls.clear()
     check = HealthCheck("custom", call="product_checks:every_second_time")
-    config = replace(device.config, health=(check,), health_passes=2, health_deadline_seconds=0.5)
-    device.on()
-    assert health.judge(config, device.port, device.boot.alive) != ""
-    assert len(calls) > 3
+    config = replace(device.config, health=(check,), health_passes=2)
+    assert "has ended" in health.judge(config, 0, lambda: len(calls) < 8)
+    assert len(calls) == 8
 
 
 def test_a_device_that_slept_through_its_deadline_is_judged_by_a_check_and_not_by_the_clock(
@@ -172,7 +171,7 @@ def test_a_broker_that_is_away_does_not_cost_a_confirmed_image(
     try:
         where = broker.url
         checks = (HealthCheck("http", url="http://127.0.0.1:{port}/health"), HealthCheck("mqtt"))
-        device = make_device(mqtt=where, health=checks, health_deadline_seconds=2.0)
+        device = make_device(mqtt=where, health=checks)
         depot.offer(image("1.1.0", Behaviour.HEALTHY), "1.1.0")
         device.until(lambda: depot.states()[-1:] == ["complete"])
         device.until(device.settled)
