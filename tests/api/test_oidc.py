@@ -40,7 +40,7 @@ class Door:
 
     def there(self, address: str) -> str:
         """What the provider sends the browser back with: path and query."""
-        answer = httpx2.get(address)
+        answer = httpx2.get(address, timeout=60)
         assert answer.status_code == 302, answer.text
         back = urlsplit(answer.headers["location"])
         assert f"{back.scheme}://{back.netloc}" == PUBLIC

@@ -186,7 +186,7 @@ def test_one_device_speaks_for_itself_only(scene: Scene, make_victim: MakeVictim
     mine.proxy.lie(BLOB, hostile.withheld(503))
     mine.until(lambda: mine.waits, "an order of its own")
     token = {"Authorization": f"Bearer {mine.transport.token}"}
-    with httpx2.Client(base_url=scene.server.url, headers=token) as stolen:
+    with httpx2.Client(base_url=scene.server.url, headers=token, timeout=60) as stolen:
         own = {
             "device_id": mine.name,
             "deployment": mine.deployments[-1],

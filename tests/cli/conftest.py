@@ -39,7 +39,8 @@ class Unit:
     version: str = "1.0.0"
 
     def _http(self) -> httpx2.Client:
-        return httpx2.Client(base_url=self.server, headers={"Authorization": f"Bearer {self.token}"})
+        headers = {"Authorization": f"Bearer {self.token}"}
+        return httpx2.Client(base_url=self.server, headers=headers, timeout=60)
 
     def check(self) -> dict[str, Any]:
         asked = {"device_id": self.name, "current_version": self.version, "device_type": DEVICE_TYPE}

@@ -38,7 +38,7 @@ def deployment(room: Showroom, images: Callable[[str], bytes]) -> str:
     made = room.deploy("1.1.0", phases=[{"percent": 100}], failure_threshold_percent=100)
     wait_until(lambda: ask(room, 0)["update_available"], 60, "the first offer")
     told = {"device_id": "odd-0", "deployment": made, "state": "failed", "error_message": SCRIPT}
-    answer = httpx2.post(f"{room.url}/api/updates/status", json=told, headers=bearer(0))
+    answer = httpx2.post(f"{room.url}/api/updates/status", json=told, headers=bearer(0), timeout=60)
     assert answer.status_code == 200
     return made
 
@@ -50,7 +50,7 @@ def bearer(number: int) -> dict[str, str]:
 def ask(room: Showroom, number: int) -> dict[str, object]:
     asked = {"device_id": f"odd-{number}", "device_type": DEVICE_TYPE, "current_version": "1.0.0"}
     found: dict[str, object] = httpx2.get(
-        f"{room.url}/api/updates/check", params=asked, headers=bearer(number)
+        f"{room.url}/api/updates/check", params=asked, headers=bearer(number), timeout=60
     ).json()
     return found
 
@@ -80,7 +80,7 @@ def test_a_script_in_a_name_a_note_or_a_message_is_text(
 
 
 def test_no_page_allows_a_script_or_a_style_of_its_own(room: Showroom) -> None:
-    answer = httpx2.get(f"{room.url}/ui/sign-in")
+    answer = httpx2.get(f"{room.url}/ui/sign-in", timeout=60)
     policy = answer.headers["content-security-policy"]
     assert "default-src 'none'" in policy
     assert "unsafe" not in policy
@@ -192,7 +192,7 @@ def test_the_way_back_from_the_sign_in_never_leads_elsewhere(room: Showroom) -> 
         "javascript:x",
     ):
         form = {"name": "ada", "password": PASSWORD, "code": "", "next": elsewhere}
-        answer = httpx2.post(f"{room.url}/ui/sign-in", data=form)
+        answer = httpx2.post(f"{room.url}/ui/sign-in", data=form, timeout=60)
         assert (answer.status_code, answer.headers["location"]) == (303, "/ui/")
 
 

@@ -20,14 +20,14 @@ def bearer(name: str) -> dict[str, str]:
 
 def ask(room: Showroom, name: str) -> bool:
     asked = {"device_id": name, "device_type": DEVICE_TYPE, "current_version": "1.0.0"}
-    answer = httpx2.get(f"{room.url}/api/updates/check", params=asked, headers=bearer(name))
+    answer = httpx2.get(f"{room.url}/api/updates/check", params=asked, headers=bearer(name), timeout=60)
     found: bool = answer.json()["update_available"]
     return found
 
 
 def say(room: Showroom, name: str, deployment: str, state: str, **more: str) -> None:
     told = {"device_id": name, "deployment": deployment, "state": state, **more}
-    answer = httpx2.post(f"{room.url}/api/updates/status", json=told, headers=bearer(name))
+    answer = httpx2.post(f"{room.url}/api/updates/status", json=told, headers=bearer(name), timeout=60)
     assert answer.status_code == 200, answer.text
 
 

@@ -97,7 +97,7 @@ def test_under_every_digest_is_what_has_it(stage: Stage, http: httpx2.Client) ->
     for artifact in found:
         told = http.get(artifact["url"])
         assert told.status_code == 307
-        body = httpx2.get(told.headers["location"]).content
+        body = httpx2.get(told.headers["location"], timeout=60).content
         assert (hashlib.sha256(body).hexdigest(), len(body)) == (artifact["sha256"], artifact["size"])
 
 
@@ -107,14 +107,14 @@ def test_a_download_is_a_redirect_after_the_same_questions(stage: Stage, http: h
     assert (told.status_code, told.headers["cache-control"]) == (307, "no-store")
     assert told.headers["location"].partition("?")[0].endswith(f"/images/{sha256[:2]}/{sha256}")
     assert stage.environment["SKYLIFT_TOKEN"] not in told.headers["location"]
-    assert httpx2.get(stage.facts["url"] + url).status_code == 401
+    assert httpx2.get(stage.facts["url"] + url, timeout=60).status_code == 401
     assert http.get("/api/blobs/" + "0" * 64).status_code == 404
     assert http.get(url, headers={"If-None-Match": f'"{sha256}"'}).status_code == 304
     head = http.head(url)
     assert head.status_code == 307
-    seen = httpx2.head(head.headers["location"])
+    seen = httpx2.head(head.headers["location"], timeout=60)
     assert (seen.status_code, int(seen.headers["content-length"])) == (200, size)
-    part = httpx2.get(told.headers["location"], headers={"Range": "bytes=100-199"})
+    part = httpx2.get(told.headers["location"], headers={"Range": "bytes=100-199"}, timeout=60)
     assert (part.status_code, len(part.content)) == (206, 100)
 
 
@@ -223,10 +223,10 @@ def test_three_servers_on_one_bucket_update_agents_while_each_is_killed(
         assert not (stage.home / "shared" / "blobs").exists()
         headers = {"Authorization": f"Bearer {stage.environment['SKYLIFT_TOKEN']}"}
         for url in stage.urls:
-            told = httpx2.get(f"{url}/api/releases/{release}", headers=headers).json()
+            told = httpx2.get(f"{url}/api/releases/{release}", headers=headers, timeout=60).json()
             full = next(one for one in told["artifacts"] if one["kind"] == "full")
-            away = httpx2.get(url + full["url"], headers=headers)
-            body = httpx2.get(away.headers["location"]).content
+            away = httpx2.get(url + full["url"], headers=headers, timeout=60)
+            body = httpx2.get(away.headers["location"], timeout=60).content
             assert body == images["1.1.0"].read_bytes()
     finally:
         stage.close()
@@ -253,5 +253,5 @@ def test_a_store_that_is_away_is_told_and_waited_for(
     made = upload(http, release, body)
     assert made.status_code == 201, made.text
     told = http.get(made.json()["url"])
-    assert httpx2.get(told.headers["location"]).content == body
+    assert httpx2.get(told.headers["location"], timeout=60).content == body
     assert json.loads(http.get(f"/api/releases/{release}").text)["artifacts"] != []

@@ -141,12 +141,12 @@ class Front:
     ) -> httpx2.Response:
         """Through Envoy, showing this key and certificate; or `direct`, past it."""
         if direct:
-            with httpx2.Client(base_url=self.stage.facts["url"]) as client:
+            with httpx2.Client(base_url=self.stage.facts["url"], timeout=60) as client:
                 return client.request(options.pop("method", "GET"), path, **options)
         context = ssl.create_default_context(cafile=str(self.ca))
         if show is not None:
             context.load_cert_chain(str(show))
-        with httpx2.Client(base_url=self.url, verify=context) as client:
+        with httpx2.Client(base_url=self.url, verify=context, timeout=60) as client:
             return client.request(options.pop("method", "GET"), path, **options)
 
     def check(self, name: str, **options: Any) -> tuple[int, str]:
@@ -173,7 +173,7 @@ def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
         stage.ceremony()
         server_certificate(home)
         (home / "bundle.pem").write_bytes(
-            httpx2.get(stage.facts["url"] + "/api/authorities/bundle.pem").content
+            httpx2.get(stage.facts["url"] + "/api/authorities/bundle.pem", timeout=60).content
         )
         port, upstream = free_port(), int(stage.facts["url"].rpartition(":")[2])
         (home / "envoy.json").write_text(json.dumps(configuration(port, upstream, home)))
@@ -377,14 +377,15 @@ def test_the_server_alone_keeps_strangers_from_connecting(tmp_path: Path) -> Non
     server = Server(tmp_path / "data", settings, ("--mqtt", "off"))
     server.start()
     try:
+        bare = ssl.create_default_context(cafile=str(certificate))
         with pytest.raises(httpx2.HTTPError):
-            httpx2.get(f"{server.url}/healthz", verify=ssl.create_default_context(cafile=str(certificate)))
+            httpx2.get(f"{server.url}/healthz", verify=bare, timeout=60)
         own = identity.new_key()
         authorities = Authorities.open(tmp_path / "data" / "keys", "of the test", datetime.now(UTC))
         issued = authorities.issue("dev-1", identity.public_of(own), datetime.now(UTC))
         (tmp_path / "dev.pem").write_bytes(own + issued.pem.encode())
         context = ssl.create_default_context(cafile=str(certificate))
         context.load_cert_chain(str(tmp_path / "dev.pem"))
-        assert httpx2.get(f"{server.url}/healthz", verify=context).status_code == 200
+        assert httpx2.get(f"{server.url}/healthz", verify=context, timeout=60).status_code == 200
     finally:
         server.stop()

@@ -42,7 +42,9 @@ def server(folder: Path, ours: tuple[Path, Path]) -> Iterator[Server]:
         trusted = ssl.create_default_context(cafile=str(ours[0]))
         admin = {"Authorization": f"Bearer {(made.data / 'admin.token').read_text().strip()}"}
         device = {"device_id": "dev-1", "device_type": DEVICE_TYPE, "token": TOKEN}
-        answer = httpx2.post(f"{made.url}/api/devices", json=device, headers=admin, verify=trusted)
+        answer = httpx2.post(
+            f"{made.url}/api/devices", json=device, headers=admin, verify=trusted, timeout=60
+        )
         assert answer.status_code == 201, answer.text
         yield made
     finally:
@@ -71,7 +73,7 @@ def test_a_device_says_nothing_to_a_server_it_cannot_know(server: Server, folder
 
 def test_without_tls_nobody_is_answered(server: Server) -> None:
     with pytest.raises(httpx2.HTTPError):
-        httpx2.get(server.url.replace("https:", "http:") + "/healthz", timeout=5)
+        httpx2.get(server.url.replace("https:", "http:") + "/healthz", timeout=60)
 
 
 @pytest.mark.parametrize(

@@ -128,7 +128,7 @@ def test_an_upload_of_a_stranger_is_refused_before_its_bytes(
     stage: Stage, http: httpx2.Client, tokens: dict[str, str]
 ) -> None:
     release = draft(http)
-    bare = httpx2.Client(base_url=stage.facts["url"])
+    bare = httpx2.Client(base_url=stage.facts["url"], timeout=60)
     problem(upload(bare, release, BODY), 401, "no_token")
     answer = upload(bare, release, BODY, headers={"Authorization": f"Bearer {tokens['dev-a']}"})
     problem(answer, 401, "unknown_token")
@@ -237,7 +237,7 @@ def test_a_blob_that_is_not_there_is_not_found(http: httpx2.Client, name: str) -
 
 
 def test_downloads_need_a_token(stage: Stage, blob: str, tokens: dict[str, str]) -> None:
-    bare = httpx2.Client(base_url=stage.facts["url"])
+    bare = httpx2.Client(base_url=stage.facts["url"], timeout=60)
     problem(bare.get(blob), 401, "no_token")
     problem(bare.get(blob, headers={"Authorization": "Bearer dev_wrong"}), 401, "unknown_token")
     problem(bare.get(blob, headers={"Authorization": "Basic eDp5"}), 401, "no_token")
@@ -248,7 +248,7 @@ def test_downloads_need_a_token(stage: Stage, blob: str, tokens: dict[str, str])
 
 
 def test_the_image_repository_is_open_to_everybody(stage: Stage) -> None:
-    bare = httpx2.Client(base_url=stage.facts["url"])
+    bare = httpx2.Client(base_url=stage.facts["url"], timeout=60)
     root = bare.get("/image/1.root.json")
     assert root.status_code == 200
     assert "immutable" in root.headers["cache-control"]
@@ -275,11 +275,11 @@ def test_the_image_repository_is_open_to_everybody(stage: Stage) -> None:
     ],
 )
 def test_a_file_that_is_not_there_is_not_found(stage: Stage, name: str) -> None:
-    problem(httpx2.get(f"{stage.facts['url']}/image/{name}"), 404, "unknown_file")
+    problem(httpx2.get(f"{stage.facts['url']}/image/{name}", timeout=60), 404, "unknown_file")
 
 
 def test_a_devices_orders_are_its_own(stage: Stage, http: httpx2.Client, tokens: dict[str, str]) -> None:
-    bare = httpx2.Client(base_url=stage.facts["url"])
+    bare = httpx2.Client(base_url=stage.facts["url"], timeout=60)
 
     def get(name: str, token: str = "") -> httpx2.Response:
         return bare.get(name, headers={"Authorization": f"Bearer {token}"} if token else {})
@@ -344,7 +344,7 @@ def test_only_an_admin_holds_a_ceremony_and_a_viewer_signs_nothing(stage: Stage,
         answer = http.post("/api/tokens", json={"name": f"a-{role}", "role": role})
         assert answer.status_code == 201, answer.text
         made[role] = {"Authorization": f"Bearer {answer.json()['token']}"}
-    bare = httpx2.Client(base_url=stage.facts["url"])
+    bare = httpx2.Client(base_url=stage.facts["url"], timeout=60)
     given = {"image_root": "e30=", "director_root": "e30=", "targets": "e30="}
     signature = {"version": 1, "keyid": "ab" * 32, "sig": "30" * 70}
     release = {"product": PRODUCT, "version": next(VERSIONS)}
