@@ -28,6 +28,7 @@ from skylift.store import tables
 from skylift.store.connect import normal, writing_engine
 from skylift.store.db import Database, migrate
 from skylift.testkit.postgresql import Cluster, binaries
+from skylift.testkit.server import PATIENCE_S
 
 START = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 
@@ -127,7 +128,7 @@ def missing(what: str) -> None:
     pytest.skip(f"{what} is not installed")
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 60.0, what: str = "") -> None:
+def wait_until(condition: Callable[[], object], seconds: float = PATIENCE_S, what: str = "") -> None:
     """Waits for a condition; fails when it does not come in time."""
     until = time.monotonic() + seconds
     while not condition():

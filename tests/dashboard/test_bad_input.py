@@ -36,7 +36,7 @@ def deployment(room: Showroom, images: Callable[[str], bytes]) -> str:
         ask(room, number)
     room.call("PATCH", "/api/devices/odd-3", json={"labels": {"note": SCRIPT[:100]}})  # into the audit trail
     made = room.deploy("1.1.0", phases=[{"percent": 100}], failure_threshold_percent=100)
-    wait_until(lambda: ask(room, 0)["update_available"], 60, "the first offer")
+    wait_until(lambda: ask(room, 0)["update_available"], what="the first offer")
     told = {"device_id": "odd-0", "deployment": made, "state": "failed", "error_message": SCRIPT}
     answer = httpx2.post(f"{room.url}/api/updates/status", json=told, headers=bearer(0), timeout=60)
     assert answer.status_code == 200

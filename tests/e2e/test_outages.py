@@ -115,7 +115,7 @@ def test_a_full_disk_is_told_and_forgotten_when_there_is_room(sqlite: Api) -> No
     assert sqlite.names() == before  # reading goes on, and nothing half done is seen
     assert sqlite.check().status_code == 200  # nothing new to write down of this device
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, kept)
-    wait_until(lambda: sqlite.write().status_code == 201, 60, "it writes again")
+    wait_until(lambda: sqlite.write().status_code == 201, what="it writes again")
     assert sqlite.names() > before
     assert sqlite.server.process is process
     assert process.poll() is None
@@ -135,7 +135,7 @@ def test_a_locked_database_is_told_and_waited_for(sqlite: Api) -> None:
         for answer in answers:
             told(answer.result())
     person.execute("ROLLBACK")
-    wait_until(lambda: sqlite.write().status_code == 201, 60, "it writes again")
+    wait_until(lambda: sqlite.write().status_code == 201, what="it writes again")
     person.close()
     assert_no_tracebacks(sqlite.server)
 
@@ -266,7 +266,7 @@ def test_a_database_that_is_gone_for_a_while_is_told_and_waited_for(postgresql: 
         outage(postgresql)
     finally:
         own.start()
-    wait_until(lambda: postgresql.admin.get("/readyz").status_code == 200, 60, "it is ready again")
+    wait_until(lambda: postgresql.admin.get("/readyz").status_code == 200, what="it is ready again")
     asks = (postgresql.write, postgresql.read, postgresql.check)
     assert [ask().status_code for ask in asks] == [201, 200, 200]
     assert postgresql.names() > before
@@ -298,7 +298,7 @@ def test_a_database_that_only_reads_is_told_and_waited_for(postgresql: Api, own:
         assert postgresql.check().status_code == 200
     finally:
         read_only(own, "off")
-    wait_until(lambda: postgresql.write().status_code == 201, 60, "it writes again")
+    wait_until(lambda: postgresql.write().status_code == 201, what="it writes again")
     assert_no_tracebacks(postgresql.server)
 
 
@@ -306,7 +306,7 @@ def read_only(own: Cluster, switch: str) -> None:
     own.sql(f"ALTER SYSTEM SET default_transaction_read_only = {switch}")
     own.sql("SELECT pg_reload_conf()")
     shown = "SHOW default_transaction_read_only"
-    wait_until(lambda: own.sql(shown).strip() == switch, 60, f"read-only is {switch}")
+    wait_until(lambda: own.sql(shown).strip() == switch, what=f"read-only is {switch}")
 
 
 @pytest.mark.postgresql
@@ -342,7 +342,7 @@ def test_a_full_database_is_told_and_forgotten_when_there_is_room(postgresql: Ap
     assert postgresql.names() == before
     assert postgresql.check().status_code == 200  # who needs no new room is served
     own.sql("DROP TRIGGER full_disk ON groups", database)
-    wait_until(lambda: postgresql.write().status_code == 201, 60, "it writes again")
+    wait_until(lambda: postgresql.write().status_code == 201, what="it writes again")
     assert_no_tracebacks(postgresql.server)
 
 

@@ -401,7 +401,7 @@ def test_a_workshop_that_is_stopped_leaves_its_file_wanted(lab: Lab) -> None:
     maker(lab).planner({"release": new})
     workshop = Workshop(lab.database, lab.blobs, lab.clock, Bounds())
     workshop.start()
-    wait_until(lambda: set(states(lab).values()) != {pieces.WANTED}, 60)
+    wait_until(lambda: set(states(lab).values()) != {pieces.WANTED})
     workshop.stop()
     assert pieces.MAKING not in states(lab).values()
     maker(lab).work()

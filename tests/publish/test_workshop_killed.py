@@ -64,7 +64,7 @@ def slow(lab: Lab, tmp_path: Path) -> Iterator["subprocess.Popen[bytes]"]:
     words = [lab.database.url, str(lab.blobs.directory), str(encoder), str(LEASE_S)]
     child = subprocess.Popen([sys.executable, "-c", SERVER, *words])
     try:
-        wait_until(lambda: making(lab) is not None, 60)
+        wait_until(lambda: making(lab) is not None)
         yield child
     finally:
         child.kill()
@@ -76,16 +76,16 @@ def test_what_a_killed_server_was_making_is_taken_over_soon_and_not_before(
 ) -> None:
     held = making(lab)
     other = Workshop(lab.database, lab.blobs, now, Bounds(lease=LEASE_S))
-    wait_until(lambda: making(lab).due_at > held.due_at + timedelta(seconds=LEASE_S), 60)
+    wait_until(lambda: making(lab).due_at > held.due_at + timedelta(seconds=LEASE_S))
     assert making(lab).lease == held.lease, "renewed by who holds it"
     slow.send_signal(signal.SIGKILL)
     slow.wait()
     killed, last = now(), making(lab)
     assert (last.pk, last.lease, last.attempts) == (held.pk, held.lease, 1)
     assert last.due_at <= killed + timedelta(seconds=LEASE_S), "however long it may take"
-    wait_until(lambda: other.work() and piece(lab, held.pk).attempts == 2, 60)
+    wait_until(lambda: other.work() and piece(lab, held.pk).attempts == 2)
     assert now() >= last.due_at, "not before its lease was over"
-    wait_until(lambda: not other.work() and set(deltas(lab)) == {("0", "1"), ("1", "0")}, 60)
+    wait_until(lambda: not other.work() and set(deltas(lab)) == {("0", "1"), ("1", "0")})
 
 
 def test_who_has_lost_a_lease_stops(lab: Lab, slow: "subprocess.Popen[bytes]") -> None:
@@ -100,7 +100,7 @@ def test_who_has_lost_a_lease_stops(lab: Lab, slow: "subprocess.Popen[bytes]") -
     )
     with lab.database.read() as conn:
         others = [row.pk for row in conn.execute(tables.pieces.select()) if row.pk != held.pk]
-    wait_until(lambda: any(piece(lab, pk).state == pieces.MAKING for pk in others), 60)
+    wait_until(lambda: any(piece(lab, pk).state == pieces.MAKING for pk in others))
     mine = piece(lab, held.pk)
     assert (mine.state, mine.lease, mine.attempts) == (pieces.MAKING, "another", 1)
 
@@ -124,6 +124,6 @@ def test_a_lease_outlives_a_database_that_is_away_for_a_while(
 
     monkeypatch.setattr(lab.database, "write", write)
     with Held(lab.database, now, row.pk, "mine", 1.0, lambda: lost.append(True)):
-        wait_until(lambda: making(lab).due_at > row_end, 60)
+        wait_until(lambda: making(lab).due_at > row_end)
     assert not away[0]
     assert not lost

@@ -99,7 +99,7 @@ def test_ctrl_c_ends_early_with_a_judgement_of_what_was(tmp_path: Path) -> None:
         )  # fmt: skip
     try:
         told_of = tmp_path / "err"
-        wait(lambda: b"phases open" in told_of.read_bytes(), "the deployment runs", 90)
+        wait(lambda: b"phases open" in told_of.read_bytes(), "the deployment runs")
         os.killpg(running.pid, signal.SIGINT)  # as a terminal does: to everybody in the foreground
         assert running.wait(60) == 0, told_of.read_text()[-3000:]
     finally:
