@@ -24,9 +24,9 @@ from skylift.gateway.access import (
 from skylift.gateway.admit import Said
 from skylift.gateway.conditions import ALWAYS
 from skylift.gateway.decision import NO_COUNTERS, Counters, Decision, Miss, Ran, Reply, Sent, World
-from skylift.gateway.flow import Flow
+from skylift.gateway.flow import Flow, cookies
 from skylift.gateway.limits import Outcome, Rules, State, take_all
-from skylift.gateway.model import Destination, Gateway, HostSent, Route, Service
+from skylift.gateway.model import Destination, Gateway, HostSent, Route, Service, label
 from skylift.gateway.policies import (
     PEER,
     AddPrefix,
@@ -253,8 +253,22 @@ def chosen(to: tuple[Destination, ...], choose: float) -> Destination:
     return to[-1]
 
 
+def _service(flow: Flow) -> str:
+    """Which of several services is asked: the one that the client's cookie keeps it at, else by weight."""
+    sticky, to = flow.route.sticky, flow.route.to
+    if sticky is None:
+        return chosen(to, flow.world.choose).service
+    kept = cookies(flow.request).get(sticky.cookie)
+    for each in to:
+        if each.weight and label(each.service) == kept:
+            return each.service
+    name = chosen(to, flow.world.choose).service
+    flow.answer_headers.append(("Set-Cookie", sticky.header(name)))
+    return name
+
+
 def _sent(flow: Flow) -> Sent:
-    name = chosen(flow.route.to, flow.world.choose).service
+    name = _service(flow)
     service = flow.gateway.services[name]
     for header, value in forwarded(flow):
         flow.put(header, value)

@@ -19,6 +19,7 @@ Rules:
  4. `origin` says where something was written, and is no part of equality.
 """
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -93,6 +94,7 @@ class Route:
     wrong_scheme: Answer | None = None
     listeners: tuple[str, ...] = ()  # empty: all
     mirrors: tuple[Mirror, ...] = ()
+    sticky: "Sticky | None" = None  # keeps a client at one of the services in `to`
     host: HostSent | None = None  # instead of the service's
     buffer_request: bool = False
     written: str = ""
@@ -158,7 +160,7 @@ class PassiveCheck:
 
 @dataclass(frozen=True, slots=True)
 class Sticky:
-    """A cookie that keeps a client at its target."""
+    """A cookie that keeps a client at its target, or at one of several services."""
 
     cookie: str
     secure: bool = False
@@ -166,6 +168,22 @@ class Sticky:
     same_site: str = ""
     path: str = "/"
     max_age: int = 0
+    domain: str = ""
+
+    def header(self, service: str) -> str:
+        """Set-Cookie's value for one of several services."""
+        said = [f"{self.cookie}={label(service)}", f"Path={self.path or '/'}"]
+        said += [f"Domain={self.domain}"] if self.domain else []
+        said += [f"Max-Age={max(0, self.max_age)}"] if self.max_age else []
+        said += ["HttpOnly"] if self.http_only else []
+        said += ["Secure"] if self.secure else []
+        said += [f"SameSite={self.same_site.capitalize()}"] if self.same_site else []
+        return "; ".join(said)
+
+
+def label(service: str) -> str:
+    """A service in a cookie, as Traefik writes it: nobody is told its name."""
+    return hashlib.sha256(service.encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True)

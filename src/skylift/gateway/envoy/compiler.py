@@ -131,7 +131,11 @@ def _route(where: Where, place: Place) -> _Compiled:
                 where.book.stamp(name, words_of)
             if where.who is not None:
                 found = list(variants.matches(found, route, where.who))
-            said = _says(where, replace(words, answer=answer), case)
+            mine = replace(words, answer=answer)
+            for cookie, alone in sticking.kept(route) if answer is None else ():
+                stays = _says(replace(where, route=alone), mine, case)
+                made.entries += [(match.with_header(cookie), stays) for match in found]
+            said = _says(where, mine, case)
             made.entries += [(match, said) for match in found]
     return made
 
@@ -186,11 +190,10 @@ def _to(where: Where) -> Json:
     retry = service.retry or Retry(0)
     if retry.tries:
         said["retry_policy"] = steps.retry(retry)
-    if len(route.to) == 1:
+    if len(route.to) == 1 and route.sticky is None:
         said["cluster"] = service.name
     else:
-        parts = [{"name": to.service, "weight": to.weight} for to in route.to]
-        said["weighted_clusters"] = {"clusters": parts}
+        said |= sticking.shares(route)
     if route.mirrors:
         said["request_mirror_policies"] = [
             {

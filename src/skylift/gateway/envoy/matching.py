@@ -8,7 +8,7 @@ query, the socket's peer, the server name.
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Network, ip_network
 from itertools import product
 
@@ -89,6 +89,10 @@ class Match:
         if self.host_header is None:
             return self.json
         return {**self.json, "headers": [*self.json.get("headers", ()), self.host_header]}
+
+    def with_header(self, compared: Json) -> "Match":
+        """The same, where a header is such too."""
+        return replace(self, json={**self.json, "headers": [*self.json.get("headers", ()), compared]})
 
 
 def matches(condition: Condition, place: Place, extra: Way = ()) -> list[Match]:

@@ -122,6 +122,8 @@ def _route(gateway: Gateway, route: Route, services: dict[str, dict[str, Any]], 
     where = f"route {route.name}"
     if len(route.to) > 1:
         losses.say(where, f"its weights: all requests go to {route.to[0].service}")
+    if route.sticky:
+        losses.say(where, "its sticky cookie")
     if route.mirrors:
         losses.say(where, "its mirrors")
     if not route.to:

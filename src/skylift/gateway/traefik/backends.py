@@ -42,6 +42,7 @@ MAX_NESTING = 16
 class Weighted:
     services: tuple[tuple[str, int], ...]
     at: Fields
+    sticky: Sticky | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +99,7 @@ class Backends:
             return (Destination(name),), ()
         above = (*above, name)
         match self.made.get(name):
-            case Weighted(services, inner):
+            case Weighted(services, inner, _):
                 return self._weighted(services, inner, above)
             case Mirroring(service, mirrors, inner):
                 to, more = self.resolve(service, inner, "service", above)
@@ -117,6 +118,8 @@ class Backends:
     def _weighted(
         self, services: tuple[tuple[str, int], ...], at: Fields, above: tuple[str, ...]
     ) -> tuple[tuple[Destination, ...], tuple[Mirror, ...]]:
+        for name in (name for name, _ in services if self.sticky_of(name)):
+            at.wrong("services", name, "a sticky service stands in no other weighted one", "not_supported")
         parts = [(*self.resolve(name, at, "services", above), weight) for name, weight in services]
         # A group of weights 1 and 2 that weighs 5 is 5/3 and 10/3: all are counted in a common share.
         share = lcm(*(max(1, sum(each.weight for each in to)) for to, _, _ in parts))
@@ -128,6 +131,22 @@ class Backends:
         divisor = gcd(*(each.weight for each in found)) or 1
         mirrors = tuple(mirror for _, more, _ in parts for mirror in more)
         return tuple(replace(each, weight=each.weight // divisor) for each in found), mirrors
+
+    def sticky_of(self, name: str, above: tuple[str, ...] = ()) -> Sticky | None:
+        """The cookie that keeps a client at one of the services behind a name."""
+        if name in above:
+            return None  # said where it is resolved
+        match self.made.get(name.removesuffix("@file")):
+            case Weighted(services, at, sticky) if sticky is not None:
+                several = [child for child, _ in services if child.removesuffix("@file") in self.made]
+                if several:
+                    rule = "a sticky service's own ones have servers"
+                    at.wrong("sticky", several[0], rule, "not_supported")
+                return sticky
+            case Mirroring(service, _, _) | Failover(service, _, _):
+                return self.sticky_of(service, (*above, name))
+            case _:
+                return None
 
     def _failover(
         self, service: str, fallback: str, at: Fields, above: tuple[str, ...]
@@ -159,7 +178,7 @@ def read_service(name: str, at: Fields, found: Backends) -> None:
         if kind == "loadBalancer":
             _load_balancer(name, inner, found)
         elif kind == "weighted":
-            found.made[name] = read_weighted(inner)
+            found.made[name] = read_weighted(name, inner)
         elif kind == "mirroring":
             found.made[name] = _mirroring(inner)
         else:
@@ -171,14 +190,13 @@ def read_service(name: str, at: Fields, found: Backends) -> None:
     at.done()
 
 
-def read_weighted(at: Fields) -> Weighted:
+def read_weighted(name: str, at: Fields) -> Weighted:
     entries = []
     for entry in at.tables("services"):
         entries.append((entry.text("name", required=True), entry.whole("weight", 1, high=10_000)))
         entry.done()
-    at.lacking("sticky", "stickiness is the servers', not a weighted service's")
     at.ignored("healthCheck")
-    return Weighted(tuple(entries), at)
+    return Weighted(tuple(entries), at, sticky(name, at))
 
 
 def _mirroring(at: Fields) -> Mirroring:
@@ -232,7 +250,7 @@ def add_service(
         hash_on=(Key(KeyKind.CLIENT),) if strategy is Balance.HASH else (),
         active=_health(at),
         passive=_passive(at),
-        sticky=_sticky(name, at),
+        sticky=sticky(name, at),
         origin=origin,
     )
     passes_host = at.flag("passHostHeader", True)
@@ -283,21 +301,22 @@ def _passive(at: Fields) -> PassiveCheck | None:
     return PassiveCheck(failures, failures, failures, tuple(range(500, 505)), window, window)
 
 
-def _sticky(name: str, at: Fields) -> Sticky | None:
+def sticky(name: str, at: Fields) -> Sticky | None:
+    """The cookie of a service; one without a name is named after the service."""
     table = at.table("sticky")
     cookie = table.table("cookie") if table is not None else None
     if table is not None:
         table.done()
     if cookie is None:
         return None
-    cookie.ignored("domain")
     made = Sticky(
         cookie.text("name") or f"_{name[:20]}",
         cookie.flag("secure", False),
         cookie.flag("httpOnly", False),
         cookie.text("sameSite"),
         cookie.text("path", "/"),
-        cookie.whole("maxAge", 0),
+        cookie.whole("maxAge", 0, low=-1),
+        cookie.text("domain"),
     )
     cookie.done()
     return made

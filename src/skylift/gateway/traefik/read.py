@@ -26,6 +26,7 @@ from skylift.gateway.model import (
     Mirror,
     Route,
     Step,
+    Sticky,
 )
 from skylift.gateway.policies import Answer, Respond
 from skylift.gateway.reading import Fields, Problems, texts
@@ -215,9 +216,11 @@ def _route(found: Found, router: Router) -> Route:
         router.at.wrong("rule" if "rule" in router.at.value else "match", router.rule, str(e), "bad_rule")
     to: tuple[Destination, ...] = ()
     mirrors: tuple[Mirror, ...] = ()
+    sticky: Sticky | None = None
     if router.service and router.service not in INTERNAL:
         place = "service" if "service" in router.at.value else "services"
         to, mirrors = found.backends.resolve(router.service, router.at, place)
+        sticky = found.backends.sticky_of(router.service)
     steps: list[Step] = []
     for place, name in router.middlewares:
         steps += _steps(found, name, router.at, place, router.tls)
@@ -232,6 +235,7 @@ def _route(found: Found, router: Router) -> Route:
         schemes=("https",) if router.tls else ("http",),
         listeners=router.entry_points,
         mirrors=mirrors,
+        sticky=sticky,
         written=router.rule,
         origin=router.at.origin,
     )

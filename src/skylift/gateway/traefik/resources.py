@@ -16,6 +16,7 @@ from skylift.gateway.traefik.backends import (
     Weighted,
     add_service,
     read_transport,
+    sticky,
 )
 from skylift.gateway.traefik.found import (
     MAX_PRIORITY,
@@ -180,9 +181,9 @@ def _traefik_service(name: str, space: str, spec: Fields, found: Found) -> None:
         spec.wrong("", None, "exactly one of weighted and mirroring must be given")
     if weighted is not None:
         entries = tuple(_service(entry, space, found) for entry in weighted.tables("services"))
-        weighted.lacking("sticky", "stickiness is the servers', not a weighted service's")
+        kept = sticky(name, weighted)
         weighted.done()
-        found.backends.made[name] = Weighted(entries, weighted)
+        found.backends.made[name] = Weighted(entries, weighted, kept)
     if mirroring is not None:
         mirrors = []
         for entry in mirroring.tables("mirrors"):

@@ -7,7 +7,7 @@ from typing import Any
 
 from skylift.gateway.access import BasicAuth, ForwardAuth, IpList, Policy, Trust
 from skylift.gateway.conditions import All, AnyOf, Condition, Not, Part, Test
-from skylift.gateway.model import Balance, Gateway, HostSent, Listener, Route, Service, Upstream
+from skylift.gateway.model import Balance, Gateway, HostSent, Listener, Route, Service, Sticky, Upstream
 from skylift.gateway.policies import (
     AddPrefix,
     Algorithm,
@@ -177,10 +177,10 @@ def _destination(gateway: Gateway, name: str, route: Route, services: dict[str, 
         services.setdefault("nothing", {"loadBalancer": {"servers": [{"url": "http://127.0.0.1:1"}]}})
         return "nothing"
     found = _with_host(gateway, route, route.to[0].service, services, losses)
-    if len(route.to) > 1:
+    if len(route.to) > 1 or route.sticky:
         found = f"{name}-split"
         weights = [{"name": each.service, "weight": each.weight} for each in route.to]
-        services[found] = {"weighted": {"services": weights}}
+        services[found] = {"weighted": {"services": weights, **_sticky(route.sticky)}}
     if route.mirrors:
         mirrors = [{"name": each.service, "percent": int(each.percent)} for each in route.mirrors]
         services[f"{name}-mirrored"] = {"mirroring": {"service": found, "mirrors": mirrors}}
@@ -197,6 +197,22 @@ def _with_host(gateway: Gateway, route: Route, name: str, services: dict[str, An
     changed = replace(service, host=route.host)
     services[made] = {"loadBalancer": _load_balancer(changed, gateway.upstreams[service.upstream], losses)}
     return made
+
+
+def _sticky(sticky: Sticky | None) -> dict[str, Any]:
+    """The cookie with what it has beside a name."""
+    if sticky is None:
+        return {}
+    fields = {
+        "name": sticky.cookie,
+        "secure": sticky.secure,
+        "httpOnly": sticky.http_only,
+        "sameSite": sticky.same_site,
+        "maxAge": sticky.max_age,
+        "domain": sticky.domain,
+        "path": sticky.path if sticky.path != "/" else "",
+    }
+    return {"sticky": {"cookie": {name: value for name, value in fields.items() if value}}}
 
 
 _STRATEGIES = {Balance.TWO_CHOICES: "p2c", Balance.HASH: "hrw", Balance.LATENCY: "leasttime"}
@@ -227,8 +243,7 @@ def _load_balancer(service: Service, upstream: Upstream, losses: Losses) -> dict
             "interval": f"{check.interval:g}s",
             "timeout": f"{check.timeout:g}s",
         }
-    if upstream.sticky:
-        found["sticky"] = {"cookie": {"name": upstream.sticky.cookie}}
+    found |= _sticky(upstream.sticky)
     if service.retry:
         losses.say(where, f"its {service.retry.tries} retries: in Traefik a middleware of routers")
     if service.host_header:
