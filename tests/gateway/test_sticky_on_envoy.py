@@ -97,9 +97,7 @@ def test_envoy_asks_the_service_that_the_reference_asks(kept: Door, cookies: lis
 
 
 def test_a_sticky_service_inside_another_is_refused_by_name() -> None:
-    inside = CONFIG.replace(
-        "copied: {mirroring: {service: split, mirrors: [{name: spare, percent: 100}]}}", ""
-    )
+    inside = CONFIG.replace("    COPIED\n", "")
     inside = inside.replace("service: copied", "service: outer")
     inside += "    outer: {weighted: {services: [{name: split}, {name: b}]}}\n"
     with pytest.raises(Refused, match="a sticky service stands in no other weighted one"):
