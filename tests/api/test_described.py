@@ -136,6 +136,9 @@ def test_a_configuration_is_for_any_chip(known: Api) -> None:
         ({"product": "toaster"}, "product"),
         ({"release": "rel_1", "version": "1.1.0"}, "version"),
         ({"release": "rel_1"}, "release"),
+        ({"release": "rel_1", "seal": "yes"}, "seal"),
+        ({"product": "sensor", "other_chip": "1"}, "other_chip"),
+        ({"product": "sensor", "securityversion": "3"}, "securityversion"),
     ],
 )
 def test_an_upload_that_nothing_could_mend_is_refused_before_its_bytes(

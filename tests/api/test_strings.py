@@ -121,3 +121,4 @@ def test_deep_bodies_are_refused(api: Api) -> None:
         for deep in (b"[" * 200_000, b'{"a":' * 100_000, b'{"window":' * 5000 + b"1" + b"}" * 5000):
             answer = api.call("POST", path, content=deep, headers={"Content-Type": "application/json"})
             assert 400 <= answer.status_code < 500, (path, deep[:20], answer.text)
+            assert {"field", "rule"} <= answer.json().keys(), (path, deep[:20], answer.text)

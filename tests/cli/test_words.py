@@ -90,6 +90,35 @@ def test_an_address_that_is_none_is_one_line(cli: Cli) -> None:
     assert one_line(said).startswith("skylift: --server is 'ota.example'")
 
 
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("release", "list", "--server", "http://[::1"), "--server"),
+        (("release", "list", "--server", "http://a\nb"), "--server"),
+        (("release", "list", "--token", "é"), "--token"),
+        (("release", "list", "--token", "a\nb"), "--token"),
+        (("release", "list", "--product", "\udcff"), "surrogates"),  # half a character in a terminal's bytes
+        (("group", "create", "\udcff"), "surrogates"),
+        (("release", "show", "x" * 70_000), "too long"),
+        (("group", "show", ".."), "no names"),
+        (("group", "show", "a\nb"), "name is"),
+    ],
+    ids=lambda part: part[-1][:9] if isinstance(part, tuple) else "",
+)
+def test_words_that_no_request_can_say_are_one_line(cli: Cli, words: tuple[str, ...], says: str) -> None:
+    said = cli(*words)
+    assert said.code == 2
+    assert says in one_line(said)
+
+
+def test_a_name_is_one_name_whatever_is_in_it(cli: Cli) -> None:
+    """No query, no fragment, no other place: what was meant is not there, and nothing else is touched."""
+    assert cli("group", "create", "web").code == 0
+    for name in ("web#old", "web?old", "../groups/web", "web/", "web%23"):
+        assert cli("group", "delete", name, "--yes").code != 0, name
+    assert cli("group", "delete", "web", "--yes").code == 0
+
+
 def test_a_token_nobody_knows_is_one_line(cli: Cli) -> None:
     said = cli("device", "list", "--token", "op_nobody")
     assert said.code == 1

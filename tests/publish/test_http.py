@@ -236,6 +236,11 @@ def test_a_blob_that_is_not_there_is_not_found(http: httpx2.Client, name: str) -
     assert http.get(f"/api/blobs/{name}").status_code == 404
 
 
+def test_a_blob_that_is_not_there_is_named(http: httpx2.Client) -> None:
+    told = problem(http.get(f"/api/blobs/{'00' * 32}"), 404, "unknown_blob")
+    assert (told["field"], told["value"]) == ("blob", "00" * 32)
+
+
 def test_downloads_need_a_token(stage: Stage, blob: str, tokens: dict[str, str]) -> None:
     bare = httpx2.Client(base_url=stage.facts["url"], timeout=60)
     problem(bare.get(blob), 401, "no_token")

@@ -24,7 +24,8 @@ from skylift.store.db import Connection
 router = APIRouter(tags=["releases and trust"])
 # What is said of a release that is made with its image.
 OF_NEW = ("version", "kind", "notes", "security_version")
-ONCE = ("release", "product", "device_type", "sha256", "other_chip", "seal", *OF_NEW)
+FLAGS = ("other_chip", "seal")
+ONCE = ("release", "product", "device_type", "sha256", *FLAGS, *OF_NEW)
 BLOB = re.compile("[0-9a-f]{64}", re.ASCII)
 CYCLONEDX = "application/vnd.cyclonedx+json"
 _BILL = {"requestBody": {"required": True, "content": {CYCLONEDX: {"schema": {"type": "object"}}}}}
@@ -78,9 +79,14 @@ def _before_upload(request: Request, context: Context) -> tuple[Operator, Arriva
     """Who uploads what, and of which kind its bytes must be; asked before the first one is kept."""
     who = needs(Rank.OPERATOR, _of_upload)(request)
     query = request.query_params
-    for field in ONCE:
+    for field in query:
+        if field not in ONCE:
+            raise invalid(field[:40], query[field], "is not a parameter of an upload", code="unknown_field")
         if len(query.getlist(field)) > 1:
             raise invalid(field, query.getlist(field), "is given once")
+    for field in FLAGS:
+        if query.get(field, "false") not in ("true", "false"):
+            raise invalid(field, query[field], "true or false")
     if ("release" in query) is ("product" in query):
         raise invalid("release", query.get("release", ""), "is needed, or product in its place")
     release = query["release"] if "release" in query else _new(query)
@@ -121,7 +127,14 @@ async def blob(request: Request) -> Response:
     sha256 = request.path_params["sha256"]
     await asyncio.to_thread(anybody, request, context)
     if not BLOB.fullmatch(sha256) or not await asyncio.to_thread(context.blobs.has, sha256):
-        raise Rejected("unknown_blob", f"blob is {sha256[:70]!r}: there is no such blob", kind=Kind.NOT_FOUND)
+        raise Rejected(
+            "unknown_blob",
+            f"blob is {sha256[:70]!r}: there is no such blob",
+            kind=Kind.NOT_FOUND,
+            field="blob",
+            value=sha256[:70],
+            rule="the SHA-256 of bytes that are kept here",
+        )
     etag = f'"{sha256}"'
     headers = {
         "ETag": etag,

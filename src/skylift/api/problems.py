@@ -108,6 +108,9 @@ async def on_invalid(request: Request, error: Exception) -> Response:
 
 async def on_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
+    if error.status_code == 400:  # a body that the JSON parser gave up on: not in UTF-8, or nested too deeply
+        rule = "JSON in UTF-8, nested no deeper than the API's own"
+        return problem(422, "invalid_value", f"body cannot be read: {rule}", field="body", rule=rule)
     code = TITLES.get(error.status_code, "error").lower().replace(" ", "_")
     return problem(error.status_code, code, str(error.detail), dict(error.headers or {}))
 

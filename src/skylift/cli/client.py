@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx2
 
@@ -25,8 +26,13 @@ class Client:
         self.token = token or os.environ.get(TOKEN_ENV, "")
         if not self.server.startswith(("http://", "https://")):
             raise Leave(Exit.USAGE, f"--server is {self.server!r}: begins with http:// or https://")
+        if not (self.token.isascii() and self.token.isprintable()):
+            raise Leave(Exit.USAGE, "--token is no token: letters, digits and signs of ASCII on one line")
         headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
-        self._http = httpx2.Client(base_url=self.server, headers=headers, timeout=timeout)
+        try:
+            self._http = httpx2.Client(base_url=self.server, headers=headers, timeout=timeout)
+        except httpx2.InvalidURL as e:
+            raise Leave(Exit.USAGE, f"--server is {self.server!r}: {e}") from e
 
     def get(self, path: str, **params: Any) -> Any:
         """The JSON answer; `Leave` with the problem's sentence otherwise."""
@@ -36,7 +42,7 @@ class Client:
     def raw(self, path: str, moved: Callable[[int, int | None], None] = lambda n, of: None) -> bytes:
         """A file; `moved` is told bytes as they come, and of how many."""
         try:
-            with self._http.stream("GET", path) as answer:
+            with self._http.stream("GET", _address(path)) as answer:
                 if not answer.is_success:
                     answer.read()
                     raise _refused(answer)
@@ -46,6 +52,8 @@ class Client:
                     parts.append(part)
                     moved(len(part), size)
                 return b"".join(parts)
+        except httpx2.InvalidURL as e:
+            raise _unspeakable(e) from e
         except httpx2.HTTPError as e:
             raise self._silent(e) from e
 
@@ -79,7 +87,9 @@ class Client:
 
     def _send(self, method: str, path: str, **options: Any) -> httpx2.Response:
         try:
-            answer = self._http.request(method, path, **options)
+            answer = self._http.request(method, _address(path), **options)
+        except (httpx2.InvalidURL, UnicodeEncodeError) as e:
+            raise _unspeakable(e) from e
         except httpx2.HTTPError as e:
             raise self._silent(e) from e
         if answer.is_success:
@@ -88,6 +98,17 @@ class Client:
 
     def _silent(self, error: httpx2.HTTPError) -> Leave:
         return Leave(Exit.ERROR, f"server is {self.server!r}: does not answer ({error})")
+
+
+def _address(path: str) -> str:
+    """Where a name that somebody typed is one name, whatever is in it: no query, no other place."""
+    if any(part in (".", "..") for part in path.split("/")):
+        raise Leave(Exit.USAGE, f"{path} is no address: . and .. are no names")
+    return quote(path, safe="/:", errors="surrogateescape")
+
+
+def _unspeakable(error: Exception) -> Leave:
+    return Leave(Exit.USAGE, f"no server can be asked that: {error}")
 
 
 def _refused(answer: httpx2.Response) -> Leave:
