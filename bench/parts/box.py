@@ -18,7 +18,7 @@ def family(pid: int) -> Iterator[int]:
     """The process and all that it started."""
     yield pid
     for task in Path(f"/proc/{pid}/task").glob("*"):
-        for child in (task / "children").read_text().split():
+        for child in _read(task / "children").split():
             yield from family(int(child))
 
 
@@ -26,9 +26,17 @@ def cpu_s(pids: list[int]) -> float:
     """Seconds of CPU that these processes and their children have used."""
     spent = 0.0
     for pid in {one for root in pids for one in family(root)}:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        spent += (int(fields[11]) + int(fields[12])) * CPU_TICK_S
+        if fields := _read(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split():
+            spent += (int(fields[11]) + int(fields[12])) * CPU_TICK_S
     return spent
+
+
+def _read(file: Path) -> str:
+    """Empty where that process has ended since it was listed, as PostgreSQL's workers do."""
+    try:
+        return file.read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 def rss_mb(pid: int, without: str = "") -> int:
