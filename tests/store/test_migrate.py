@@ -1,10 +1,12 @@
 """The migration tree makes exactly the tables the code speaks of."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
@@ -15,6 +17,8 @@ from skylift.store.db import Database, migrate
 from skylift.store.migrate import config
 from skylift.store.tables import metadata
 from skylift.testkit.postgresql import Cluster
+
+NOW = datetime(2026, 11, 23, tzinfo=UTC)
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)])
@@ -79,12 +83,43 @@ def test_what_is_there_survives_the_way_up(empty_url: str) -> None:
 
 @pytest.mark.postgresql
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
-def test_last_contacts_have_room_for_the_next(database_url: str) -> None:
+@pytest.mark.parametrize(("table", "percent"), [("seen", 50), ("devices", 85)])
+def test_rows_have_room_for_what_they_will_be(database_url: str, table: str, percent: int) -> None:
     engine = writing_engine(normal(database_url))
     with engine.connect() as conn:
-        options = conn.exec_driver_sql("SELECT reloptions FROM pg_class WHERE relname = 'seen'").scalar_one()
+        asked = sa.text("SELECT reloptions FROM pg_class WHERE relname = :name")
+        options = conn.execute(asked, {"name": table}).scalar_one()
     engine.dispose()
-    assert options == ["fillfactor=50"]
+    assert options == [f"fillfactor={percent}"]
+
+
+def test_no_index_of_devices_holds_what_an_update_changes(database_url: str) -> None:
+    engine = writing_engine(normal(database_url))
+    found = sa.inspect(engine)
+    indexed = {name for index in found.get_indexes("devices") for name in index["column_names"]}
+    indexed |= {name for rule in found.get_unique_constraints("devices") for name in rule["column_names"]}
+    engine.dispose()
+    assert {"device_type", "device_id"} <= indexed
+    assert not indexed & {"current_version", "config_version", "image_sha256", "deployment_id", "attempt"}
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_a_device_that_is_done_is_changed_in_place(database_url: str) -> None:
+    """PostgreSQL says so itself: none of the indexes was touched."""
+    database = Database(database_url)
+
+    def deed(conn: Any) -> tuple[int, int]:
+        rows = [(f"d-{number}", "t", f"hash-{number}", "1.0.0", {}) for number in range(50)]
+        devices.insert_many(conn, rows, NOW)
+        pks = [device.pk for device in devices.page(conn, limit=50)]
+        devices.finish_many(conn, [(pk, "1.1.0", None, "digest") for pk in pks[:3]])
+        asked = "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_xact_user_tables WHERE relname = 'devices'"
+        changed, in_place = conn.exec_driver_sql(asked).one()
+        return changed, in_place
+
+    assert database.write(deed) == (3, 3)
+    database.close()
 
 
 def test_a_database_without_tables_differs(empty_url: str) -> None:

@@ -6,7 +6,7 @@ places) never changes its members when the fleet grows, and another one for ever
 unlucky devices are not always the canaries.
 
 A turn, not a second hash: a range of places is then one or two ranges of `h`, which a database counts and
-lists by an index, in SQL that both databases speak (docs/decisions/buckets.md).
+lists by itself, in SQL that both databases speak (docs/decisions/buckets.md).
 """
 
 import hashlib

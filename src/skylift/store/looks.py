@@ -26,7 +26,7 @@ from skylift.store.tables import (
 
 
 def census(conn: Connection) -> list[tuple[str, str | None, int]]:
-    """(device type, version, active devices). Reads one index from end to end."""
+    """(device type, version, active devices). Reads every device."""
     columns = (devices.c.device_type, devices.c.current_version)
     question = sa.select(*columns, sa.func.count()).where(devices.c.status == ACTIVE).group_by(*columns)
     return [(kind, version, int(n)) for kind, version, n in conn.execute(question)]
@@ -59,7 +59,7 @@ def heard(conn: Connection, now: datetime) -> Heard:
 
 
 def carrying(conn: Connection, version: str, types: Sequence[str], kind: str) -> int:
-    """Active devices of these types that run this version."""
+    """Active devices of these types that run this version. Reads every device."""
     have = devices.c.config_version if kind == "config" else devices.c.current_version
     question = sa.select(sa.func.count()).select_from(devices)
     found = question.where(
@@ -73,7 +73,7 @@ def carrying(conn: Connection, version: str, types: Sequence[str], kind: str) ->
 
 @dataclass(frozen=True, slots=True)
 class Narrow:
-    """What an index can find: one value of one of these, or the beginning of the names."""
+    """What the database narrows: one value of each of these, and the beginning of the names."""
 
     device_type: str | None = None
     current_version: str | None = None
@@ -81,8 +81,8 @@ class Narrow:
 
 
 def window(conn: Connection, narrow: Narrow, *, after: str, limit: int) -> list[Device]:
-    """The next devices behind this name, in the order of the names: never more rows than `limit` are read
-    where an index narrows them."""
+    """The next devices behind this name, in the order of the names: of a type, or by the beginning of their
+    names, no more rows than `limit` are read; of a version few run, all that there are (0.15 s a million)."""
     # One lower bound: of two SQLite takes either, and may read everything in front of the other.
     by_bytes = conn.dialect.name == "sqlite"  # elsewhere a collation may order names otherwise
     inside = by_bytes and after < narrow.prefix
@@ -90,7 +90,7 @@ def window(conn: Connection, narrow: Narrow, *, after: str, limit: int) -> list[
     question = sa.select(*devices.c).where(lower)
     if narrow.current_version is not None:
         question = question.where(devices.c.current_version == narrow.current_version)
-    elif narrow.device_type is not None:
+    if narrow.device_type is not None:
         question = question.where(devices.c.device_type == narrow.device_type)
     if narrow.prefix and by_bytes:
         question = question.where(devices.c.device_id < narrow.prefix[:-1] + chr(ord(narrow.prefix[-1]) + 1))

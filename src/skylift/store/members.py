@@ -65,17 +65,16 @@ def by_phase(
     """Devices that want the release, by the phase their place lies in (`OUTSIDE` behind the last), and how
     many of the scope do not want it. `but`: without those this deployment has offered something.
 
-    No row leaves the database but the sums; for everyone it reads one index (`ix_devices_waiting`).
+    No row leaves the database but the sums. One pass over the devices for all phases, one for the others.
     """
     belongs = sa.and_(_inside(conn, scope), _not_had(but))
-    numbered = [*enumerate(ends), (OUTSIDE, SPAN - 1)]
-    tally = dict.fromkeys(range(len(ends)), 0)
-    for (number, high), low in zip(numbered, [-1, *ends], strict=True):
-        if held := arcs(low, high, salt):
-            question = sa.select(sa.func.count()).where(belongs, _wants(want), _within(held))
-            tally[number] = int(conn.execute(question.select_from(devices)).scalar_one())
-    if not tally.get(OUTSIDE):
-        tally.pop(OUTSIDE, None)
+    numbered = zip([*range(len(ends)), OUTSIDE], [-1, *ends], [*ends, SPAN - 1], strict=True)
+    held = {number: _within(arcs(low, high, salt)) for number, low, high in numbered}
+    sums = (sa.func.count().filter(inside) for inside in held.values())
+    question = sa.select(*sums).select_from(devices).where(belongs, _wants(want))
+    tally = dict(zip(held, map(int, conn.execute(question).one()), strict=True))
+    if not tally[OUTSIDE]:
+        del tally[OUTSIDE]
     everybody = sa.select(sa.func.count()).select_from(devices).where(belongs)
     return tally, int(conn.execute(everybody).scalar_one()) - sum(tally.values())
 

@@ -39,11 +39,11 @@ devices = Table(
     ExcludeConstraint(("token_hash", "="), using="hash", name="ex_devices_token_hash").ddl_if(
         dialect="postgresql"
     ),
-    # Holds all that a count of who waits asks for: for everyone it never reads the rows (`store.members`).
-    Index("ix_devices_waiting", "device_type", "h", "status", "current_version", "config_version"),
-    # A page of devices of one type, or of one version, in the order of their names (`store.looks`).
+    # A page of devices of one type in the order of their names (`store.looks`).
     Index("ix_devices_type_name", "device_type", "device_id"),
-    Index("ix_devices_version_name", "current_version", "device_id"),
+    # None on anything that an update changes (versions, digest, slot): PostgreSQL would enter the row anew
+    # into all the others, too, SQLite would write a page more for each report, so far do entries of a million
+    # devices lie apart. Who asks by version reads the table, a million rows in 0.15 s.
 )
 
 # Last contact, written behind. Bound to no row of `devices`: those are never deleted, and looking after each
