@@ -53,6 +53,16 @@ static void segments(const sd_wish *wish, int which, int arch, const u8 *p, u32 
     }
 }
 
+/* How far a segment moved is told in 32 bits; what seems to have moved further was not found. */
+static void within_reach(sd_walk *w)
+{
+    for (u32 k = 0; k < w->old_segs && k < w->new_segs; k++) {
+        i64 moved = (i64)(w->new_seg[k].va - w->old_seg[k].va);
+        if (moved != (i32)moved)
+            w->new_seg[k].va = w->old_seg[k].va;
+    }
+}
+
 static int make_by(const u8 *base, uint64_t base_size, const u8 *target, uint64_t target_size, const sd_wish *wish,
                    int names, sd_made *made)
 {
@@ -79,6 +89,7 @@ static int make_by(const u8 *base, uint64_t base_size, const u8 *target, uint64_
     w->h.target_size = nn;
     segments(wish, 0, arch, base, on, w->old_seg, &w->old_segs);
     segments(wish, 1, arch, target, nn, w->new_seg, &w->new_segs);
+    within_reach(w);
     if ((bad = checksum(wish, base, on, &w->h.base_crc)) || (bad = checksum(wish, target, nn, &w->h.target_crc)))
         goto done;
     memcpy(w->h.base_sha256, wish->base_sha256, SD_DIGEST);
@@ -129,20 +140,51 @@ done:
     free(w);
     return bad;
 }
+static void the_smaller(sd_made *made, sd_made *other)
+{
+    if (other->patch && other->length < made->length) {
+        sd_made larger = *made;
+        *made = *other;
+        *other = larger;
+    }
+    sd_free(other);
+}
 /* Where pointers are told apart by what they point at, tables match entry by entry; where most of that changed too, they
  * had better all look alike. Firmware for small machines is made both ways, and the smaller patch is taken. */
+static int make_both(const u8 *base, uint64_t base_size, const u8 *target, uint64_t target_size, const sd_wish *wish,
+                     int *small, sd_made *made)
+{
+    sd_made other;
+    int bad = make_by(base, base_size, target, target_size, wish, 1, made);
+    *small = !bad && target_size <= 4u << 20 && (wish->profile != SD_LINUX_16M || small_machine(made->patch[4] & 15));
+    if (!*small)
+        return bad;
+    bad = make_by(base, base_size, target, target_size, wish, 0, &other);
+    the_smaller(made, &other);
+    return bad;
+}
+/* Where it is found of both images where they are loaded, and not the same, either may be wrong, or both: then it is
+ * also made as if they were loaded alike, or nobody knew. */
 int sd_make(const u8 *base, uint64_t base_size, const u8 *target, uint64_t target_size, const sd_wish *wish, sd_made *made)
 {
-    int bad = make_by(base, base_size, target, target_size, wish, 1, made);
-    if (bad || target_size > 4u << 20 || (wish->profile == SD_LINUX_16M && !small_machine(made->patch[4] & 15)))
-        return bad;
-    sd_made other;
-    bad = make_by(base, base_size, target, target_size, wish, 0, &other);
-    if (bad || other.length >= made->length)
-        sd_free(&other);
-    else {
-        sd_free(made);
-        *made = other;
+    int small, bad = make_both(base, base_size, target, target_size, wish, &small, made);
+    sd_segment s[2][SD_MAX_SEGMENTS];
+    u32 n[2] = {0, 0};
+    if (small && !bad && !wish->segment_count[0] && !wish->segment_count[1]) {
+        sd_segments(made->patch[4] & 15, base, (u32)base_size, s[0], n);
+        sd_segments(made->patch[4] & 15, target, (u32)target_size, s[1], n + 1);
+    }
+    u64 loaded[3] = {n[0] ? s[0]->va : 0, n[1] ? s[1]->va : 0, 0};
+    for (u32 k = 0; k < 3 && !bad && n[0] == 1 && n[1] == 1 && loaded[0] != loaded[1]; k++) {
+        sd_wish alike = *wish;
+        sd_made other;
+        s[0]->va = s[1]->va = loaded[k];
+        for (u32 each = 0; each < 2; each++) {
+            alike.segments[each] = s[each];
+            alike.segment_count[each] = 1;
+        }
+        bad = make_both(base, base_size, target, target_size, &alike, &small, &other);
+        the_smaller(made, &other);
     }
     if (bad)
         sd_free(made);

@@ -16,8 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import missing
-from skylift.firmware import delta, fields, native, purepython, skd2
+from skylift.firmware import delta, fields, mixing, native, purepython, skd2
 from skylift.firmware.delta import DeltaError
+from skylift.firmware.script import Script
 
 VECTORS = Path(__file__).resolve().parents[2] / "conformance" / "delta"
 CASES: list[dict[str, Any]] = json.loads((VECTORS / "vectors.json").read_text())
@@ -173,6 +174,36 @@ def test_a_program_without_a_table_of_segments_is_told_where_it_is_loaded(
     made = native.make(base, target, "mcu-64k", arch="riscv")
     assert _by_core(base, made.patch) == _by_python(base, made.patch) == target
     assert made.fields_moved - made.fields_right < 5
+
+
+@pytest.mark.usefixtures("core")
+def test_an_image_whose_place_is_not_found_is_tried_as_if_loaded_like_the_other(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The target has no table of addresses any more, by which the place is found."""
+    loaded = 0x80000000
+    monkeypatch.setitem(make.LOADED_AT, "riscv", loaded)
+    old, new = make.program("riscv", 200, -1)[32:], make.program("riscv", 200, 60)[32:-800]
+
+    def told(base: int, target: int) -> int:
+        segments = [(0, len(old), base)], [(0, len(new), target)]
+        return len(native.make(old, new, "mcu-64k", arch="riscv", segments=segments).patch)
+
+    made = native.make(old, new, "mcu-64k", arch="riscv")
+    assert _by_core(old, made.patch) == _by_python(old, made.patch) == new
+    assert len(made.patch) == min(told(loaded, loaded), told(0, 0)) < told(loaded, 0)
+
+
+@pytest.mark.usefixtures("core")
+def test_no_segment_moves_further_than_its_32_bits_tell(make: Any) -> None:
+    """Else decoders that count in 32 bits and in 64 would not agree where it is."""
+    body = make.program("riscv", 50, -1)[32:]
+    near, far = ([(0, len(body), address)] for address in (0x10000000, 0x90000001))
+    for told in ((near, far), (far, near)):
+        patch = native.make(body, body, "mcu-16k", arch="riscv", segments=told).patch
+        was, became = Script(mixing.Decoder(patch, skd2.HEADER.size), skd2.read_header(patch)).segments(body)
+        assert (was, became) == (told[0], told[0])
+        assert _by_core(body, patch) == body
 
 
 @pytest.mark.usefixtures("core")
