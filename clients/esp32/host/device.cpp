@@ -2,7 +2,7 @@
 // project whose name ends in -crashes never comes up, one that ends in -unhealthy fails its self-tests.
 //
 // usage: device DIR server=URL device_id=.. device_type=.. product=.. [claim=..] [roots=DIR] [factory=FILE] [mqtt=URL]
-//               [log_size=N log_root=HEX] [ca=FILE] [slot_kb=N] [poll=S] [trial=S] [brown_out=PPM] [calm=1] [flaky=PPM] [seed=N] [worn=1] [broken=1]
+//               [log_size=N log_root=HEX] [ca=FILE] [slot_kb=N] [poll=S] [brown_out=PPM] [calm=1] [flaky=PPM] [seed=N] [worn=1] [broken=1]
 //               [no_clock=1] [unwell=1] [health=S] [deltas=0] [rollback=1] [quit_at=STATE]
 #include <sys/stat.h>
 #include <time.h>
@@ -144,7 +144,6 @@ bool live(Desk& desk) {
   config.log_size = count("log_size", 0);
   config.log_root = desk.log_root;
   config.security_version = app.secure_version;
-  config.trial_seconds = count("trial", 20);
   config.poll_seconds = count("poll", 0);
   config.save_every = count("save_every", 65536);
   config.health_seconds = count("health", 500);

@@ -5,7 +5,7 @@ that ends in -unhealthy fails its self-tests. The settings are those of the C++ 
 
 usage: device.py LIBRARY DIR server=URL device_id=.. device_type=.. product=.. [claim=..] [roots=DIR]
                  [log_size=N] [log_root=HASH]
-                 [factory=FILE] [ca=FILE] [mqtt=URL] [slot_kb=N] [poll=S] [trial=S] [save_every=N]
+                 [factory=FILE] [ca=FILE] [mqtt=URL] [slot_kb=N] [poll=S] [save_every=N]
                  [cut_each=N] [cut_at=N] [flaky=PPM] [settled=1] [worn=1] [broken=1] [no_clock=1]
                  [rollback=1] [chance=BYTE]
 """
@@ -132,7 +132,6 @@ def live():
         log_root=OPTIONS.get("log_root", ""),
         ca=contents(OPTIONS["ca"]) if OPTIONS.get("ca") else None,
         security_version=security_version,
-        trial_seconds=count("trial", 20),
         poll_seconds=count("poll", 0),
         save_every=count("save_every", 65536),
     )
