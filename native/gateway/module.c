@@ -7,6 +7,7 @@
 #include "limits.h"
 #include "timer.h"
 
+#include <arpa/inet.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,7 +25,7 @@ typedef struct {
     style tells;
     uint32_t status;
     char told[MAX_PERIODS][2][MAX_TOLD];        /* Kong's headers: the limit of a minute, an hour, what remains of it */
-    char keys[MAX_KEYS_OF_ONE][MAX_HEADER];     /* request headers, @client, @forwarded N: the first that is there counts */
+    char keys[MAX_KEYS_OF_ONE][MAX_HEADER];     /* request headers, @client, @forwarded N (both with /BITS of an IPv6 address): the first that is there counts */
     char when[2][MAX_HEADER];                   /* a request header and its value: the limit is for these only */
     int choice;                                 /* not 0: of the limits with one number, only the first that is meant */
     char body[MAX_BODY];                        /* @ID@ stands for the request's id */
@@ -262,13 +263,37 @@ static text value_of(void *envoy, const char *key)
     return key[0] == '@' ? client_of(envoy) : get(envoy, REQUEST, key);
 }
 
+/* An IPv6 address cut to the first bits that count; any other text is left alone. */
+static text cut(text value, int bits, char room[INET6_ADDRSTRLEN])
+{
+    uint8_t bytes[16];
+    if (value.length && value.at[0] == '[')
+        value = (text){value.at + 1, value.length - 2};
+    if (!memchr(value.at, ':', value.length) || value.length >= INET6_ADDRSTRLEN)
+        return value;
+    memcpy(room, value.at, value.length);
+    room[value.length] = 0;
+    if (inet_pton(AF_INET6, room, bytes) != 1)
+        return value;
+    for (int i = 0; i < 16; i++) {
+        const int left = bits - 8 * i;
+        bytes[i] &= left >= 8 ? 0xff : left <= 0 ? 0 : (uint8_t)(0xff << (8 - left));
+    }
+    inet_ntop(AF_INET6, bytes, room, INET6_ADDRSTRLEN);
+    return (text){room, strlen(room)};
+}
+
 /* Which header named the client is part of the key: an API key that looks like an address is no address. */
 static size_t key_of(void *envoy, const limit *l, char *key, size_t room)
 {
     for (int i = 0; i < MAX_KEYS_OF_ONE && l->keys[i][0]; i++) {
-        const text value = value_of(envoy, l->keys[i]);
+        text value = value_of(envoy, l->keys[i]);
         if (!value.length)
             continue;
+        char first[INET6_ADDRSTRLEN];
+        const char *bits = l->keys[i][0] == '@' ? strchr(l->keys[i], '/') : NULL;
+        if (bits)
+            value = cut(value, atoi(bits + 1), first);
         const size_t n = value.length < room - 1 ? value.length : room - 1;
         key[0] = (char)('0' + i);
         memcpy(key + 1, value.at, n);

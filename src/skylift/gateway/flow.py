@@ -10,7 +10,7 @@ from skylift.gateway.model import Consumer, Forwarding, Gateway, Route
 from skylift.gateway.policies import AddressFrom, Answer, Key, KeyKind
 from skylift.gateway.request import Request
 from skylift.gateway.template import Source, Template, Var, fill
-from skylift.gateway.text import REGEXES, in_network
+from skylift.gateway.text import REGEXES, in_network, subnet_of
 
 
 class Flow:
@@ -99,7 +99,7 @@ class Flow:
             found = outside[0] if outside else ""
         elif self.gateway.forwarding.trusted:
             found = believed_client(self.request, self.gateway.forwarding)
-        return found
+        return subnet_of(found, how.ipv6_prefix)
 
     def key(self, key: Key) -> str:
         """Which bucket a request counts in."""

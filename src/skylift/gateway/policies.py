@@ -51,6 +51,11 @@ class AddressFrom:
     excluded: tuple[str, ...] = ()
     ipv6_prefix: int = 128
 
+    @property
+    def forwarded(self) -> bool:
+        """Whether X-Forwarded-For says it."""
+        return self.depth > 0 or bool(self.excluded)
+
 
 PEER = AddressFrom()
 

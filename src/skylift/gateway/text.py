@@ -98,6 +98,33 @@ def in_network(address: str, network: str) -> bool:
         return False
 
 
+def subnet_of(address: str, ipv6_prefix: int) -> str:
+    """The first address of the subnet that an IPv6 address is in; any other text as it stands."""
+    if ":" not in address or ipv6_prefix >= 128:
+        return address
+    try:
+        return str(ip_network(f"{address}/{ipv6_prefix}", strict=False).network_address)
+    except ValueError:
+        return address
+
+
+NOBODY = "::/128"  # the address that no client has
+
+
+def over_subnets(networks: tuple[str, ...], ipv6_prefix: int) -> tuple[str, ...]:
+    """The same question to whole addresses as these networks are to the first ones of their subnets."""
+    found = []
+    for network in networks:
+        parsed = ip_network(network, strict=False)
+        if parsed.version == 4 or parsed.prefixlen <= ipv6_prefix:
+            found.append(network)
+            continue
+        wide = parsed.supernet(new_prefix=ipv6_prefix)
+        if wide.network_address == parsed.network_address:
+            found.append(str(wide))
+    return tuple(found) or ((NOBODY,) if networks else ())
+
+
 def is_network(text: str) -> bool:
     """Whether it is an address or a CIDR range."""
     try:

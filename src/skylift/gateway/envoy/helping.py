@@ -30,7 +30,7 @@ from skylift.gateway.helper.asked import (
 )
 from skylift.gateway.helper.rules import Plans, Rule, name_of, written
 from skylift.gateway.model import Gateway, Route
-from skylift.gateway.policies import PEER, Aggregate, Key, KeyKind, RateLimit
+from skylift.gateway.policies import Aggregate, Key, KeyKind, RateLimit
 from skylift.gateway.template import Source, Template, Var
 
 AUTHZ = TYPE + "envoy.extensions.filters.http.ext_authz.v3.ExtAuthz"
@@ -166,7 +166,7 @@ def key_format(key: Key) -> str:
         KeyKind.EVERYBODY: "*",
         KeyKind.CLIENT: "",
     }
-    if key.kind is KeyKind.CLIENT and key.address != PEER:
+    if key.kind is KeyKind.CLIENT and key.address.forwarded:
         return f"%REQ({HOP})%"
     if key.kind is KeyKind.PATH and not key.name:
         return "%PATH(NQ)%"

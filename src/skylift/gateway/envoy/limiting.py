@@ -28,6 +28,7 @@ from skylift.gateway.policies import (
     Trips,
 )
 from skylift.gateway.template import Source, Template, Var
+from skylift.gateway.text import over_subnets
 
 FILTER = TYPE + "envoy.extensions.filters.http.dynamic_modules.v3.DynamicModuleFilter"
 MODULE = {"name": binary.MODULE, "do_not_close": True}
@@ -99,12 +100,8 @@ def _told(key: Key, book: Book) -> list[Piece]:
 
 def _hop(key: Key, book: Book) -> list[Piece]:
     """An address of X-Forwarded-For, in a header where the filters behind can see it."""
-    if key.kind is not KeyKind.CLIENT or key.address == PEER:
+    if key.kind is not KeyKind.CLIENT or not key.address.forwarded:
         return []
-    if key.address.ipv6_prefix != PEER.ipv6_prefix:
-        raise Refused(
-            [Problem("", "ipv6Subnet", "a limit counts whole addresses here", key.address.ipv6_prefix)]
-        )
     book.ours.add(HOP)
     text = f"depth {key.address.depth}\n" if key.address.depth else ""
     text += "".join(f"excluded {network}\n" for network in key.address.excluded)
@@ -176,14 +173,12 @@ def _few(values: Sequence[Any], what: str) -> Sequence[Any]:
 
 def forwarded_addresses(policy: IpList) -> Piece:
     """By an address of X-Forwarded-For, which Envoy's own filter does not know."""
-    if policy.address.ipv6_prefix != PEER.ipv6_prefix:
-        rule = "a list's networks say how many bits count"
-        raise Refused([Problem("", "ipv6Subnet", rule, policy.address.ipv6_prefix)])
+    bits = policy.address.ipv6_prefix
     text = f"depth {policy.address.depth}\n" if policy.address.depth else ""
     for word, listed in (
         ("excluded", policy.address.excluded),
-        ("allow", policy.allow),
-        ("deny", policy.deny),
+        ("allow", over_subnets(policy.allow, bits)),
+        ("deny", over_subnets(policy.deny, bits)),
     ):
         text += "".join(f"{word} {network}\n" for network in listed)
     return piece("addresses", text + f"status {policy.answer.status}\nbody {_body(policy.answer.body)}\n")
@@ -267,9 +262,7 @@ def _is_id(var: Var) -> bool:
 
 def _keys(key: Key, book: Book) -> Iterator[str]:
     """The headers that tell clients apart, the first that is there."""
-    if key.address.ipv6_prefix != PEER.ipv6_prefix:
-        rule = "a limit counts whole addresses here"
-        raise Refused([Problem("", "ipv6Subnet", rule, key.address.ipv6_prefix)])
+    bits = f"/{key.address.ipv6_prefix}" if key.address.ipv6_prefix != PEER.ipv6_prefix else ""
     if key.kind is KeyKind.EVERYBODY:
         return
     if key.address.excluded:
@@ -278,9 +271,9 @@ def _keys(key: Key, book: Book) -> Iterator[str]:
     if key.kind is not KeyKind.CLIENT:
         yield f"key {_header(key, book)}\n"
     if key.kind is KeyKind.CLIENT and key.address.depth:
-        yield f"key @forwarded {key.address.depth}\n"
+        yield f"key @forwarded {key.address.depth}{bits}\n"
     elif key.kind is KeyKind.CLIENT or key.else_client:
-        yield "key @client\n"
+        yield f"key @client{bits}\n"
 
 
 def _header(key: Key, book: Book) -> str:

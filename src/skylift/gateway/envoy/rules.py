@@ -12,7 +12,8 @@ from skylift.gateway.envoy.transforms import mutation
 from skylift.gateway.errors import Problem, Refused
 from skylift.gateway.helper.asked import CLAIM
 from skylift.gateway.model import Gateway
-from skylift.gateway.policies import PEER, Answer, Respond
+from skylift.gateway.policies import Answer, Respond
+from skylift.gateway.text import over_subnets
 
 GROUPS = "x-sl-groups"
 CLAIMS = "payload"  # the name under which the verified token's claims are kept
@@ -111,16 +112,17 @@ def _call(function: str, *of: Json) -> Json:
 
 
 def ip_list(policy: IpList, gateway: Gateway, book: Book) -> list[Piece]:
-    if policy.address != PEER:
+    if policy.address.forwarded:
         return [limiting.forwarded_addresses(policy)]
     return [_deny({_named("ip", policy.answer, book): _elsewhere(policy)})]
 
 
 def _elsewhere(policy: IpList) -> list[Json]:
     """Who has none of the addresses that may pass."""
-    refused = [_network(network) for network in policy.deny]
+    bits = policy.address.ipv6_prefix
+    refused = [_network(network) for network in over_subnets(policy.deny, bits)]
     if policy.allow:
-        allowed = [_network(network) for network in policy.allow]
+        allowed = [_network(network) for network in over_subnets(policy.allow, bits)]
         refused.append({"not_id": {"or_ids": {"ids": allowed}}})
     return refused
 
@@ -155,7 +157,7 @@ def _is(consumer: str) -> Json:
 
 def _refused(who: Json, policy: object, book: Book) -> tuple[str, list[Json]]:
     match policy:
-        case IpList() if policy.address == PEER:
+        case IpList() if not policy.address.forwarded:
             elsewhere: Json = {"or_ids": {"ids": _elsewhere(policy)}}
             return _named("ip", policy.answer, book), [{"and_ids": {"ids": [who, elsewhere]}}]
         case Respond():

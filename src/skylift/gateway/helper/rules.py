@@ -8,6 +8,7 @@ from typing import Any
 
 from skylift.gateway.access import BasicAuth, Fault, Introspection, Refusals, Secret
 from skylift.gateway.policies import (
+    AddressFrom,
     Aggregate,
     Algorithm,
     Answer,
@@ -63,7 +64,7 @@ def written(rule: Rule, **more: Any) -> Json:
                 "fault_tolerant": rule.fault_tolerant,
                 "counts_refused": rule.counts_refused,
                 "max_delay": rule.max_delay,
-                "else_client": rule.key.else_client,
+                **_whose(rule.key),
             }
         case Plans():
             said = {
@@ -102,13 +103,27 @@ def written(rule: Rule, **more: Any) -> Json:
     return {**said, **more}
 
 
+def _whose(key: Key) -> Json:
+    """What is to be known of a key besides the header that says it: whether the client's address, which is
+    always told, counts where there is none, and how much of an address."""
+    clients = key.kind is KeyKind.CLIENT
+    return {
+        "else_client": key.else_client or (clients and not key.address.forwarded),
+        "ipv6_prefix": key.address.ipv6_prefix if clients else 128,
+    }
+
+
 def limit_of(said: Mapping[str, Any]) -> RateLimit:
     """A limit again; whose count it is stands in a header."""
     return RateLimit(
         said["bucket"],
         Algorithm(said["algorithm"]),
         tuple(Limit(*limit) for limit in said["limits"]),
-        Key(KeyKind.EVERYBODY, else_client=said["else_client"]),
+        Key(
+            KeyKind.EVERYBODY,
+            address=AddressFrom(ipv6_prefix=said["ipv6_prefix"]),
+            else_client=said["else_client"],
+        ),
         _answer_of(said["answer"]),
         LimitHeaders(said["headers"]),
         Redis(**said["redis"]) if said["redis"] else None,

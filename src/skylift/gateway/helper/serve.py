@@ -20,6 +20,7 @@ from skylift.gateway.helper.limits import Limits
 from skylift.gateway.helper.passwords import Passwords
 from skylift.gateway.helper.rules import Json, Plans, Rule, read
 from skylift.gateway.policies import Aggregate, RateLimit
+from skylift.gateway.text import subnet_of
 
 FAILS = Said(500)  # the gateway's own words for it stand in Envoy
 
@@ -94,7 +95,8 @@ class Helper:
             return FAILS
 
     async def _limit(self, policy: RateLimit, whose: str, headers: dict[str, str]) -> Said:
-        key = headers.get(whose) or (headers.get(CLIENT, "") if policy.key.else_client else "")
+        said = headers.get(whose) or (headers.get(CLIENT, "") if policy.key.else_client else "")
+        key = subnet_of(said, policy.key.address.ipv6_prefix)
         try:
             outcome = await self.limits.take(policy, key)
         except Unavailable:

@@ -73,9 +73,12 @@ def ip_strategy(at: Fields) -> AddressFrom:
     excluded = at.each("excludedIPs", _network)
     if depth and excluded:
         at.wrong("depth", depth, "depth and excludedIPs exclude each other")
-    found = AddressFrom(depth, excluded, at.whole("ipv6Subnet", 128, low=1, high=128))
+    bits = at.whole("ipv6Subnet", 128, low=1, high=128)
+    if excluded and bits < 128:
+        at.note("whole_addresses", "ipv6Subnet counts with depth, or with the peer's address", "ipv6Subnet")
+        bits = 128  # as in Traefik
     at.done()
-    return found
+    return AddressFrom(depth, excluded, bits)
 
 
 def _network(value: str) -> str | None:
