@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 
 from .conftest import Api
+from .test_bad_input import refused
 
+FORM = {"Content-Type": "application/x-www-form-urlencoded", "Sec-Fetch-Site": "same-origin"}
 NASTY = {"half a character": "\ud800", "a null": "a\0b", "very long": "x" * 100_000, "nothing": ""}
 
 
@@ -114,6 +116,28 @@ def test_no_string_in_a_path_or_query_is_an_inner_error(api: Api, nasty: str) ->
         for held in (None, token):
             answer = api.get(path.format(nasty), token=held)
             assert answer.status_code < 500, (path, nasty, answer.text)
+
+
+def test_a_null_in_an_address_is_refused_by_its_name(api: Api) -> None:
+    """Also by who may act on one product only: whose it is, the server asks its database first."""
+    body = {"name": "ci", "role": "viewer", "products": {"sensor": "operator"}}
+    token = api.post("/api/tokens", body).json()["token"]
+    for method, path, field in (
+        ("POST", "/api/artifacts?release=%00", "release"),
+        ("POST", "/api/artifacts?release=rel_1&%00=", "\0"),
+        ("DELETE", "/api/releases/%00", "path"),
+        ("POST", "/api/releases/rel_%00:seal", "path"),
+        ("POST", "/api/releases/%00/sbom", "path"),
+        ("POST", "/api/deployments/%00:pause", "path"),
+        ("PUT", "/api/users/%00/products/sensor", "path"),
+        ("GET", "/ui/releases/%00", "path"),
+        ("GET", "/ui/deployments/dep_%00/live", "path"),
+    ):
+        for held in (None, token):
+            problem = refused(api.call(method, path, token=held), 422, field)
+            assert problem["rule"] == "has no null in it"
+    sent = api.call("POST", "/ui/sign-in", content="name=a%00&password=b", headers=FORM)
+    assert sent.status_code == 422, sent.text
 
 
 def test_deep_bodies_are_refused(api: Api) -> None:

@@ -1,15 +1,18 @@
-"""Bounds on what strangers send: bodies are counted as they stream, whatever Content-Length says.
+"""Bounds on what strangers send: bodies are counted as they stream, whatever Content-Length says; an address
+has no null in it.
 
 Requests are timed here too, by route, for the metrics.
 """
 
 from time import perf_counter
 from typing import Any
+from urllib.parse import parse_qsl
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from skylift.api.metrics import Metrics
-from skylift.api.problems import problem
+from skylift.api.problems import problem, rejected
+from skylift.core.errors import Rejected, invalid
 
 UPLOADS = ("/api/artifacts",)  # have their own, larger limit, kept where the bytes are written
 # The same as a browser's form, and bills of materials: how the path begins and ends.
@@ -50,6 +53,10 @@ class Limits:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        if (wrong := _null_in(scope)) is not None:
+            answer: Any = rejected(wrong)
+            await answer(scope, receive, send)
+            return
         started = perf_counter()
         body = _Counted(receive, 0 if _takes_images(scope["path"]) else self.max_body)
         sent: dict[str, int] = {}
@@ -79,6 +86,17 @@ class Limits:
             413, "too_large", f"body is too large: {rule}", {"Connection": "close"}, field="body", rule=rule
         )
         await answer(scope, receive, send)
+
+
+def _null_in(scope: Scope) -> Rejected | None:
+    """No name has one, and PostgreSQL's text cannot hold it: refused here, no question has to think of it."""
+    if "\0" in scope["path"]:
+        return invalid("path", scope["path"], "has no null in it")
+    if b"%00" in scope["query_string"]:
+        for name, value in parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True):
+            if "\0" in name or "\0" in value:
+                return invalid(name, value, "has no null in it")
+    return None
 
 
 def _takes_images(path: str) -> bool:

@@ -52,7 +52,7 @@ def create(visit: Visit) -> Response:
             product=form.get("product", "").strip(),
             version=form.get("version", "").strip(),
             kind=form.get("kind", "image"),
-            notes=form.get("notes", "").replace("\x00", ""),
+            notes=form.get("notes", ""),
             security_version=int(security),
         )
         visit.must(Role.OPERATOR, made.product)

@@ -23,7 +23,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from skylift.api.context import Context, context_of
 from skylift.api.dashboard import render
 from skylift.api.problems import STATUS, TITLES
-from skylift.core.errors import Kind, Rejected, SkyliftError, TrustError, Unavailable
+from skylift.core.errors import Kind, Rejected, SkyliftError, TrustError, Unavailable, invalid
 from skylift.engine import people as deeds
 from skylift.engine.access import Role, role_anywhere, role_named, role_on
 from skylift.store import deployments, releases
@@ -158,7 +158,11 @@ async def _form(request: Request) -> FormData:
         await request.body()  # bounded by `api.limits`; handlers find it in `Visit.body`
     if request.method != "POST" or kind != "application/x-www-form-urlencoded":
         return FormData()
-    return await request.form(max_fields=MAX_FIELDS)
+    form = await request.form(max_fields=MAX_FIELDS)
+    for name, value in form.multi_items():
+        if "\0" in f"{name}{value}":  # PostgreSQL's text cannot hold it
+            raise invalid(name, value, "has no null in it")
+    return form
 
 
 def somewhere(visit: Visit, role: Role) -> None:
