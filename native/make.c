@@ -163,6 +163,9 @@ static int make_both(const u8 *base, uint64_t base_size, const u8 *target, uint6
     the_smaller(made, &other);
     return bad;
 }
+/* Whether hardly one field that was predicted to change did so: then it is another machine's, or stands elsewhere. */
+static int mistaken(const sd_made *made) { return made->fields_right * 8 < made->fields_moved; }
+
 /* Where it is found of both images where they are loaded, and not the same, either may be wrong, or both: then it is
  * also made as if they were loaded alike, or nobody knew. */
 int sd_make(const u8 *base, uint64_t base_size, const u8 *target, uint64_t target_size, const sd_wish *wish, sd_made *made)
@@ -184,6 +187,13 @@ int sd_make(const u8 *base, uint64_t base_size, const u8 *target, uint64_t targe
             alike.segment_count[each] = 1;
         }
         bad = make_both(base, base_size, target, target_size, &alike, &small, &other);
+        the_smaller(made, &other);
+    }
+    if (small && !bad && wish->arch < 0 && mistaken(made)) {
+        sd_wish plain = *wish;
+        sd_made other;
+        plain.arch = SD_PLAIN;
+        bad = make_both(base, base_size, target, target_size, &plain, &small, &other);
         the_smaller(made, &other);
     }
     if (bad)

@@ -195,6 +195,22 @@ def test_an_image_whose_place_is_not_found_is_tried_as_if_loaded_like_the_other(
 
 
 @pytest.mark.usefixtures("core")
+@pytest.mark.parametrize("profile", list(native.PROFILES))
+def test_where_predictions_come_out_wrong_nothing_is_predicted(
+    profile: str, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A header in front grew; the program is the very same, but for the file it stands elsewhere."""
+    monkeypatch.setitem(make.LOADED_AT, "riscv", 0x80000000)
+    body = make.program("riscv", 200, -1)[32:]
+    old, new = body, bytes(range(64)) + body
+    segments = [(0, len(old), 0x80000000)], [(0, len(new), 0x80000000)]
+    sure = native.make(old, new, profile, arch="riscv", segments=segments)
+    made, blind = (native.make(old, new, profile, arch=a, segments=segments) for a in (None, "plain"))
+    assert _by_core(old, made.patch) == new
+    assert len(made.patch) == len(blind.patch) < len(sure.patch)
+
+
+@pytest.mark.usefixtures("core")
 def test_no_segment_moves_further_than_its_32_bits_tell(make: Any) -> None:
     """Else decoders that count in 32 bits and in 64 would not agree where it is."""
     body = make.program("riscv", 50, -1)[32:]
