@@ -1,7 +1,9 @@
 """Writes docs/reference/deltas.md and its plot from what the bench printed.
 
 python3 dev.py bench delta --json --linux PAIRS --full --tally TALLY > found.json
-python docs/deltas.py found.json
+python docs/deltas.py found.json [others.json]
+
+Others: the same of another corpus (`--corpus DIR --fuzz 0`), of pairs that the encoder was not made with.
 """
 
 import json
@@ -19,7 +21,7 @@ GOALS = {"mcu_16k": 0.60, "mcu_64k": 0.50, "linux_16m": 0.40}
 COLOURS = {"mcu_16k": "#7aa6d8", "mcu_64k": "#2f6fb5", "linux_16m": "#153f73", "best_peer": "#b0b0b0"}
 
 
-def page(found: dict[str, Any]) -> Iterator[str]:
+def page(found: dict[str, Any], others: dict[str, Any]) -> Iterator[str]:
     pairs = found["pairs"]
     peers = [name for name in PEERS if all(name in row for row in pairs.values())]
     yield "# Deltas, measured"
@@ -49,6 +51,7 @@ def page(found: dict[str, Any]) -> Iterator[str]:
     ]
     yield "Larger than the best peer: " + (", ".join(worse) if worse else "no pair, in no profile") + "."
     yield ""
+    yield from _others(others)
     yield "## The decoder"
     yield ""
     decoder = found["decoder"]
@@ -66,6 +69,7 @@ def page(found: dict[str, Any]) -> Iterator[str]:
             f"- {found['fuzz_inputs']:,} mutated patches under ASan and UBSan (of {found['fuzz_read']:,} the "
             f"body was read), {found['fuzz_findings']} findings."
         )
+        yield from found.get("since", [])  # what of the decoder changed after them
     if "fuzz_types_inputs" in found:
         yield (
             f"- {found['fuzz_types_inputs']:,} mutated descriptions of kernels' types, opened and closed, "
@@ -93,6 +97,34 @@ def page(found: dict[str, Any]) -> Iterator[str]:
                 for what in ("create", "hdiffpatch_create", "apply")
             )
             yield f"| {name} | {' | '.join(spent)} |"
+    yield ""
+
+
+def _others(others: dict[str, Any]) -> Iterator[str]:
+    """Each beside the smallest of the peers alone, the worst for us first. `from`: where they come from."""
+    pairs = others.get("pairs")
+    if not pairs:
+        return
+    yield "## Pairs that it was not made with"
+    yield ""
+    yield "Other versions and other projects, by the same bench; *of it*: our size by the smallest peer's."
+    yield from others.get("from", [])
+    yield ""
+    yield (
+        "| pair | machine | new image | xz | best peer | its size | "
+        + " | ".join(OURS.values())
+        + " | of it |"
+    )
+    yield "|---|---|--:|--:|---|--:|" + "--:|" * len(OURS) + "---|"
+
+    def of_it(row: dict[str, Any]) -> list[float]:
+        return [row[column] / row["best_peer"] for column in OURS]
+
+    for name, row in sorted(pairs.items(), key=lambda each: -of_it(each[1])[1]):
+        sizes = " | ".join(f"{row[column]:,}" for column in OURS)
+        ratios = ", ".join(f"{ratio:.2f}" for ratio in of_it(row))
+        peer = f"{row['best_peer_name']} | {row['best_peer']:,}"
+        yield f"| {name} | {row['arch']} | {row['new']:,} | {row['xz']:,} | {peer} | {sizes} | {ratios} |"
     yield ""
 
 
@@ -130,12 +162,12 @@ def plot(found: dict[str, Any]) -> Iterator[str]:
 
 
 def main() -> int:
-    if len(sys.argv) != 2:
+    if len(sys.argv) not in (2, 3):
         print(__doc__, file=sys.stderr)
         return 2
-    found = json.loads(Path(sys.argv[1]).read_text().splitlines()[-1])
+    found, *others = (json.loads(Path(path).read_text().splitlines()[-1]) for path in sys.argv[1:])
     PLOT.parent.mkdir(exist_ok=True)
-    PAGE.write_text("\n".join(page(found)))
+    PAGE.write_text("\n".join(page(found, others[0] if others else {})))
     PLOT.write_text("\n".join(plot(found)) + "\n")
     return 0
 
