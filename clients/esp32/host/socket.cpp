@@ -61,8 +61,13 @@ int HostSocket::send(const void* from, uint32_t n) {
 }
 
 int HostSocket::receive(void* to, uint32_t most) {
+  const int got = read(to, most);
+  if (got <= 0 || !flaky) return got;
   seed = seed * 1664525u + 1013904223u;
-  if (flaky && (seed >> 8) % 1000000u < flaky) return BROKEN;
+  return (seed >> 8) % 1000000u < flaky ? static_cast<int>(BROKEN) : got;
+}
+
+int HostSocket::read(void* to, uint32_t most) {
 #ifdef SKYLIFT_TLS
   if (session_) {
     SSL* session = static_cast<SSL*>(session_);

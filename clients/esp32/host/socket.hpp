@@ -14,11 +14,12 @@ class HostSocket : public skylift::Socket {
   void close() override;
 
   std::string ca_file;     // who may sign the server's certificate; TLS is refused without
-  uint32_t flaky = 0;      // chance, in a million, that a line breaks at a read
+  uint32_t flaky = 0;      // chance, in a million, that a line breaks at a read that would have brought something
   uint32_t seed = 1;
 
  private:
   bool secure(const char* host);
+  int read(void* to, uint32_t most);
   int handle_ = -1;
   void *context_ = nullptr, *session_ = nullptr;
 };
