@@ -61,7 +61,7 @@ TICKS = 40
 HERD_PER_S = FULL / INTERVAL_S  # a million devices, also where fewer take turns
 SHORT_GATE, FULL_GATE = 10, 100  # deployments per defect rate
 FULL_KILLS = ("--kills", "300", "--devices", "250")
-SHORT_KILLS = ("--kills", "5", "--devices", "40", "--phases", "10,100")
+SHORT_KILLS = ("--kills", "3", "--devices", "40", "--phases", "10,100")
 PARTS = ("deployments", "polls", "herd", "tls", "tick", "reports", "gate", "kills")
 
 
@@ -337,7 +337,7 @@ def measure(kind: str, count: int, full: bool, parts: Collection[str]) -> dict[s
         if "tls" in parts:
             pids, asks = [bench.pid, *bench.base], partial(partial, bench.poll, Random(4))
             envoy = bench.stage.home / "envoy"
-            found |= tls.measure(envoy, bench.port, pids, cpu_s, asks, HERD_PER_S, 15.0 if full else 3.0)
+            found |= tls.measure(envoy, bench.port, pids, cpu_s, asks, HERD_PER_S, 15.0 if full else 2.0)
             say(f"  TLS through Envoy: { {name: found[name] for name in found if name.startswith('tls')} }")
         if {"tick", "reports"} & set(parts):
             running = opened(bench.stage)
@@ -386,9 +386,9 @@ def asked_of_the_poll(
         if other is not None:
             stack.callback(os.kill, other[0], 15)
             pin([other[0]], {1})
-        found |= polls(bench, other, 3.0 if full else 1.5)
+        found |= polls(bench, other, 3.0 if full else 1.0)
     if "herd" in parts:
-        found |= herd(bench, 20.0 if full else 6.0)
+        found |= herd(bench, 20.0 if full else 4.0)
     found |= memory(bench.pid, found)
     os.sched_setaffinity(0, every_core())
     pin([bench.pid], every_core())
