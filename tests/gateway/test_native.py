@@ -165,6 +165,8 @@ routes:
       - introspection: {url: 'https://id/introspect', client_id: me, client_secret: s, scopes: [read]}
       - require: {all: [read, write]}
       - addresses: {allow: [10.0.0.0/8]}
+      - bots: {allow: [Pingdom], deny: [curl]}
+      - log: {file: /var/log/a.log}
       - forward_auth: {url: 'http://auth/verify'}
       - retry: {statuses: [503]}
       - timeout: {after: 3s}
