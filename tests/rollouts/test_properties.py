@@ -187,9 +187,10 @@ class Life:
                 assert dep in wanted, "who left the group, or never was in it, is offered nothing"
                 before_it = [one for one in wanted[: wanted.index(dep)] if not self._bounded(one)]
                 assert busy or not before_it, "the first in precedence"
-        free = [dep for dep in wanted if not self._bounded(dep)]
-        assert busy or not free or answer["update_available"], "who is wanted is not turned away"
-        self.meetings += not busy and len(wanted) > 1 and bool(free)
+        # Where the first has no room a device waits for it, and no other is given it meanwhile.
+        first_has_room = bool(wanted) and not self._bounded(wanted[0])
+        assert busy or not first_has_room or answer["update_available"], "who is wanted is not turned away"
+        self.meetings += not busy and len(wanted) > 1 and first_has_room
         if answer["update_available"]:
             assert self.yard.check(name) == answer, "the same question has the same answer"
 

@@ -5,9 +5,13 @@ from typing import Any
 
 import pytest
 
-from skylift.store import members
+from skylift.store import deployments, members
 
 ALL_AT_ONCE = {"all_at_once": True}
+
+
+def waited_for(yard: Any, deployment: str) -> int:
+    return sum(phase.waiting for phase in yard.read(lambda conn: deployments.phases_of(conn, deployment)))
 
 
 def test_updated_devices_go_back_to_the_release_each_came_from(yard: Any) -> None:
@@ -103,6 +107,45 @@ def test_a_device_that_completes_after_the_abort_is_sent_back_too(yard: Any) -> 
     yard.tick()
     yard.report(fleet[1], deployment, "complete")
     assert yard.checks(fleet, made) == fleet
+    yard.must_hold()
+
+
+def test_a_device_that_takes_its_success_back_is_no_longer_waited_for(yard: Any) -> None:
+    """It fell back by itself, after it had said that it runs."""
+    yard.release("1.0.0")
+    yard.release("1.1.0")
+    fleet = yard.fleet(2)
+    deployment = yard.running(**ALL_AT_ONCE)
+    for name in fleet:
+        yard.finish(name, deployment)
+    yard.clock.forward(seconds=1)
+    (made,) = yard.roll_back(deployment).deployments
+    yard.tick()
+    assert waited_for(yard, made) == 2
+    yard.report(fleet[0], deployment, "rolled_back", reason="boot_failed")
+    assert waited_for(yard, made) == 1
+    yard.must_hold()
+    yard.finish(fleet[1], made)
+    yard.tick()
+    assert yard.status(made) == "complete"
+
+
+def test_a_device_that_is_seen_to_run_it_before_it_says_so_is_waited_for(yard: Any) -> None:
+    yard.release("1.0.0")
+    yard.release("1.1.0")
+    fleet = yard.fleet(2)
+    deployment = yard.running(**ALL_AT_ONCE)
+    yard.finish(fleet[0], deployment)
+    assert yard.offered(fleet[1]) == deployment
+    yard.report(fleet[1], deployment, "validating")
+    yard.clock.forward(seconds=1)
+    (made,) = yard.roll_back(deployment).deployments
+    yard.tick()
+    yard.runs[fleet[1]] = "1.1.0"
+    yard.check(fleet[1])
+    assert waited_for(yard, made) == 1
+    yard.report(fleet[1], deployment, "complete")
+    assert waited_for(yard, made) == 2
     yard.must_hold()
 
 

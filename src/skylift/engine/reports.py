@@ -115,12 +115,17 @@ def _move(
     if report.state is UpdateState.COMPLETE:
         _prove(conn, device, update, report)
     why = Why(reason, report.message, report.progress, report.signed_by)
+    # Who has completed an update may be waited for by its rollback; who takes that back is not.
+    counts = UpdateState.COMPLETE in (update.state, report.state)
+    was = waiting.of(conn, device, but=update.deployment_id) if counts else frozenset()
     moved = move(conn, update, report.state, now, deadlines, mover=Mover.DEVICE, why=why)
     if moved is None:  # somebody else was first: look again, once; a second loss is an outage's retry
         now_is = updates.find(conn, update.deployment_id, device.pk)
         return Recorded(False, now_is.state if now_is else update.state, device.pk)
     if report.state is UpdateState.COMPLETE:
-        _runs(conn, device, update, report)
+        device = _runs(conn, device, update, report)
+    if counts:
+        waiting.moved(conn, was, waiting.of(conn, device, but=update.deployment_id))
     return Recorded(True, moved.state, device.pk, moved=True)
 
 
@@ -149,8 +154,8 @@ def _prove(conn: Connection, device: Device, update: Update, report: Report) -> 
         )
 
 
-def _runs(conn: Connection, device: Device, update: Update, report: Report) -> None:
-    """The device now runs the release."""
+def _runs(conn: Connection, device: Device, update: Update, report: Report) -> Device:
+    """The device, which now runs the release."""
     deployment = _release_of(conn, update)
     if deployment.kind == "config":
         versions = (device.current_version, deployment.version)
@@ -159,7 +164,5 @@ def _runs(conn: Connection, device: Device, update: Update, report: Report) -> N
         versions = (deployment.version, device.config_version)
         full = releases.full_artifact(conn, deployment.release_id, device.device_type)
         image = full.sha256 if full else report.image_sha256
-    was = waiting.of(conn, device, but=update.deployment_id)
     devices.set_facts(conn, device.pk, *versions, image)
-    now_is = replace(device, current_version=versions[0], config_version=versions[1])
-    waiting.moved(conn, was, waiting.of(conn, now_is, but=update.deployment_id))
+    return replace(device, current_version=versions[0], config_version=versions[1])
