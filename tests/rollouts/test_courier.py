@@ -52,8 +52,8 @@ def test_a_slow_effect_holds_up_none_of_another_lane(database: Database) -> None
             wait(begun.is_set, "the slow one begins")
             put(database, "doorbell", 2)
             courier.poke()
-            wait(lambda: carried, "the quick one is done beside it")
-            assert left(database) == 1
+            wait(lambda: left(database) == 1, "the quick one is done beside it")
+            assert carried == [{"number": 2}]
         finally:
             may_end.set()
         wait(lambda: left(database) == 0, "and the slow one in the end")
