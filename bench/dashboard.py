@@ -55,10 +55,11 @@ BUSY = (
         "rev-b", 4, think_s=(6.0, 20.0), labels={"hw": "rev-b"}, ends={"failed": 50, "rolled_back": 50}
     ),
 )
-FILTERS = {  # found by an index
+FILTERS = {  # found by an index; by version: in one pass over the devices
     "none": "",
     "device_type": "device_type = gauge-9",
     "current_version": "current_version = 1.3.0",
+    "a version nobody runs": "current_version = 0.0.9",
     "type and version": "device_type = gauge-9 and current_version = 1.3.0",
     "beginning of the name": 'device_id ~ "million-0099*"',
     "name": "device_id = million-0543210",
