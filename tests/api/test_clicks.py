@@ -13,7 +13,7 @@ from urllib.parse import urlencode, urljoin, urlsplit
 import pytest
 
 from .conftest import Api
-from .test_identity import Keyed
+from .keyed import Keyed
 from .test_people import cookies
 from .test_sbom import bill
 
