@@ -17,11 +17,9 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Collection
 from contextlib import ExitStack
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -33,29 +31,22 @@ import sqlalchemy as sa
 
 from parts import goals, tls
 from parts.box import cpu_s, every_core, nginx, pin, rss_mb
+from parts.fleet_stage import INTERVAL_S, Bench, opened, say, staged
 from skylift.core.deadlines import Deadlines
 from skylift.core.lifecycle import UpdateState
 from skylift.engine import moves
 from skylift.engine.checkin import recount
 from skylift.store import counters, outbox
-from skylift.store.connect import normal
-from skylift.store.db import Connection, Database, migrate
+from skylift.store.db import Connection, Database
 from skylift.store.tables import devices, phases, updates
 from skylift.testkit import press
-from skylift.testkit.behaviours import Behaviour
-from skylift.testkit.identity import Identity
-from skylift.testkit.image import build
-from skylift.testkit.postgresql import DURABLE, Cluster
-from skylift.testkit.seed import seed
 from skylift.testkit.server import wait
-from skylift.testkit.stage import DEVICE_TYPE, Stage
 
 SHORT, FULL, FEW = 50_000, 1_000_000, 1_000
 PHASES = [{"percent": 1}, {"percent": 10}, {"percent": 50}, {"percent": 100}]
 LINES = 32
 REPORTING = 1_000  # devices with a report under way at the same time
 ROUNDS = 3
-INTERVAL_S = 300  # between a device's polls
 BETWEEN_S = 0.2  # an operator's verbs: the loop has looked at what the one before did
 TICKS = 40
 HERD_PER_S = FULL / INTERVAL_S  # a million devices, also where fewer take turns
@@ -65,10 +56,6 @@ SHORT_KILLS = ("--kills", "3", "--devices", "40", "--phases", "10,100")
 PARTS = ("deployments", "polls", "herd", "tls", "tick", "reports", "gate", "kills")
 
 
-def say(sentence: str) -> None:
-    print(sentence, file=sys.stderr, flush=True)
-
-
 def timed(deed: Callable[[], Any]) -> float:
     begun = time.perf_counter()
     deed()
@@ -76,36 +63,6 @@ def timed(deed: Callable[[], Any]) -> float:
 
 
 # --- one database -------------------------------------------------------------------------------------
-
-
-@dataclass
-class Bench:
-    """A server over a fleet."""
-
-    stage: Stage
-    database: Database
-    identity: Identity
-    base: list[int]  # pids of the database's own processes
-
-    @property
-    def pid(self) -> int:
-        process = self.stage.server.process
-        assert process is not None
-        return process.pid
-
-    @property
-    def port(self) -> int:
-        return int(self.stage.facts["url"].rpartition(":")[2])
-
-    def poll(self, draw: Random, close: bool, number: int) -> bytes:
-        """Some device's poll."""
-        n = draw.randrange(self.identity.count)
-        query = f"device_id={self.identity.name(n)}&current_version=1.0.0&device_type={DEVICE_TYPE}"
-        end = "Connection: close" if close else "Accept: */*"
-        return (
-            f"GET /api/updates/check?{query} HTTP/1.1\r\nHost: skylift\r\n"
-            f"Authorization: Bearer {self.identity.token(n)}\r\n{end}\r\n\r\n"
-        ).encode()
 
 
 def deployments(bench: Bench) -> dict[str, float]:
@@ -349,32 +306,6 @@ def measure(kind: str, count: int, full: bool, parts: Collection[str]) -> dict[s
         return found | memory(bench.pid, found)
 
 
-def staged(stack: ExitStack, kind: str, count: int) -> Bench:
-    """A server over so many devices, until the stack is closed."""
-    stage = Stage(Path(tempfile.mkdtemp(prefix="skylift-fleet-")))
-    stack.callback(stage.close)
-    base: list[int] = []
-    url = f"sqlite:///{stage.home / 'fleet.db'}"
-    if kind == "postgresql":
-        cluster = Cluster.make(**DURABLE)
-        stack.callback(cluster.stop)
-        url = cluster.url(cluster.fresh())
-        base = [cluster.server.pid] if cluster.server else []
-    migrate(url)
-    database = Database(url)
-    stack.callback(database.close)
-    identity = fleet(count)
-    begun = time.perf_counter()
-    fill(database, identity, _bar(kind, count))
-    settle(database)
-    say(f"\n{kind}: {count} devices in {time.perf_counter() - begun:.0f} s")
-    stage.settings |= {"SKYLIFT_DATABASE_URL": url, "SKYLIFT_CHECK_INTERVAL_S": str(INTERVAL_S)}
-    stage.serve("--mqtt", "off")
-    stage.ceremony()
-    stage.release(build(stage.home / "1.1.0.pyz", "1.1.0"), "1.1.0")
-    return Bench(stage, database, identity, base)
-
-
 def asked_of_the_poll(
     bench: Bench, stack: ExitStack, full: bool, parts: Collection[str], found: dict[str, Any]
 ) -> None:
@@ -398,41 +329,6 @@ def memory(pid: int, before: dict[str, Any]) -> dict[str, int]:
     """The most so far."""
     now = {"server_rss_mb": rss_mb(pid, "/fleet.db"), "server_rss_with_database_file_mb": rss_mb(pid)}
     return {name: max(mb, before.get(name, 0)) for name, mb in now.items()}
-
-
-def fleet(count: int) -> Identity:
-    """Well-behaved devices on two boards."""
-    kinds = (Behaviour("a", 50.0, labels={"board": "a"}), Behaviour("b", 50.0, labels={"board": "b"}))
-    return Identity(1, count, kinds)
-
-
-def fill(database: Database, identity: Identity, moved: Callable[[int], None] = lambda done: None) -> None:
-    """The whole fleet, running 1.0.0."""
-    seed(database, identity, device_type=DEVICE_TYPE, version="1.0.0", now=datetime.now(UTC), moved=moved)
-
-
-def settle(database: Database) -> None:
-    """What a database does behind so many rows, before anybody is measured: a running server has it done."""
-    if database.dialect == "postgresql":
-        with sa.create_engine(normal(database.url), isolation_level="AUTOCOMMIT").connect() as conn:
-            conn.exec_driver_sql("VACUUM ANALYZE")
-            conn.exec_driver_sql("CHECKPOINT")
-
-
-def _bar(kind: str, count: int) -> Callable[[int], None]:
-    def shown(done: int) -> None:
-        if sys.stderr.isatty():
-            print(f"\r{kind}: {done * 100 // count:3} % of {count} devices", end="", file=sys.stderr)
-
-    return shown
-
-
-def opened(stage: Stage) -> str:
-    """A deployment to every device at once, when its phase has opened."""
-    body = {"firmware_version": "1.1.0", "target_devices": "all", "all_at_once": True}
-    running: str = stage.client.post("/api/deployments", body)["id"]
-    wait(lambda: stage.deployment(running)["phases"][0]["state"] == "open", "its phase opens")
-    return running
 
 
 # --- the other benches, whose figures stand beside these --------------------------------------------------
